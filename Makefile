@@ -1,0 +1,44 @@
+# make demo: chat in a browser.  make test: set up and run every check and test.  Everything else is listed by make help.
+PYTHON ?= python3
+BIN := .venv/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+export PYTHONUTF8 := 1
+
+.PHONY: help demo test check format screenshots test-vllm
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.venv/demo: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv/dev: .venv/demo requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && \
+	  $(SUDO) apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk; }
+	touch $@
+
+demo: .venv/demo ## set up once and serve the page on http://127.0.0.1:7860 (PORT and HOST override)
+	$(BIN)/python app.py
+
+check: .venv/dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check ## set up and run every test, offline
+	$(BIN)/python -m pytest
+
+format: .venv/dev ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+screenshots: .venv/dev ## make the README's screenshots from the real page
+	$(BIN)/python -m tests.screenshots
+
+test-vllm: .venv/dev ## check the app against a real vLLM server on loopback (3.5 GB in an environment of its own)
+	$(BIN)/python -m tests.vllm

@@ -1,0 +1,1 @@
+"""Runnable comparisons: each prints its figures and writes them as JSON."""

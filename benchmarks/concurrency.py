@@ -1,0 +1,117 @@
+"""How many people one server answers: 1, 4 and 8 users who each compare adapter and base, here and through vLLM.
+
+    python -m benchmarks.concurrency --json runs/concurrency.json
+    python -m benchmarks.concurrency --vllm .venv-vllm/bin/python    # see tests/vllm/run.py for that environment
+    python -m benchmarks.concurrency --engine-url http://gpu-box:8000/v1
+
+It prints, per engine and number of users, tokens per second over all of them and the time to the first token (95th
+percentile), and writes the same as JSON.
+"""
+
+import json
+import statistics
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from roleplay import adapters, models
+from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.errors import RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.remote import RemoteEngine
+from roleplay.settings import Settings as Environment
+
+QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作两句诗？", "你最怕什么？", "Tell me about your home.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is compared with its base")
+    users: list[int] = flag([1, 4, 8], "numbers of users at once")
+    questions: int = flag(3, "messages that each user sends, one after the other's answer")
+    tokens: int = flag(64, "longest reply, in tokens")
+    vllm: str = flag("", "interpreter of an environment with vLLM, to start a server on loopback and measure it too")
+    engine_url: str = flag("", "a running server to measure as well")
+    json: str = flag("", "file for the figures")
+
+
+@dataclass(frozen=True)
+class Figures:
+    engine: str
+    users: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float  # over all users and both sides
+    first_token_p95: float  # seconds
+    failed: int  # answers that ended neither by a stop token nor at the length limit
+
+
+class User(threading.Thread):
+    """One person: asks, waits for both sides to end, asks again."""
+
+    def __init__(self, engine: Engine, persona: str, number: int, settings: Settings) -> None:
+        super().__init__()
+        self.engine, self.persona, self.number, self.settings = engine, persona, number, settings
+        self.answers: list[Answer] = []
+
+    def run(self) -> None:
+        for turn in range(self.settings.questions):
+            user = QUESTIONS[(self.number + turn) % len(QUESTIONS)]
+            questions = {side: Question(self.persona, (), user) for side in (ADAPTER, BASE)}
+            sampling = Sampling(max_new_tokens=self.settings.tokens, seed=self.number)
+            try:
+                *_, last = self.engine.answer(Request(questions, sampling))
+                self.answers += last.values()
+            except RoleplayError as error:
+                self.answers += [Answer(stop=str(error))] * len(questions)
+
+
+def measure(name: str, engine: Engine, persona: str, count: int, settings: Settings) -> Figures:
+    users = [User(engine, persona, number, settings) for number in range(count)]
+    started = time.monotonic()
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    seconds = time.monotonic() - started
+    answers = [answer for user in users for answer in user.answers]
+    good = [answer for answer in answers if answer.stop in ("end", "length")]
+    tokens = sum(answer.tokens for answer in good)
+    firsts = sorted(answer.seconds_to_first_token for answer in good)
+    p95 = statistics.quantiles(firsts, n=20, method="inclusive")[-1] if len(firsts) > 1 else float("nan")
+    return Figures(name, count, tokens, seconds, tokens / seconds, p95, len(answers) - len(good))
+
+
+def main() -> None:
+    settings, environment = parse(Settings, __doc__), Environment()
+    adapter = adapters.inspect(Path(settings.adapter))
+    base = models.load(environment.base_model, environment.cache)
+    engines: dict[str, Engine] = {"in-process": LocalEngine(base, [adapter])}
+    figures = []
+    with ExitStack() as stack:
+        if settings.vllm:
+            from tests.vllm.run import serving  # only this flag needs the tests' server
+
+            folder, _ = models.fetch(base.name, environment.cache)
+            engines["vLLM"] = RemoteEngine(
+                stack.enter_context(serving(settings.vllm, folder, adapter)), base.tokenizer, [adapter]
+            )
+        if settings.engine_url:
+            engines[settings.engine_url] = RemoteEngine(settings.engine_url, base.tokenizer, [adapter])
+        print(f"{'engine':<16} {'users':>5} {'tokens/s':>9} {'first token p95':>16} {'failed':>7}")
+        for name, engine in engines.items():
+            for count in settings.users:
+                row = measure(name, engine, adapter.persona, count, settings)
+                figures.append(asdict(row))
+                speed = f"{row.tokens_per_second:>9.1f} {row.first_token_p95:>14.2f} s {row.failed:>7}"
+                print(f"{name:<16} {count:>5} {speed}", flush=True)
+    if settings.json:
+        Path(settings.json).write_text(json.dumps({"settings": asdict(settings), "figures": figures}, indent=1))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,250 @@
+"""Time the engine against stock transformers on the same model, dtype and machine.
+
+    python -m benchmarks.generation --json runs/generation.json
+    python -m benchmarks.generation --json runs/generation-2b.json --shape gemma-2b
+
+Arms: stock `generate` with the adapter attached by peft, two such calls one after the other (adapter, then base), the
+engine with one side and with both. They alternate in both orders; a token's time is the median over all of them.
+Prints every figure and writes them, with the ratios, as one JSON object.
+"""
+
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import GemmaConfig, GemmaForCausalLM
+from transformers.generation.streamers import BaseStreamer
+
+from roleplay import adapters, models
+from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.errors import one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.prompt import TEMPLATES, Turn
+from roleplay.settings import ROOT, Settings
+
+USER = "What do you miss most about your old home?"
+DEFAULT_ADAPTER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
+EMBEDDED, GEMMA_2B = "embedded", "gemma-2b"
+Times = tuple[float, list[float]]  # seconds to the first token, and for each later one
+
+
+@dataclass(frozen=True)
+class Flags:
+    json: str = flag("runs/generation.json", "file that the figures are written to")
+    shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of Gemma-2B", (EMBEDDED, GEMMA_2B))
+    dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
+    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run")
+    repeats: int = flag(4, "times that each arm runs, every other time in reverse order")
+    turns: int = flag(8, "turn at which the first token is timed with the kept cache and without")
+
+
+def load(flags: Flags) -> models.BaseModel:
+    """The model to time; the one of Gemma-2B's shape borrows the embedded model's tokenizer."""
+    base = models.load(EMBEDDED, Settings().cache, flags.dtype)
+    if flags.shape == GEMMA_2B:
+        config = GemmaConfig(
+            vocab_size=256000, hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8,
+            num_key_value_heads=1,
+        )  # fmt: skip
+        torch.set_default_dtype(getattr(torch, base.dtype[0]))
+        model: Any = GemmaForCausalLM(config)
+        base.model = model.to(base.device[0]).eval()
+        torch.set_default_dtype(torch.float32)
+        base.name, base.origin = GEMMA_2B, "random weights in its shape"
+    return base
+
+
+def random_adapter(base: models.BaseModel, folder: Path) -> adapters.Adapter:
+    """A rank 8 adapter on all seven projections in a folder such as train.lora writes."""
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    training = {"base_model": {"name": base.name, "fingerprint": models.fingerprint(base.model)}}
+    attached: Any = get_peft_model(base.model, config)
+    attached.save_pretrained(str(folder), save_embedding_layers=False)
+    base.model = attached.unload()
+    (folder / adapters.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
+    (folder / adapters.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    return adapters.inspect(folder)
+
+
+class Clock(BaseStreamer):
+    """Notes when `generate` hands over the prompt and each new token."""
+
+    def __init__(self) -> None:
+        self.started, self.at = time.perf_counter(), list[float]()
+
+    def put(self, value: torch.Tensor) -> None:
+        self.at.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+    def times(self) -> Times:
+        _, *tokens = self.at  # the first is the prompt
+        return tokens[0] - self.started, [b - a for a, b in itertools.pairwise(tokens)]
+
+
+def stock(model: PeftModel, prompt: list[int], tokens: int) -> Times:
+    clock, ids = Clock(), torch.tensor([prompt], device=model.device)
+    model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock, do_sample=False, eos_token_id=None,
+        pad_token_id=0, max_new_tokens=tokens,
+    )  # fmt: skip
+    return clock.times()
+
+
+def two_calls(model: PeftModel, prompt: list[int], tokens: int) -> Times:
+    first, later = stock(model, prompt, tokens)
+    with model.disable_adapter():
+        also_first, also_later = stock(model, prompt, tokens)
+    return first + also_first, [a + b for a, b in zip(later, also_later, strict=True)]
+
+
+def ours(engine: LocalEngine, sides: tuple[str, ...], tokens: int, turns: tuple[Turn, ...] = ()) -> Times:
+    """Of the side that is asked first; updates that carry several tokens count as equal shares."""
+    question = Question("", turns, USER)
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=tokens)
+    states = [state[sides[0]] for state in engine.answer(Request(dict.fromkeys(sides, question), sampling))]
+    spans = [(b.seconds - a.seconds, b.tokens - a.tokens) for a, b in itertools.pairwise(states)]
+    later = [seconds / count for seconds, count in spans if count for _ in range(count)]
+    return states[-1].seconds_to_first_token, later[-(tokens - 1) :]
+
+
+def say(engine: LocalEngine, turns: tuple[Turn, ...], tokens: int) -> tuple[Turn, ...]:
+    """The conversation with one turn more, as the adapter answers it; the same each time."""
+    sampling = Sampling(temperature=0.7, max_new_tokens=2 * tokens, seed=len(turns))
+    *_, final = engine.answer(Request({ADAPTER: Question("", turns, USER)}, sampling))
+    return (*turns, (USER, final[ADAPTER].text.strip() or "…"))
+
+
+def late_turn(engine: LocalEngine, flags: Flags) -> dict[str, float]:
+    """The first token of a later turn, with the cache that the turn before left and without."""
+    before: tuple[Turn, ...] = ()
+    while len(before) < flags.turns - 2:
+        before = say(engine, before, flags.tokens)
+    kept, whole = [], []
+    for _ in range(flags.repeats):
+        engine.forget()
+        turns = say(engine, before, flags.tokens)
+        kept.append(ours(engine, (ADAPTER,), 1, turns)[0])
+        engine.forget()
+        whole.append(ours(engine, (ADAPTER,), 1, turns)[0])
+    return {"turn": flags.turns, "first_token_kept_ms": median_ms(kept), "first_token_whole_ms": median_ms(whole)}
+
+
+def median_ms(seconds: list[float]) -> float:
+    return round(1e3 * statistics.median(seconds), 2)
+
+
+def timed(work: Callable[[], Any], repeats: int) -> float:
+    """Median milliseconds of some calls after one to warm up."""
+
+    def spans() -> Iterator[float]:
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            work()
+            yield time.perf_counter() - started
+
+    return median_ms(list(spans())[1:])
+
+
+def read_speed(device: torch.device) -> float:
+    """GB/s at which a sum runs through 1 GiB, which no cache holds."""
+    block = torch.ones(1 << 28, device=device)
+    return block.nbytes / timed(lambda: block.sum().item(), 5) / 1e6
+
+
+def run(flags: Flags, base: models.BaseModel, adapter: adapters.Adapter) -> dict[str, Any]:
+    engine = LocalEngine(base, [adapter])
+    encoder = engine.encoders[adapter.template]
+    encoder.stop_ids = ()  # every arm says the same number of tokens
+    prompt = encoder.prompt("", (), USER)
+    weights = sum(p.numel() * p.element_size() for p in base.model.parameters())
+    model = PeftModel.from_pretrained(base.model, str(adapter.folder)).eval()
+
+    read = read_speed(model.device)
+    ids = torch.tensor([prompt], device=model.device)
+    keep = torch.tensor([len(prompt) - 1], device=model.device)  # an index keeps the head's input contiguous
+    with torch.inference_mode(), model.disable_adapter():
+        plain = timed(lambda: model(input_ids=ids, logits_to_keep=keep, use_cache=False), flags.repeats)
+
+    arms: dict[str, Callable[[], Times]] = {
+        "stock_one": lambda: stock(model, prompt, flags.tokens),
+        "two_calls": lambda: two_calls(model, prompt, flags.tokens),
+        "one": lambda: ours(engine, (ADAPTER,), flags.tokens),
+        "both": lambda: ours(engine, (ADAPTER, BASE), flags.tokens),
+    }
+    measured: dict[str, list[Times]] = {name: [] for name in arms}
+    for number in range(flags.repeats + 1):
+        for name in list(arms)[:: -1 if number % 2 else 1]:
+            engine.forget()
+            times = arms[name]()
+            if number > 0:  # the first round warms up
+                measured[name].append(times)
+    figures: dict[str, dict[str, float]] = {}
+    for name, runs in measured.items():
+        token = median_ms([gap for _, later in runs for gap in later])
+        share = weights / (token / 1e3) / 1e9 / read * (2 if name == "two_calls" else 1)
+        figures[name] = {
+            "time_to_first_token_ms": median_ms([first for first, _ in runs]),
+            "time_per_token_ms": token,
+            "memory_read_share": round(share, 3),
+        }
+
+    late = late_turn(engine, flags)
+
+    def ratio(a: str, b: str, figure: str) -> float:
+        return round(figures[a][figure] / figures[b][figure], 2)
+
+    first, each = "time_to_first_token_ms", "time_per_token_ms"
+    return {
+        "settings": asdict(flags),
+        "machine": {"device": base.device, "dtype": base.dtype, "threads": torch.get_num_threads()},
+        "versions": {"torch": torch.__version__},
+        "adapter": adapter.name,
+        "prompt_tokens": len(prompt),
+        "weights_gb": round(weights / 1e9, 3),
+        "memory_read_gb_per_second": round(read, 1),
+        "plain_forward_ms": plain,
+        "arms": figures,
+        "late_turn": late,
+        "ratios": {
+            "both/stock_one": ratio("both", "stock_one", each),
+            "two_calls/both": ratio("two_calls", "both", each),
+            "one/stock tokens_per_second": ratio("stock_one", "one", each),
+            "stock/one time_to_first_token": ratio("stock_one", "one", first),
+            "one time_to_first_token/plain_forward": round(figures["one"][first] / plain, 2),
+            "late turn time_to_first_token whole/kept": round(
+                late["first_token_whole_ms"] / late["first_token_kept_ms"], 2
+            ),
+        },
+    }
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        base = load(flags)
+        if flags.shape == EMBEDDED and DEFAULT_ADAPTER.is_dir():
+            adapter = adapters.inspect(DEFAULT_ADAPTER)
+        else:
+            adapter = random_adapter(base, Path(folder) / "random")
+        report = run(flags, base, adapter)
+    target = Path(flags.json)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,119 @@
+"""Turn screenplays into training rows for one character of the cast.
+
+    python -m dataset.build SCRIPT... --list
+    python -m dataset.build SCRIPT... --character 甄嬛 --output runs/zhenhuan_script.json
+
+Every line of the character that answers someone becomes a row: `instruction` is the line before it and `speaker`
+who said it, `output` the character's line, `history` the earlier exchanges of the scene and `context` what was said
+since the last of them, each line with its speaker, and `scene` the scene's id. A stage direction on a line of its own
+ends a speech; what the character says after it answers nobody and stays in the history of later rows. A reply stands
+in the history of later rows too, so train on these rows with the loss on the last reply alone. The scripts may be
+`name（direction）：line` under 第N幕 headings, `Name: line`, or Fountain (roleplay/screenplay.py). The same scripts
+always give the same file, and no model is needed.
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.screenplay import Scene, Screenplay, Speech, join_texts, read_screenplays
+
+
+@dataclass(frozen=True)
+class Settings:
+    scripts: list[str] = flag([], "the screenplay files, in order", positional=True)
+    character: list[str] = flag([], "whose lines become replies; several names where the script changes the name")
+    output: str = flag("", "the JSON file to write")
+    lines: int = flag(12, "earlier lines of the scene kept with a row; 0 leaves the line that is answered alone")
+    directions: str = flag("drop", "what happens to stage directions", choices=("drop", "keep"))
+    list: bool = flag(False, "show the cast with line counts and stop")
+
+
+def said(speech: Speech) -> str:
+    """`Name: text` as history and context show it."""
+    if not speech.speaker:
+        return speech.text
+    return speech.speaker + ("：" if speech.speaker[-1] > "\u2e7f" else ": ") + speech.text
+
+
+def exchanges(speeches: Sequence[Speech], names: Collection[str]) -> tuple[list[list[str]], list[Speech]]:
+    """[others' lines, the character's reply] pairs, and the speeches since the last of them."""
+    pairs: list[list[str]] = []
+    heard: list[Speech] = []
+    for speech in speeches:
+        if speech.speaker in names and any(other.speaker and other.speaker not in names for other in heard):
+            pairs.append(["\n".join(map(said, heard)), speech.text])
+            heard = []
+        elif speech.speaker in names and pairs and not heard:
+            pairs[-1][1] = join_texts(pairs[-1][1], speech.text)
+        else:
+            heard.append(speech)
+    return pairs, heard
+
+
+def scene_rows(scene: Scene, names: Collection[str], lines: int, directions: str) -> list[dict[str, Any]]:
+    """The rows of one scene, in order; `lines` bounds how many earlier lines go into `history` and `context`."""
+    if directions == "drop":
+        speeches = [Speech(s.speaker, s.spoken, s.lines) for s in scene.speeches if s.spoken]
+    else:
+        speeches = [s for s in scene.speeches if s.text]
+    rows: list[dict[str, Any]] = []
+    asked = -1  # where the line stands that the next reply answers; below 0 there is none
+    for here, speech in enumerate(speeches):
+        if speech.speaker not in names:
+            asked = here if speech.speaker else asked
+            continue
+        if asked >= 0 and speech.spoken:
+            history, heard = exchanges(speeches[max(0, asked - lines) : asked], names)
+            instruction = "\n".join(s.text for s in speeches[asked:here])
+            row = {"instruction": instruction, "input": "", "output": speech.text, "history": history}
+            row |= {"context": "\n".join(map(said, heard)), "scene": scene.id, "speaker": speeches[asked].speaker}
+            rows.append({key: value for key, value in row.items() if value or key == "input"})
+        asked = -1
+    return rows
+
+
+def build(play: Screenplay, names: Sequence[str], lines: int = 12, directions: str = "drop") -> list[dict[str, Any]]:
+    """The rows of a character under one or several names; raises `DataError` when the cast has no such speaker."""
+    cast = play.cast()
+    for name in names:
+        if name not in cast:
+            near = difflib.get_close_matches(name, cast, cutoff=0.3) or [known for known, _ in cast.most_common(5)]
+            raise DataError(f"no speaker {name!r}: there are {', '.join(near) or 'none'}; --list shows the whole cast")
+    return [row for scene in play.scenes for row in scene_rows(scene, names, lines, directions)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse(Settings, __doc__, argv)
+    play = read_screenplays(settings.scripts)
+    if play.unlabelled:
+        print(f"{len(play.unlabelled)} lines have no speaker and count as stage directions:", file=sys.stderr)
+        print("\n".join(f"  {line[:100]}" for line in play.unlabelled[:5]), file=sys.stderr)
+    if settings.list:
+        for name, count in play.cast().most_common():
+            print(f"{count:6,}  {name}")
+        return
+    if not settings.character or not settings.output:
+        raise RoleplayError("whose lines, and where to? Give --character NAME and --output FILE, or --list")
+    if settings.lines < 0:
+        raise RoleplayError(f"--lines is {settings.lines}; give 0 or more")
+    rows = build(play, settings.character, settings.lines, settings.directions)
+    if not rows:
+        raise DataError(f"{settings.character[0]} answers nobody in these scripts; another character may (--list)")
+    output = Path(settings.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    spoken = sum(play.cast()[name] for name in settings.character)
+    scenes = len({row["scene"] for row in rows})
+    print(f"{output}: {len(rows):,} rows from {spoken:,} lines of {settings.character[0]} in {scenes:,} scenes")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,299 @@
+"""LoRA adapter folders, from this project or from strangers: listed, inspected, and refused before any weight is used.
+
+Only safetensors and JSON are read; no pickle is opened, no template and no code is run. Nothing here knows a hub, and
+nothing here attaches: the engine does, with what `read_weights` returns.
+"""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from roleplay.errors import AdapterError, RoleplayError
+from roleplay.prompt import PromptEncoder, template_name
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+TEMPLATE, TRAINING = "chat_template.jinja", "training.json"
+READABLE = ("", ".json", ".jinja", ".md", ".txt", ".png", ".model", ".safetensors")  # what may lie in the folder
+MAX_BYTES = {WEIGHTS: 1 << 30, CONFIG: 1 << 20, TEMPLATE: 1 << 16, TRAINING: 1 << 22}
+MAX_RANK, MAX_ALPHA = 256, 4096
+MAX_TEXT = 4000  # characters of a persona or a name
+DTYPES = ("F32", "F16", "BF16")
+PROJECTIONS = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
+    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
+}
+_NAME = re.compile(r"\w[\w.-]{0,95}")
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>model\.layers\.(?P<layer>\d{1,4})\.(?P<block>\w+)\.(?P<projection>\w+))"
+    r"\.lora_(?P<side>[AB])\.weight",
+    re.ASCII,
+)
+_PROBES = (
+    *("你是谁？", "今天天气如何？", "可否作一句诗？", "你最怕什么？"),
+    *("Who are you?", "What is two plus two?", "Tell me about your day.", "What do you think of the emperor?"),
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An inspected adapter folder."""
+
+    name: str
+    folder: Path
+    rank: int
+    scaling: float  # what the product of both matrices is multiplied by
+    base_model: str  # as its trainer named it
+    base_fingerprint: str  # `models.fingerprint` of that model, "" if it was not recorded
+    template: str  # a key of `prompt.TEMPLATES`
+    persona: str  # the system prompt it was trained with
+    training: dict[str, Any]  # training.json, {} if there is none
+
+
+def local_adapters(root: Path) -> list[str]:
+    """Names of the adapter folders right under `root`, sorted; they are not inspected yet."""
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}") if _NAME.fullmatch(path.parent.name))
+
+
+def find(root: Path, name: str) -> Path:
+    """The folder of a local adapter; raises `AdapterError` for a name that is not listed, and so for any path."""
+    names = local_adapters(root)
+    if name not in names:
+        raise AdapterError(f"no adapter {name!r:.80} in {root}: choose one of {', '.join(names) or 'none there yet'}")
+    return root / name
+
+
+def inspect(folder: Path) -> Adapter:
+    """Everything that can be checked without the base model; raises `AdapterError` for the first thing amiss."""
+    try:
+        return _inspect(Path(folder))
+    except OSError as error:
+        raise AdapterError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _inspect(folder: Path) -> Adapter:
+    _check_files(folder)
+    config = _read_json(folder / CONFIG)
+    training = _read_json(folder / TRAINING) if (folder / TRAINING).exists() else {}
+    rank, scaling, targets = _check_config(config, folder / CONFIG)
+    _check_coverage(_check_tensors(folder / WEIGHTS, rank), targets, folder / WEIGHTS)
+    try:
+        template = template_name((folder / TEMPLATE).read_text(encoding="utf-8"))
+    except (RoleplayError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{folder / TEMPLATE}: {error}; train the adapter with train.lora") from error
+    if training.get("template", template) != template:
+        raise AdapterError(f"{folder / TRAINING}: template {training['template']!r} is not the one in {TEMPLATE}")
+    _check_values(folder / WEIGHTS)
+    base, persona = (training.get(key, {}) for key in ("base_model", "persona"))
+    if not isinstance(base, dict) or not isinstance(persona, dict):
+        raise AdapterError(f"{folder / TRAINING}: base_model and persona must be objects; write it with train.lora")
+    return Adapter(
+        name=folder.name,
+        folder=folder,
+        rank=rank,
+        scaling=scaling,
+        base_model=_text(folder, base.get("name") or config.get("base_model_name_or_path") or ""),
+        base_fingerprint=_text(folder, base.get("fingerprint", "")),
+        template=template,
+        persona=_text(folder, persona.get("system_prompt", "")),
+        training=training,
+    )
+
+
+def _text(folder: Path, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise AdapterError(f"{folder}: {value!r:.40} must be a text of at most {MAX_TEXT} characters in {TRAINING}")
+    return value
+
+
+def _check_files(folder: Path) -> None:
+    """Nothing is opened yet: names, kinds and sizes only."""
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such adapter folder; train one with train.lora or choose another")
+    if not _NAME.fullmatch(folder.name):
+        raise AdapterError(f"{folder.name!r:.80}: not an adapter name; use letters, digits, dots and dashes")
+    home = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        if not path.name.isprintable():
+            raise AdapterError(f"{folder}: a file is named {path.name!r:.80}; remove it")
+        if not path.resolve().is_relative_to(home):
+            raise AdapterError(f"{path}: a link that leaves its folder; replace it with the file itself")
+        if path.is_dir():
+            continue  # never looked into
+        if not path.is_file():
+            raise AdapterError(f"{path}: neither a file nor a folder; remove it")
+        if path.suffix == ".safetensors" and path.name != WEIGHTS:
+            raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one")
+        if path.suffix.lower() not in READABLE:
+            raise AdapterError(f"{path}: {path.suffix} files are not accepted, they may hold code; remove it")
+        size = path.stat().st_size
+        limit = MAX_BYTES.get(path.name, size)  # the rest is never read
+        if size > limit:
+            raise AdapterError(f"{path}: {size / 1e6:,.0f} MB, the limit is {limit / 1e6:,.0f} MB; it is not read")
+    for name in (CONFIG, WEIGHTS, TEMPLATE):
+        if not (folder / name).is_file():
+            raise AdapterError(f"{folder}: has no {name}; an adapter folder of train.lora holds it")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        raise AdapterError(f"{path}: not JSON in UTF-8 ({error!s:.80}); download or save it again") from error
+    if not isinstance(value, dict):
+        raise AdapterError(f"{path}: holds a {type(value).__name__} where an object belongs; save it again")
+    return value
+
+
+def _check_config(config: dict[str, Any], path: Path) -> tuple[int, float, list[str]]:
+    """Rank, scaling and projections; a key not named here must keep peft's default, which is plain LoRA."""
+    allowed: dict[str, Callable[[Any], bool]] = {
+        "peft_type": lambda v: v == "LORA",
+        "task_type": lambda v: v == "CAUSAL_LM",
+        "peft_version": lambda v: isinstance(v, str),
+        "base_model_name_or_path": lambda v: v is None or isinstance(v, str),
+        "revision": lambda v: v is None or isinstance(v, str),
+        "inference_mode": lambda v: isinstance(v, bool),
+        "use_rslora": lambda v: isinstance(v, bool),
+        "init_lora_weights": lambda v: isinstance(v, bool) or v == "gaussian",  # others alter the base model
+        "lora_dropout": lambda v: _is_number(v, 0, 1),
+        "r": lambda v: isinstance(v, int) and _is_number(v, 1, MAX_RANK),
+        "lora_alpha": lambda v: _is_number(v, 1e-3, MAX_ALPHA),
+        "target_modules": lambda v: isinstance(v, list) and bool(v) and all(isinstance(m, str) for m in v),
+    }
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(LoraConfig)
+    }
+    for key in ("peft_type", "r", "lora_alpha", "target_modules"):
+        if key not in config:
+            raise AdapterError(f"{path}: has no {key}; save the adapter again with peft")
+    for key, value in config.items():
+        if key not in allowed and key not in defaults:
+            raise AdapterError(f"{path}: unknown key {key!r:.80}; only plain LoRA settings are accepted")
+        good = allowed[key](value) if key in allowed else value == defaults[key]
+        if not good:
+            raise AdapterError(f"{path}: {key} is {value!r:.80}; only plain LoRA up to rank {MAX_RANK} is accepted")
+    targets = list(config["target_modules"])
+    if unknown := [module for module in targets if module not in PROJECTIONS]:
+        raise AdapterError(f"{path}: target module {unknown[0]!r:.80} is none of {', '.join(PROJECTIONS)}")
+    rank = config["r"]
+    return rank, config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank), targets
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _check_tensors(path: Path, rank: int) -> dict[str, list[int]]:
+    """Shapes by key, from the header alone."""
+    shapes = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                match, part = _KEY.fullmatch(key), file.get_slice(key)
+                if not match or PROJECTIONS.get(match["projection"]) != match["block"]:
+                    raise AdapterError(f"{path}: {key!r:.120} is no LoRA matrix of a Gemma projection")
+                shapes[key] = part.get_shape()
+                if part.get_dtype() not in DTYPES:
+                    raise AdapterError(f"{path}: {key} is {part.get_dtype()}; only {', '.join(DTYPES)} are accepted")
+                if len(shapes[key]) != 2 or shapes[key][0 if match["side"] == "A" else 1] != rank:
+                    raise AdapterError(f"{path}: {key} has shape {shapes[key]}, which is not of rank {rank}")
+    except SafetensorError as error:
+        raise AdapterError(f"{path}: no whole safetensors file ({error!s:.80}); download it again") from error
+    return shapes
+
+
+def _check_coverage(shapes: dict[str, list[int]], targets: list[str], path: Path) -> None:
+    """Every target in every layer from 0 on, with both matrices: peft would leave a gap at random values."""
+    layers = {int(match["layer"]) for match in map(_KEY.fullmatch, shapes) if match}
+    wanted = {
+        f"base_model.model.model.layers.{layer}.{PROJECTIONS[target]}.{target}.lora_{side}.weight"
+        for layer in range(max(layers, default=0) + 1)
+        for target in targets
+        for side in "AB"
+    }
+    if missing := sorted(wanted - set(shapes)):
+        raise AdapterError(f"{path}: {missing[0]} is missing; download it again")
+    if extra := sorted(set(shapes) - wanted):
+        raise AdapterError(f"{path}: {extra[0]} is not among the target_modules of {CONFIG}")
+
+
+def _check_values(path: Path) -> None:
+    acts = False
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():
+            tensor = file.get_tensor(key)
+            if not torch.isfinite(tensor).all():
+                raise AdapterError(f"{path}: {key} holds values that are not finite; train it again")
+            if not acts and ".lora_B." in key and tensor.any():
+                acts = bool(file.get_tensor(key.replace(".lora_B.", ".lora_A.")).any())
+    if not acts:
+        raise AdapterError(f"{path}: all products of its matrices are zero, so it changes nothing; train it first")
+
+
+def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name: str = "") -> None:
+    """Raises `AdapterError` unless the adapter was made for this base: its fingerprint (`models.fingerprint`), its
+    `name` where no fingerprint was recorded, and every layer and shape."""
+    told = adapter.base_model or "a base model it does not name"
+    if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint:
+        raise AdapterError(
+            f"{adapter.name} was trained on {told} (fingerprint {adapter.base_fingerprint[:16]}), the loaded model has "
+            f"{fingerprint}: set BASE_MODEL to that model or choose another adapter"
+        )
+    if not adapter.base_fingerprint and (not name or adapter.base_model != name):
+        raise AdapterError(
+            f"{adapter.name} was trained on {told} and records no fingerprint, the loaded model is "
+            f"{name or 'not named'}: choose an adapter with a {TRAINING} of train.lora"
+        )
+    path = adapter.folder / WEIGHTS
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    layers = set()
+    for key, shape in _check_tensors(path, adapter.rank).items():
+        match = _KEY.fullmatch(key)
+        assert match  # `_check_tensors` lets no other name pass
+        module, side = match["module"], match["side"]
+        if module not in linear:
+            raise AdapterError(f"{adapter.name} changes {module}, which the loaded model does not have")
+        features = linear[module].in_features if side == "A" else linear[module].out_features
+        if shape[1 if side == "A" else 0] != features:
+            raise AdapterError(f"{path}: {key} has shape {shape}, the loaded model needs {features} features there")
+        layers.add(int(match["layer"]))
+    if len(layers) != model.config.num_hidden_layers:
+        raise AdapterError(
+            f"{adapter.name} has {len(layers)} layers, the loaded model has {model.config.num_hidden_layers}"
+        )
+
+
+def read_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The adapter's matrices by peft's key, on the CPU: A (rank, in features), B (out features, rank)."""
+    return load_file(adapter.folder / WEIGHTS)
+
+
+def probe_prompts(encoder: PromptEncoder, persona: str) -> list[list[int]]:
+    """The prompts of `probe`, as token ids."""
+    return [encoder.prompt(persona, (), user) for user in _PROBES]
+
+
+def probe(next_token: Callable[[bool, list[int]], torch.Tensor], encoder: PromptEncoder, persona: str) -> float:
+    """How far an attached adapter moves the model: mean KL(adapter || base) in nat over 8 prompts' next token.
+
+    `next_token(with_adapter, ids)` gives logits (vocabulary,). Raises `AdapterError` when they are not finite.
+    """
+    total, prompts = 0.0, probe_prompts(encoder, persona)
+    for ids in prompts:
+        adapted, base = (torch.log_softmax(next_token(side, ids).double(), -1) for side in (True, False))
+        total += float((adapted.exp() * (adapted - base)).sum())
+    if not math.isfinite(total):
+        raise AdapterError("with this adapter the model's scores are not finite: it is damaged, choose another")
+    return total / len(prompts)

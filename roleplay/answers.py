@@ -1,0 +1,88 @@
+"""What is asked of an engine and what it answers: the small protocol between the page and whatever runs the model."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from roleplay.errors import RoleplayError
+from roleplay.prompt import Turn
+
+ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn; `temperature` 0 takes the likeliest one. Raises `RoleplayError` out of range."""
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    top_k: int = 50  # 0 keeps all
+    repetition_penalty: float = 1.1
+    max_new_tokens: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("temperature", 0.0, 2.0),
+            ("top_p", 0.05, 1.0),
+            ("top_k", 0, 1000),
+            ("repetition_penalty", 1.0, 2.0),
+            ("max_new_tokens", 1, 2048),
+            ("seed", 0, 2**32 - 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise RoleplayError(f"{name} is {value!r}; choose a number from {low} to {high}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One side's conversation: its persona prompt ("" for none), its own earlier turns, and the new message."""
+
+    persona: str
+    turns: tuple[Turn, ...]
+    user: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to answer: a question for `ADAPTER`, for `BASE`, or for both at once with the same dice."""
+
+    questions: Mapping[str, Question]
+    sampling: Sampling = Sampling()
+    adapter: str = ""  # which adapter speaks on the adapter side; "" is the engine's default
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One side's answer so far; `stop` is "" while it grows."""
+
+    text: str = ""
+    tokens: int = 0
+    seconds_to_first_token: float = 0.0
+    seconds: float = 0.0  # since the request was taken up
+    stop: str = ""  # "end" (a stop token), "length", or a sentence that says what failed
+    dropped_turns: int = 0  # oldest turns that no longer fitted the context
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed after the first token."""
+        spent = self.seconds - self.seconds_to_first_token
+        return (self.tokens - 1) / spent if self.tokens > 1 and spent > 0 else 0.0
+
+
+class Engine(Protocol):
+    """Two engines answer to this: `engine.LocalEngine` on this machine, `remote.RemoteEngine` over HTTP."""
+
+    def describe(self) -> list[str]:
+        """One line each: base model and source, device and dtype, attention, adapter, parameters."""
+
+    def adapters(self) -> list[str]:
+        """Names that `Request.adapter` may take, the default first; empty when there is only the base model."""
+
+    def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
+        """Yields every side's answer so far, again whenever text was added; the last has every `stop` set.
+
+        Closing the iterator ends the generation within one decoding step. Raises `RoleplayError` for a request that
+        cannot be answered at all.
+        """

@@ -1,0 +1,256 @@
+"""Blind votes: kept append-only on disk, counted with an interval, and exported as preference rows.
+
+    python -m roleplay.ballots --votes votes --out preferences.jsonl
+
+writes one row (prompt, chosen, rejected) for every decisive vote on two answers to the very same prompt. Nothing here
+knows the page or a model.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from huggingface_hub import CommitScheduler, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from roleplay.answers import ADAPTER, BASE, Question
+from roleplay.errors import DataError, HubError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.intervals import wilson
+from roleplay.texts import TEXTS
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One vote with everything needed to audit it; `order` is what stood left and right."""
+
+    choice: str  # "left", "right", "tie" or "bad"
+    order: Sequence[str]
+    questions: Mapping[str, Mapping[str, Any]]  # by side: persona, turns, user
+    prompt_sha256: Mapping[str, str]  # by side
+    texts: Mapping[str, str]  # by side
+    sampling: Mapping[str, float]  # the seed among them
+    adapter: str
+    provenance: Mapping[str, str]  # hashes of base and adapter, template
+    time: str
+
+    @property
+    def winner(self) -> str:
+        """The side that was preferred, "" for none."""
+        return {"left": self.order[0], "right": self.order[1]}.get(self.choice, "")
+
+
+def prompt_sha256(question: Question) -> str:
+    """SHA-256 over persona, turns and message as JSON."""
+    return hashlib.sha256(json.dumps(asdict(question), ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def cast(
+    choice: str,
+    order: Sequence[str],
+    questions: Mapping[str, Question],
+    texts: Mapping[str, str],
+    sampling: Mapping[str, float],
+    adapter: str,
+    provenance: Mapping[str, str],
+) -> Vote:
+    """A vote that is dated now (UTC) and carries its prompts' hashes."""
+    return Vote(
+        choice,
+        list(order),
+        {side: asdict(question) for side, question in questions.items()},
+        {side: prompt_sha256(question) for side, question in questions.items()},
+        dict(texts),
+        dict(sampling),
+        adapter,
+        dict(provenance),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class Box:
+    """A folder of JSON Lines files, of which this one writes `name`; several processes may share it."""
+
+    def __init__(self, folder: Path, name: str = "votes.jsonl") -> None:
+        self.folder, self.path = folder, folder / name
+        self._uploads: CommitScheduler | None = None
+
+    @classmethod
+    def on_hub(cls, folder: Path, repo: str) -> "Box":
+        """A box that is also pushed to the dataset repository `repo` every five minutes.
+
+        A Space forgets its disk, so earlier votes are fetched first and this process writes a file of its own. Raises
+        `HubError` when the repository cannot be used.
+        """
+        box = cls(folder, f"votes-{uuid4().hex}.jsonl")
+        try:
+            box._uploads = CommitScheduler(repo_id=repo, repo_type="dataset", folder_path=folder, private=True)
+            snapshot_download(repo, repo_type="dataset", local_dir=folder, allow_patterns="*.jsonl")
+        except (HfHubHTTPError, OSError) as error:
+            raise HubError(f"VOTES_REPO {repo!r} cannot be used ({type(error).__name__}): check HF_TOKEN") from error
+        return box
+
+    def add(self, vote: Vote) -> None:
+        """Append one vote; when this returns it is on the disk. Raises `DataError` when it cannot be written."""
+        line = json.dumps(asdict(vote), ensure_ascii=False).encode() + b"\n"
+        try:
+            with self._uploads.lock if self._uploads else nullcontext():
+                self._append(line)
+        except OSError as error:
+            raise DataError(f"{self.path}: the vote cannot be written ({error.strerror}); free some space") from error
+
+    def _append(self, line: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            file.truncate(_whole_bytes(file.read()))
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        directory = os.open(self.folder, os.O_RDONLY)
+        os.fsync(directory)  # a new file's name must survive as well
+        os.close(directory)
+
+    def votes(self) -> list[Vote]:
+        """All votes of the folder; raises `DataError` for a whole line that is none."""
+        return [vote for path in sorted(self.folder.glob("*.jsonl")) for vote in read_votes(path)]
+
+
+def _whole_bytes(data: bytes) -> int:
+    """Length up to the last newline: what follows was never acknowledged."""
+    return data.rfind(b"\n") + 1
+
+
+def read_votes(path: Path) -> list[Vote]:
+    """The votes of one file, without a torn last line; raises `DataError` with the number of a line that is none."""
+    data, votes = path.read_bytes(), []
+    for number, line in enumerate(data[: _whole_bytes(data)].splitlines(), 1):
+        try:
+            votes.append(Vote(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path} line {number}: not a vote; move the line to another file") from error
+    return votes
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counted votes; the interval is on decisive ones, ties and "both bad" stand apart."""
+
+    adapter: int = 0
+    base: int = 0
+    ties: int = 0
+    bad: int = 0
+    left: int = 0
+    right: int = 0
+
+    @property
+    def decisive(self) -> int:
+        return self.adapter + self.base
+
+    @property
+    def votes(self) -> int:
+        return self.decisive + self.ties + self.bad
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the share of decisive votes that the adapter won."""
+        return wilson(self.adapter, self.decisive)
+
+    @property
+    def conclusion(self) -> str:
+        """`ADAPTER` or `BASE` once the interval leaves one half, "" before."""
+        low, high = self.interval
+        return ADAPTER if low > 0.5 else BASE if high < 0.5 else ""
+
+    @property
+    def sides_even(self) -> bool:
+        """Whether one half lies in the 95 % interval of the left pane's share: the place does not decide."""
+        low, high = wilson(self.left, self.left + self.right)
+        return low <= 0.5 <= high
+
+
+def count(votes: Iterable[Vote]) -> Tally:
+    """The tally of some votes."""
+    votes = list(votes)
+    winners, choices = [vote.winner for vote in votes], [vote.choice for vote in votes]
+    return Tally(
+        winners.count(ADAPTER),
+        winners.count(BASE),
+        choices.count("tie"),
+        choices.count("bad"),
+        choices.count("left"),
+        choices.count("right"),
+    )
+
+
+def score(language: str, tally: Tally) -> str:
+    """The votes so far in a sentence or two."""
+    words = TEXTS[language]
+    if not tally.votes:
+        return words["no_votes"]
+    if not tally.decisive:
+        return words["none_decisive"].format(ties=tally.ties, bad=tally.bad)
+    low, high = tally.interval
+    verdict = "inconclusive" if tally.conclusion == "" else f"prefer_{tally.conclusion}"
+    sides = words["even" if tally.sides_even else "uneven"].format(left=tally.left, right=tally.right)
+    return words["score"].format(
+        wins=tally.adapter,
+        decisive=tally.decisive,
+        share=tally.adapter / tally.decisive,
+        low=low,
+        high=high,
+        ties=tally.ties,
+        bad=tally.bad,
+        verdict=words[verdict],
+        sides=sides,
+    )
+
+
+def preferences(votes: Iterable[Vote]) -> list[dict[str, Any]]:
+    """Rows (prompt, chosen, rejected) of decisive votes whose two sides were asked the very same prompt."""
+    rows = []
+    for vote in votes:
+        if vote.winner and vote.prompt_sha256[ADAPTER] == vote.prompt_sha256[BASE]:
+            loser = BASE if vote.winner == ADAPTER else ADAPTER
+            asked = vote.questions[ADAPTER]
+            prompt = [{"role": "system", "content": asked["persona"]}] if asked["persona"] else []
+            for user, reply in asked["turns"]:
+                prompt += [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]
+            prompt.append({"role": "user", "content": asked["user"]})
+            chosen, rejected = vote.texts[vote.winner], vote.texts[loser]
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "chosen": [{"role": "assistant", "content": chosen}],
+                    "rejected": [{"role": "assistant", "content": rejected}],
+                }
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class Settings:
+    votes: str = flag("votes", "folder of the vote files")
+    out: str = flag("preferences.jsonl", "file to write, one JSON row a line")
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    rows = preferences(Box(Path(settings.votes)).votes())
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    Path(settings.out).write_text(text, encoding="utf-8")
+    print(f"{len(rows)} preference rows in {settings.out}")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

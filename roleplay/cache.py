@@ -1,0 +1,100 @@
+"""Keys and values of past tokens, kept per conversation so that a later turn computes only what is new.
+
+It knows token ids and shapes, no model and no text.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+FIRST_CAPACITY = 128  # tokens; doubled as needed
+
+
+class KeyValues:
+    """One sequence's keys and values in every layer; positions from `length` on hold nothing."""
+
+    def __init__(self, layers: int, heads: int, head_size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.length = 0
+        self._store = torch.empty(2, layers, heads, 0, head_size, dtype=dtype, device=device)
+
+    @property
+    def bytes(self) -> int:
+        return self._store.numel() * self._store.element_size()
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` in all, at least doubling what there is; what is held stays."""
+        capacity = self._store.shape[3]
+        if tokens > capacity:
+            self._resize(max(tokens, 2 * capacity, FIRST_CAPACITY))
+
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of one layer, each (heads, capacity, head size), to be written in place."""
+        keys, values = self._store[:, index].unbind()
+        return keys, values
+
+    def copy(self, tokens: int) -> "KeyValues":
+        """The first `tokens` of it, on their own."""
+        other = object.__new__(KeyValues)
+        other.length, other._store = tokens, self._store
+        other._resize(max(tokens, FIRST_CAPACITY))
+        return other
+
+    @torch.inference_mode()
+    def _resize(self, capacity: int) -> None:
+        grown = self._store.new_empty(*self._store.shape[:3], capacity, self._store.shape[4])
+        grown[:, :, :, : self.length] = self._store[:, :, :, : self.length]
+        self._store = grown
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many tokens both start with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    ids: list[int]
+    cache: KeyValues
+
+
+class CachePool:
+    """The caches of recent conversations, the least recently used dropped first so that `limit` bytes hold them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._entries: list[_Entry] = []  # least recently used first
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.cache.bytes for entry in self._entries)
+
+    def take(self, key: str, ids: list[int]) -> KeyValues | None:
+        """A cache of the longest stored beginning of `ids`, short of its last token; None when nothing is shared.
+
+        `key` tells apart what computed it (which adapter, or none). An entry that goes on otherwise stays in the
+        pool, so that an edit or a retry can return to it, and its beginning is copied.
+        """
+        shared, entry = 0, None
+        for candidate in self._entries:
+            if candidate.key == key:
+                length = min(common_prefix(candidate.ids, ids), len(ids) - 1)
+                if length > shared:
+                    shared, entry = length, candidate
+        if entry is None:
+            return None
+        self._entries.remove(entry)
+        if shared == len(entry.ids):
+            return entry.cache
+        self._entries.append(entry)
+        return entry.cache.copy(shared)
+
+    def put(self, key: str, ids: list[int], cache: KeyValues) -> None:
+        """Keep the cache of `ids` (as many as its length) as the most recently used."""
+        assert len(ids) == cache.length
+        self._entries.append(_Entry(key, ids, cache))
+        while self.bytes > self.limit:
+            self._entries.pop(0)
+
+    def clear(self) -> None:
+        self._entries.clear()

@@ -1,0 +1,95 @@
+"""One step of a conversation: a message becomes an exchange, its answers grow, a blind one is voted on.
+
+Nothing here knows Gradio or a model: the engine is handed in, and the page draws what comes out.
+"""
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+from roleplay import texts, transcript
+from roleplay.answers import ADAPTER, BASE, Answer, Engine, Sampling
+from roleplay.ballots import Vote, cast
+from roleplay.errors import RoleplayError
+from roleplay.transcript import OPEN, SIDES, Exchange
+
+UPDATES_PER_SECOND = 30
+PRESETS = {
+    "steady": Sampling(temperature=0.3, top_p=0.8, top_k=20),
+    "natural": Sampling(),
+    "lively": Sampling(temperature=1.0, top_p=0.95, top_k=100),
+}
+
+
+def begin(
+    message: str,
+    compare: bool,
+    blind: bool,
+    persona: str,
+    base_persona: bool,
+    adapter: str | None,
+    numbers: Sequence[Any],
+    seed: float | None,
+) -> Exchange:
+    """A new exchange, not answered yet.
+
+    `numbers` are the fields of `Sampling` in their order, without the seed; None for `seed` draws a fresh one. With no
+    `adapter` only the base model speaks, with the persona. A blind exchange gets an order that no seed predicts.
+    """
+    persona, dice = persona.strip(), random.SystemRandom()
+    personas = {ADAPTER: persona} if adapter else {BASE: persona}
+    if compare and adapter:
+        personas[BASE] = persona if base_persona else ""
+    return Exchange(
+        message,
+        personas=personas,
+        adapter=adapter or "",
+        sampling=replace(Sampling(*numbers), seed=dice.randrange(2**32) if seed is None else int(seed)),
+        order=tuple(dice.sample(SIDES, 2)) if blind else SIDES,
+        verdict=OPEN if blind and len(personas) == 2 else "",
+    )
+
+
+def grow(engine: Engine, past: Sequence[Exchange], new: Exchange, language: str) -> Iterator[Exchange]:
+    """`new` as it fills: once before the first token, then whenever text came, at most 30 times a second.
+
+    A refusal or an engine's error becomes the answers' `stop`; closing the iterator ends the generation.
+    """
+    refusal = texts.refusal(language, new.user, max(new.personas.values(), key=len), len(past))
+    new = replace(new, answers={side: Answer(stop=refusal) for side in new.personas})
+    yield new
+    if refusal:
+        return
+    try:
+        shown = 0.0
+        with closing(engine.answer(transcript.request(past, new))) as stream:  # type: ignore[type-var]  # can be closed
+            for answers in stream:
+                new = replace(new, answers=answers)
+                if time.monotonic() - shown >= 1 / UPDATES_PER_SECOND or all(a.stop for a in answers.values()):
+                    yield new
+                    shown = time.monotonic()
+    except RoleplayError as error:
+        yield replace(new, answers={side: replace(answer, stop=str(error)) for side, answer in new.answers.items()})
+
+
+def judge(
+    record: Sequence[Exchange], choice: str, provenance: Mapping[str, Mapping[str, str]]
+) -> tuple[list[Exchange], Vote | None]:
+    """The record with its last exchange judged, and the vote; None where that exchange is not open to one."""
+    if not record or not record[-1].votable:
+        return list(record), None
+    *past, last = record
+    given = {side: answer.text for side, answer in last.answers.items()}
+    vote = cast(
+        choice,
+        last.order,
+        transcript.request(past, last).questions,
+        given,
+        asdict(last.sampling),
+        last.adapter,
+        provenance.get(last.adapter, {}),
+    )
+    return [*past, replace(last, verdict=choice)], vote

@@ -1,0 +1,239 @@
+"""Gemma's forward pass for generation, over the weights of a loaded transformers model: few rows, no padding, LoRA.
+
+Sequences of unequal length lie one after the other as rows of one matrix, so that every weight is read once for all
+of them; a sequence's adapter acts on its own rows only. No weight is copied or changed: projections that share an
+input are fused, and the transformers model goes on working on views of them. Nothing here knows text or sampling.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from roleplay.cache import KeyValues
+from roleplay.errors import ModelError
+
+QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
+_PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+_LONG_ROW = 1024  # input features from which a matrix-vector product reads memory as fast as it can
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`x` (rows, in) times `weight` (out, in) transposed, contiguous.
+
+    With few rows of float32 on a CPU, MKL is two to three times as fast when asked for the transposed product, and
+    for two equal rows rather than a short one; `F.linear` is best elsewhere.
+    """
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.linear(x, weight)
+    if len(x) == 1:
+        if x.shape[1] >= _LONG_ROW:
+            return F.linear(x, weight)
+        return torch.mm(weight, x.expand(2, -1).contiguous().t())[:, :1].t().contiguous()
+    return torch.mm(weight, x.t()).t().contiguous()
+
+
+def _fuse(modules: Sequence[nn.Linear]) -> torch.Tensor:
+    """One weight for projections of the same input; the modules keep views of it, so memory does not grow."""
+    if len(modules) == 1:
+        return modules[0].weight.data
+    fused = torch.cat([module.weight.data for module in modules])
+    for module, part in zip(modules, fused.split([module.out_features for module in modules]), strict=True):
+        module.weight.data = part
+    return fused
+
+
+class Lora:
+    """An adapter's matrices on the model's device, fused like the projections; the scaling is folded into B."""
+
+    def __init__(self, decoder: "Decoder", weights: Mapping[str, torch.Tensor], scaling: float) -> None:
+        """`weights` has peft's keys, A (rank, in) and B (out, rank), for every layer or none of a projection."""
+        self.layers = []
+        for index, layer in enumerate(decoder.layers):
+            pairs = []
+            for names, sizes in zip(_PROJECTIONS, layer.sizes, strict=True):
+                block = "mlp" if names[0] in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+                keys = [f"base_model.model.model.layers.{index}.{block}.{name}.lora_" for name in names]
+                down = [weights[f"{key}A.weight"] for key in keys if f"{key}A.weight" in weights]
+                # A projection without LoRA has a block of no columns in the block-diagonal B.
+                up = [weights.get(f"{key}B.weight", torch.zeros(n, 0)) for key, n in zip(keys, sizes, strict=True)]
+                pairs.append((torch.cat(down), torch.block_diag(*up) * scaling) if down else None)
+            self.layers.append([pair and (decoder.like(pair[0]), decoder.like(pair[1])) for pair in pairs])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """New tokens of one sequence, its past, and the adapter that it is computed with."""
+
+    ids: Sequence[int]
+    cache: KeyValues
+    lora: Lora | None = None
+
+
+class _Norm:
+    """Root-mean-square norm in float32 with the weight stored as its distance from one."""
+
+    def __init__(self, *modules: Any, repeats: Sequence[int] = (1,)) -> None:
+        """Several norms of the same size act on neighbouring heads: `repeats` says on how many each."""
+        rows = [(1.0 + m.weight.data.float()).expand(n, -1) for m, n in zip(modules, repeats, strict=True)]
+        self.weight, self.eps = torch.cat(rows), modules[0].eps
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return (F.rms_norm(x.float(), x.shape[-1:], eps=self.eps) * self.weight).to(x.dtype)
+
+
+class _Layer:
+    """One layer's fused weights (out, in) and its norms, by reference."""
+
+    def __init__(self, layer: Any, gemma3: bool) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        groups = [
+            [getattr(mlp if n[0] in ("gate_proj", "down_proj") else attention, p) for p in n] for n in _PROJECTIONS
+        ]
+        self.sizes = [[module.out_features for module in modules] for modules in groups]
+        self.weights = [_fuse(modules) for modules in groups]
+        self.activation = mlp.act_fn
+        self.scaling = attention.scaling
+        self.heads = self.sizes[QKV][0] // attention.head_dim
+        self.kv_heads = self.sizes[QKV][1] // attention.head_dim
+        self.before_attention = _Norm(layer.input_layernorm)
+        self.kind, self.window = "", 0  # Gemma 1: every layer sees everything
+        self.heads_norm: _Norm | None = None
+        self.after_attention: _Norm | None = None
+        self.after_mlp: _Norm | None = None
+        if gemma3:
+            self.kind = attention.layer_type
+            self.window = attention.sliding_window or 0
+            self.heads_norm = _Norm(attention.q_norm, attention.k_norm, repeats=(self.heads, self.kv_heads))
+            self.after_attention = _Norm(layer.post_attention_layernorm)
+            self.before_mlp = _Norm(layer.pre_feedforward_layernorm)
+            self.after_mlp = _Norm(layer.post_feedforward_layernorm)
+        else:
+            self.before_mlp = _Norm(layer.post_attention_layernorm)
+
+
+class Decoder:
+    """A Gemma or Gemma 3 text model ready to generate; raises `ModelError` for a variant it does not compute."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config, inner = model.config, model.model
+        self.gemma3 = config.model_type == "gemma3_text"
+        unknown = ["attention_bias", "use_bidirectional_attention"]
+        if self.gemma3:
+            unknown += ["attn_logit_softcapping", "final_logit_softcapping"]
+        for name in unknown:
+            if getattr(config, name):
+                raise ModelError(
+                    f"{config.name_or_path} sets {name}, which generation does not compute: choose another"
+                )
+        self.vocabulary: int = config.vocab_size
+        self.embedding = inner.embed_tokens
+        self.head_weight = model.lm_head.weight.data
+        self.layers = [_Layer(layer, self.gemma3) for layer in inner.layers]
+        self.final_norm = _Norm(inner.norm)
+        self.rotary = inner.rotary_emb
+        self.head_size: int = config.head_dim
+
+    def like(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` in the model's dtype and on its device."""
+        return tensor.to(self.head_weight.device, self.head_weight.dtype)
+
+    def new_cache(self) -> KeyValues:
+        weight = self.head_weight
+        return KeyValues(len(self.layers), self.layers[0].kv_heads, self.head_size, weight.dtype, weight.device)
+
+    @torch.inference_mode()
+    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """The last token's final hidden state of every segment, (segments, hidden); their caches grow by the tokens.
+
+        When it fails, no cache has changed.
+        """
+        device = self.head_weight.device
+        ends = [segment.cache.length + len(segment.ids) for segment in segments]
+        for segment, end in zip(segments, ends, strict=True):
+            segment.cache.reserve(end)
+        starts = itertools.accumulate((len(segment.ids) for segment in segments), initial=0)
+        rows = [slice(start, start + len(segment.ids)) for start, segment in zip(starts, segments, strict=False)]
+        ids = torch.tensor([i for segment in segments for i in segment.ids], device=device)
+        positions = [torch.arange(s.cache.length, end, device=device) for s, end in zip(segments, ends, strict=True)]
+        x = self.embedding(ids)
+        rotations = self._rotations(x, torch.cat(positions))
+        views = {window: [_View(p, window) for p in positions] for window in {layer.window for layer in self.layers}}
+        for index, layer in enumerate(self.layers):
+
+            def project(which: int, x: torch.Tensor) -> torch.Tensor:
+                y = linear(x, layer.weights[which])  # noqa: B023 - called in this iteration only
+                for segment, part in zip(segments, rows, strict=True):
+                    if segment.lora and (pair := segment.lora.layers[index][which]):  # noqa: B023
+                        y[part] += F.linear(F.linear(x[part], pair[0]), pair[1])
+                return y
+
+            qkv = project(QKV, layer.before_attention(x)).view(len(x), -1, self.head_size)
+            qk, value = qkv.split([layer.heads + layer.kv_heads, layer.kv_heads], dim=1)
+            qk = layer.heads_norm(qk) if layer.heads_norm else qk
+            cos, sin = rotations[layer.kind]
+            # sin has its first half negated, so that swapping the halves of a head completes the rotation.
+            qk = qk * cos + qk.roll(self.head_size // 2, -1) * sin
+            mixed = []
+            for segment, part, end, view in zip(segments, rows, ends, views[layer.window], strict=True):
+                keys, values = segment.cache.layer(index)
+                keys[:, segment.cache.length : end] = qk[part, layer.heads :].transpose(0, 1)
+                values[:, segment.cache.length : end] = value[part].transpose(0, 1)
+                past = slice(view.first, end)
+                mixed.append(_attend(qk[part, : layer.heads], keys[:, past], values[:, past], view, layer.scaling))
+            y = project(OUT, torch.cat(mixed) if len(mixed) > 1 else mixed[0])
+            x = x + (layer.after_attention(y) if layer.after_attention else y)
+            gate, up = project(GATE_UP, layer.before_mlp(x)).chunk(2, dim=-1)
+            y = project(DOWN, layer.activation(gate) * up)
+            x = x + (layer.after_mlp(y) if layer.after_mlp else y)
+        for segment, end in zip(segments, ends, strict=True):
+            segment.cache.length = end
+        return self.final_norm(x[[part.stop - 1 for part in rows]])
+
+    @torch.inference_mode()
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (rows, vocabulary) in float32 of final hidden states (rows, hidden)."""
+        return linear(hidden.contiguous(), self.head_weight).float()
+
+    def _rotations(self, x: torch.Tensor, positions: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Cosine and signed sine, (tokens, 1, head size), for every kind of layer."""
+        rotations = {}
+        for kind in {layer.kind for layer in self.layers}:
+            arguments = (x, positions[None], kind) if self.gemma3 else (x, positions[None])
+            cos, sin = self.rotary(*arguments)
+            sin[..., : self.head_size // 2].neg_()
+            rotations[kind] = cos[0, :, None], sin[0, :, None]
+        return rotations
+
+
+class _View:
+    """Which past tokens the new ones at `positions` see: those from `first` on, less what `mask` (new, past) hides."""
+
+    def __init__(self, positions: torch.Tensor, window: int) -> None:
+        start, end = int(positions[0]), int(positions[-1]) + 1
+        self.first = max(0, start - window + 1) if window else 0
+        self.causal = start == 0 and (not window or end <= window)  # then no mask is needed
+        self.mask = None
+        if len(positions) > 1 and not self.causal:
+            past = torch.arange(self.first, end, device=positions.device)
+            distance = positions[:, None] - past
+            self.mask = (distance >= 0) & (distance < window) if window else distance >= 0
+
+
+def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, view: _View, scaling: float) -> torch.Tensor:
+    """Attention of the new tokens of one sequence: query (tokens, heads, size), keys and values (kv heads, past, size).
+
+    Query heads that share a key head become a dimension of their own, so keys are never repeated in memory.
+    """
+    tokens, heads, size = query.shape
+    query = query.view(tokens, len(keys), -1, size).permute(1, 2, 0, 3)  # (kv heads, group, tokens, size)
+    keys, values = (t[:, None].expand(-1, query.shape[1], -1, -1) for t in (keys, values))
+    mixed = F.scaled_dot_product_attention(
+        query, keys, values, attn_mask=view.mask, is_causal=view.causal and tokens > 1, scale=scaling
+    )
+    return mixed.permute(2, 0, 1, 3).reshape(tokens, heads * size)

@@ -1,0 +1,223 @@
+"""The engine on this machine: one base model, any number of LoRA adapters, both sides of a comparison in one batch.
+
+Every running answer is a row of the same forward pass; nothing global is switched. Generation is one call at a time.
+Nothing here knows the page, and nothing here reads a file beyond the adapters' weights.
+"""
+
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from roleplay import models
+from roleplay.adapters import Adapter, check_base, read_weights
+from roleplay.answers import ADAPTER, BASE, Answer, Request, Sampling
+from roleplay.cache import CachePool, KeyValues
+from roleplay.decoder import Decoder, Lora, Segment
+from roleplay.errors import AdapterError, RoleplayError
+from roleplay.prompt import PromptEncoder
+from roleplay.sampling import next_token
+
+CONTEXT = 4096  # tokens of prompt and reply together, where the model does not end sooner
+CACHE_BYTES = 512 << 20  # of keys and values kept for the next turns
+CHUNK = 512  # prompt tokens of one side computed at a time, so that a stop is heard in between
+MIN_INTERVAL = 1 / 30  # seconds between two updates, the first token and the end excepted
+WAIT = 0.1  # seconds between two looks at whether a waiting request was given up
+
+HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of the first bytes of a character
+
+
+class TextStream:
+    """A reply's text as its tokens come: `text` never ends in half a character."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        self._encoder = encoder
+        self._open: list[int] = []  # tokens that do not end a character yet
+        self.text = ""
+
+    def add(self, token: int) -> None:
+        """Only the tokens since the last whole character are decoded, so a long reply costs no more per token."""
+        self._open.append(token)
+        piece = self._encoder.decode(self._open)
+        if not piece.endswith(HALF_CHARACTER):
+            self.text += piece
+            self._open.clear()
+
+    def close(self) -> None:
+        """Take what is left as it is: nothing comes to complete it."""
+        self.text += self._encoder.decode(self._open)
+        self._open.clear()
+
+
+@dataclass
+class _Side:
+    """One answer being generated."""
+
+    prompt: list[int]
+    dropped_turns: int
+    encoder: PromptEncoder
+    key: str  # what its cache was computed with: "adapter NAME", or "base"
+    lora: Lora | None
+    cache: KeyValues
+    stream: TextStream
+    seen: torch.Tensor  # distinct token ids of prompt and reply, for the repetition penalty
+    reply: list[int] = field(default_factory=list)
+    first: float = 0.0  # seconds to the first token
+    last: float = 0.0  # seconds to the latest
+    stop: str = ""
+
+    @property
+    def fed(self) -> list[int]:
+        """The tokens whose keys and values the cache holds."""
+        return (self.prompt + self.reply)[: self.cache.length]
+
+    def pending(self) -> list[int]:
+        """What the next step computes: a chunk of the prompt, or the token drawn last."""
+        done, asked = self.cache.length, len(self.prompt)
+        return self.prompt[done : done + CHUNK] if done < asked else self.reply[done - asked :]
+
+    def take(self, token: int | None, sampling: Sampling, seconds: float) -> None:
+        """Append the token that was drawn, None for logits that are not finite, and see whether the reply ends."""
+        self.last = seconds
+        if not self.reply:
+            self.first = seconds
+        if token is None:
+            self.end("the model's scores are not finite: choose another adapter, or another dtype")
+        elif token in self.encoder.stop_ids:
+            self.end("end")
+        else:
+            self.reply.append(token)
+            self.seen = torch.cat([self.seen, self.seen.new_tensor([token])]).unique()
+            self.stream.add(token)
+            if len(self.reply) == sampling.max_new_tokens:
+                self.end("length")
+
+    def end(self, stop: str) -> None:
+        self.stop = stop
+        self.stream.close()
+
+    def answer(self) -> Answer:
+        return Answer(self.stream.text, len(self.reply), self.first, self.last, self.stop, self.dropped_turns)
+
+
+class LocalEngine:
+    """Answers to `answers.Engine` on this machine; raises `AdapterError` for an adapter that does not fit the base."""
+
+    def __init__(
+        self,
+        base: models.BaseModel,
+        adapters: Sequence[Adapter] = (),
+        context: int = CONTEXT,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._base = base
+        self.context = min(context, base.model.config.max_position_embeddings)
+        self._decoder = Decoder(base.model)
+        self._adapters = {adapter.name: adapter for adapter in adapters}
+        fingerprint = models.fingerprint(base.model) if adapters else ""
+        self._loras = {}
+        for adapter in adapters:
+            check_base(adapter, base.model, fingerprint, base.name)
+            self._loras[adapter.name] = Lora(self._decoder, read_weights(adapter), adapter.scaling)
+        templates = {"gemma", *(adapter.template for adapter in adapters)}
+        self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in templates}
+        self._pool = CachePool(cache_bytes)
+        self._lock = threading.Lock()  # held while an answer is generated, by whichever threads draw it
+
+    def describe(self) -> list[str]:
+        """One line each on the base model, every choice and its reason, and the adapters."""
+        loaded = [f"adapter      {a.name}: rank {a.rank}, template {a.template}" for a in self._adapters.values()]
+        return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"])]
+
+    def adapters(self) -> list[str]:
+        """The names that `Request.adapter` may take, the default first."""
+        return list(self._adapters)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is being generated."""
+        return self._lock.locked()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that the kept caches take."""
+        return self._pool.bytes
+
+    def forget(self) -> None:
+        """Drop the kept caches: the next answers compute their whole prompts."""
+        with self._lock:
+            self._pool.clear()
+
+    def answer(self, request: Request) -> Generator[dict[str, Answer], None, None]:
+        """Every side's answer so far, about thirty times a second at most; the last has every `stop` set.
+
+        Closing it ends the generation within one step, also while it waits for another answer to end. Raises
+        `RoleplayError` on the first step for a request that cannot be answered.
+        """
+        sides = self._sides(request)
+        while not self._lock.acquire(timeout=WAIT):
+            yield {name: side.answer() for name, side in sides.items()}
+        try:
+            yield from self._generate(sides, request.sampling)
+        finally:
+            self._lock.release()
+
+    def _sides(self, request: Request) -> dict[str, _Side]:
+        if not request.questions or not set(request.questions) <= {ADAPTER, BASE}:
+            raise RoleplayError(f"sides {list(request.questions)!r}: ask {ADAPTER}, {BASE} or both")
+        name = request.adapter or next(iter(self._adapters), "")
+        if name not in self._adapters and (name or ADAPTER in request.questions):
+            raise AdapterError(f"no adapter {name!r:.80} is loaded; there are {', '.join(self._adapters) or 'none'}")
+        room = self.context - request.sampling.max_new_tokens
+        if room < 1:
+            raise RoleplayError(
+                f"max_new_tokens is {request.sampling.max_new_tokens}, the context holds {self.context}: lower it"
+            )
+        # Both sides read the same template, so that they differ in the adapter alone.
+        encoder = self.encoders[self._adapters[name].template if name else "gemma"]
+        sides = {}
+        for side, question in request.questions.items():
+            prompt, dropped = encoder.fit(question.persona, question.turns, question.user, room)
+            key, lora = (f"{ADAPTER} {name}", self._loras[name]) if side == ADAPTER else (BASE, None)
+            seen = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
+            cache = self._decoder.new_cache()
+            sides[side] = _Side(prompt, dropped, encoder, key, lora, cache, TextStream(encoder), seen)
+        return sides
+
+    def _generate(self, sides: dict[str, _Side], sampling: Sampling) -> Generator[dict[str, Answer], None, None]:
+        started, shown = time.perf_counter(), 0.0
+        running = list(sides.values())
+        try:
+            for side in running:
+                side.cache = self._pool.take(side.key, side.prompt) or side.cache
+            while running:
+                waiting = [side for side in running if not side.reply]
+                self._step(running, sampling, started)
+                running = [side for side in running if not side.stop]
+                now = time.perf_counter()
+                if now - shown >= MIN_INTERVAL or not running or any(side.reply for side in waiting):
+                    shown = now
+                    yield {name: side.answer() for name, side in sides.items()}
+        except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
+            self._pool.clear()
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            for side in running:
+                side.end(f"generation failed ({reason:.120}): shorten the chat or try again")
+            yield {name: side.answer() for name, side in sides.items()}
+        finally:
+            for side in sides.values():
+                if side.stop in ("", "end", "length") and side.cache.length:
+                    self._pool.put(side.key, side.fed, side.cache)
+
+    def _step(self, running: Sequence[_Side], sampling: Sampling, started: float) -> None:
+        """One forward pass over all running sides, and a token for each whose prompt is through."""
+        hidden = self._decoder.forward([Segment(side.pending(), side.cache, side.lora) for side in running])
+        drawing = [index for index, side in enumerate(running) if side.cache.length >= len(side.prompt)]
+        if not drawing:
+            return
+        for index, logits in zip(drawing, self._decoder.head(hidden[drawing]), strict=True):
+            side = running[index]
+            token = next_token(logits, side.seen, sampling, len(side.reply))
+            side.take(token, sampling, time.perf_counter() - started)

@@ -1,0 +1,263 @@
+"""Adapter folders to and from the Hugging Face Hub and ModelScope, and this repository to a Space.
+
+What goes out is an explicit list of files, goes out in one commit and is compared by hash afterwards; what comes in is
+inspected before anything uses it. Nothing here knows how an adapter is trained or served.
+"""
+
+import hashlib
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2  # the client under huggingface_hub
+import huggingface_hub
+import requests
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import errors as hf
+from huggingface_hub.hf_api import RepoFile
+from modelscope_hub import HubApi, HubConfig, Visibility
+from modelscope_hub import errors as ms
+
+from roleplay import adapters, plots
+from roleplay.card import CARD, SCOREBOARD
+from roleplay.errors import HubError
+
+NEEDED = (adapters.WEIGHTS, adapters.CONFIG, adapters.TEMPLATE, adapters.TRAINING, CARD)
+FILES = (*NEEDED, SCOREBOARD, plots.CURVE, plots.SCOREBOARD)  # everything that an adapter's repository holds
+ATTEMPTS, PAUSE_SECONDS = 3, 2.0  # the pause doubles from one attempt to the next
+MAX_LISTED = 50
+_REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+_SECRET = re.compile(
+    rb"hf_[A-Za-z0-9]{30,}|ms-[0-9a-f]{8}-[0-9a-f]{4}-|-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
+    rb"|gh[opsu]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9]{32,}"
+)
+_KINDS = {
+    "data": (".jsonl", ".csv", ".tsv", ".parquet", ".arrow"),
+    "a pickle, which may hold code or optimiser state": (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"),
+}
+
+
+def adapter_files(folder: Path) -> dict[str, Path]:
+    """What a push of an adapter would send, by name; raises `AdapterError` or `HubError` for what must not go out."""
+    adapters.inspect(folder)
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            raise HubError(f"{folder} has no {name}: train the adapter with train.lora, which writes it")
+    for path in sorted(folder.iterdir()):
+        if path.name not in FILES:
+            kind = next((kind for kind, endings in _KINDS.items() if path.suffix in endings), "no part of an adapter")
+            raise HubError(f"{path} is {kind} and must not go out: move it elsewhere")
+    files = {name: folder / name for name in FILES if (folder / name).is_file()}
+    check_contents(files)
+    return files
+
+
+def check_contents(files: Mapping[str, Path]) -> None:
+    """Raises `HubError` when a file holds a token or a key, or names the home folder of this machine."""
+    home = str(Path.home()).encode() + b"/"
+    for path in files.values():
+        data = b"" if path.name == adapters.WEIGHTS else path.read_bytes()
+        if found := _SECRET.search(data):
+            raise HubError(f"{path} holds what looks like a token ({found[0][:6].decode()}…): remove it, and revoke it")
+        if home in data:
+            raise HubError(f"{path} names {home.decode()}, a folder of this machine: use paths relative to the project")
+
+
+def push_adapter(folder: Path, hub: str = "", modelscope: str = "", private: bool = True) -> list[str]:
+    """Send an adapter folder to `hub` and `modelscope` ("user/name" each, "" for none); returns their addresses.
+
+    Raises `HubError` when something must not go out, access is missing, or what arrived differs from what was sent.
+    """
+    files = adapter_files(folder)
+    urls = [_push_hub(hub, files, private)] if hub else []
+    return urls + ([_push_modelscope(modelscope, folder, files, private)] if modelscope else [])
+
+
+def _push_hub(repo: str, files: Mapping[str, Path], private: bool) -> str:
+    api = _api(repo)
+    with _sentences(repo):
+        if api.repo_exists(repo):
+            theirs = set(api.list_repo_files(repo)) - {".gitattributes"}
+            if theirs and adapters.CONFIG not in theirs:
+                raise HubError(f"{repo} is taken by something that is no adapter ({min(theirs)}): choose another name")
+            if private and not api.repo_info(repo).private:
+                raise HubError(f"{repo} is public: push with --no-private to update it, or choose another name")
+        else:
+            api.create_repo(repo, private=private)
+        _commit(api, repo, "model", files, set(FILES))
+    return f"{api.endpoint}/{repo}"
+
+
+def push_space(
+    repo: str,
+    files: Mapping[str, Path],
+    variables: Mapping[str, str],
+    secrets: Mapping[str, str],
+    hardware: str = "",
+    private: bool = True,
+) -> str:
+    """Create or update a Gradio Space that holds exactly `files` (path in the Space: local file).
+
+    Raises `HubError` as `push_adapter` does.
+    """
+    check_contents(files)
+    api = _api(repo)
+    with _sentences(repo):
+        if not api.repo_exists(repo, repo_type="space"):
+            api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private)
+        for key, value in variables.items():
+            api.add_space_variable(repo, key, value)
+        for key, value in secrets.items():
+            api.add_space_secret(repo, key, value)
+        if hardware:
+            api.request_space_hardware(repo, hardware)  # type: ignore[arg-type]  # its values are strings
+        _commit(api, repo, "space", files, None)
+    return f"{api.endpoint}/spaces/{repo}"
+
+
+def _api(repo: str) -> HfApi:
+    if not _REPO.fullmatch(repo):
+        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
+    if huggingface_hub.get_token() is None:
+        raise HubError(f"no token to push {repo} with: set HF_TOKEN (https://huggingface.co/settings/tokens, write)")
+    return HfApi()
+
+
+def _commit(api: HfApi, repo: str, kind: str, files: Mapping[str, Path], ours: set[str] | None) -> None:
+    """One commit after which the repository holds `files`; of the rest it drops `ours`, or everything for None.
+
+    A repeated attempt sends only what has not arrived: finished uploads are kept by the Hub, and unchanged files make
+    no second commit.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            theirs = set(api.list_repo_files(repo, repo_type=kind)) - {".gitattributes"}
+            stale = (theirs if ours is None else theirs & ours) - set(files)
+            additions = [CommitOperationAdd(name, path) for name, path in files.items()]
+            deletions = [CommitOperationDelete(name) for name in sorted(stale)]
+            message = f"Upload {len(files)} files"
+            commit = api.create_commit(repo, [*additions, *deletions], commit_message=message, repo_type=kind)
+            return _verify(api, repo, kind, files, str(commit.oid))
+        except (httpx2.TransportError, hf.HfHubHTTPError, RuntimeError) as error:
+            if attempt == ATTEMPTS - 1 or not _passing(error):
+                raise
+            time.sleep(PAUSE_SECONDS * 2**attempt)
+
+
+def _passing(error: Exception) -> bool:
+    """Whether trying again may help: a lost connection, also while a large file went out, or a server's own error."""
+    if isinstance(error, hf.HfHubHTTPError):
+        return error.response.status_code >= 500
+    return isinstance(error, httpx2.TransportError) or isinstance(error.__cause__, httpx2.HTTPError | OSError)
+
+
+def _verify(api: HfApi, repo: str, kind: str, files: Mapping[str, Path], commit: str) -> None:
+    there = api.get_paths_info(repo, list(files), revision=commit, repo_type=kind)
+    found = {entry.path: entry for entry in there if isinstance(entry, RepoFile)}
+    for name, path in files.items():
+        entry, data = found.get(name), path.read_bytes()
+        same = entry is not None and (
+            entry.lfs.sha256 == hashlib.sha256(data).hexdigest() if entry.lfs else entry.blob_id == _git_hash(data)
+        )
+        if not same:
+            raise HubError(f"{name} arrived at {repo} with another hash than it left with: push again")
+
+
+def _git_hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def _sentences(repo: str) -> Iterator[None]:
+    """Whatever the client raises as one `HubError`."""
+    try:
+        yield
+    except hf.GatedRepoError as error:
+        raise HubError(f"{repo} is gated: accept its terms on its page, then try again") from error
+    except hf.RepositoryNotFoundError as error:
+        raise HubError(f"{repo} is not on the Hub, or the token may not see it: check the name and HF_TOKEN") from error
+    except hf.HfHubHTTPError as error:
+        status, said = error.response.status_code, (error.server_message or str(error)).splitlines()[0]
+        advice = {
+            401: "the token is not valid, set HF_TOKEN to another",
+            403: "the token may not write there, set HF_TOKEN to one with write access or choose your own name",
+            409: "the name is taken, choose another",
+            402: "that needs a paid plan or credits, see the page of your account",
+            429: "too many requests, wait a few minutes",
+        }.get(status, "try again later")
+        raise HubError(f"{repo}: the Hub answers {status} ({said:.120}): {advice}") from error
+    except (httpx2.TransportError, RuntimeError, OSError) as error:
+        reason = error.__cause__ or error
+        raise HubError(
+            f"{repo}: the connection to the Hub was lost ({type(reason).__name__}): run the same command again, "
+            "what has arrived is not sent twice"
+        ) from error
+    except ValueError as error:  # the Hub's verdict on the card's metadata
+        raise HubError(f"{repo}: {' '.join(str(error).split())[:200]}: correct it") from error
+
+
+def _push_modelscope(repo: str, folder: Path, files: Mapping[str, Path], private: bool) -> str:
+    if not _REPO.fullmatch(repo):
+        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
+    config = HubConfig()
+    if not config.token:
+        raise HubError(f"no token to push {repo} with: set MODELSCOPE_API_TOKEN to your access token")
+    api = HubApi(config)
+    try:
+        if api.repo_exists(repo, "model"):
+            if private and api.get_repo(repo, "model").visibility is Visibility.PUBLIC:
+                raise HubError(f"{repo} on ModelScope is public: push with --no-private, or choose another name")
+        else:
+            api.create_repo(repo, "model", visibility="private" if private else "public", license="gemma")
+        api.upload_folder(repo, "model", folder, allow_patterns=list(files), use_cache=False, commit_message="Upload")
+        there = {entry.path: entry.sha256 for entry in api.list_repo_files(repo, "model")}
+    except ms.AuthenticationError as error:
+        raise HubError("ModelScope does not accept the token: set MODELSCOPE_API_TOKEN to a valid one") from error
+    except ms.PermissionDeniedError as error:
+        raise HubError(f"the token may not write to {repo} on ModelScope: choose a name of your own") from error
+    except (ms.HubError, requests.RequestException, OSError, RuntimeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HubError(f"{repo}: ModelScope took it only in part ({said:.160}): run the same command again") from error
+    for name, path in files.items():
+        if there.get(name) != hashlib.sha256(path.read_bytes()).hexdigest():
+            raise HubError(f"{name} arrived at {repo} on ModelScope with another hash than it left with: push again")
+    return f"{config.endpoint}/models/{repo}"
+
+
+def hub_adapters(base: str) -> list[str]:
+    """Adapters on the Hugging Face Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
+    with _sentences(base):
+        found = HfApi().list_models(filter=f"base_model:adapter:{base}", sort="downloads", limit=MAX_LISTED)
+        return [model.id for model in found]
+
+
+def fetch_adapter(repo: str, root: Path) -> adapters.Adapter:
+    """Download an adapter from the Hugging Face Hub into `root` and inspect it.
+
+    Sizes are checked before anything is fetched, and a refused folder is removed again. Raises `HubError` or
+    `AdapterError`.
+    """
+    if not _REPO.fullmatch(repo):
+        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
+    with _sentences(repo):
+        info = HfApi().model_info(repo, files_metadata=True)
+        sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if entry.rfilename in FILES}
+        for name in NEEDED[:3]:
+            if name not in sizes:
+                raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
+        for name, limit in adapters.MAX_BYTES.items():
+            if sizes.get(name, 0) > limit:
+                raise HubError(
+                    f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit"
+                )
+        folder = root / repo.replace("/", "--")
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier version
+        huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=list(sizes), local_dir=folder)
+    try:
+        return adapters.inspect(folder)
+    except adapters.AdapterError:
+        shutil.rmtree(folder)
+        raise

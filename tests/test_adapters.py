@@ -1,0 +1,277 @@
+"""Adapters from strangers: a good one is taken, and every broken or hostile one is refused with its own sentence."""
+
+import json
+import math
+import os
+import pickle
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Gemma3ForCausalLM
+
+from roleplay import adapters, models
+from roleplay.errors import AdapterError
+from roleplay.prompt import TEMPLATES
+
+FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+@pytest.fixture(scope="module")
+def base() -> Gemma3ForCausalLM:
+    return tiny.gemma()
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
+
+
+@pytest.fixture
+def folder(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "adapters" / "tiny"))
+
+
+def test_a_sound_adapter_is_taken(folder: Path, base: Gemma3ForCausalLM) -> None:
+    adapter = adapters.inspect(folder)
+    assert (adapter.name, adapter.rank, adapter.scaling, adapter.template) == ("tiny", tiny.RANK, 2.0, "gemma")
+    assert (adapter.base_model, adapter.persona) == (tiny.BASE_NAME, "你是甄嬛。")
+    adapters.check_base(adapter, base, models.fingerprint(base))
+    assert {tuple(w.shape) for w in adapters.read_weights(adapter).values()} == {(4, 16), (16, 4), (4, 32)}
+
+
+def test_rank_stabilised_scaling(folder: Path) -> None:
+    edit(folder, "adapter_config.json", use_rslora=True)
+    assert adapters.inspect(folder).scaling == 8 / math.sqrt(tiny.RANK)
+
+
+def test_names_are_listed_and_no_path_is_one(folder: Path) -> None:
+    root = folder.parent
+    assert adapters.local_adapters(root) == ["tiny"]
+    assert adapters.find(root, "tiny") == folder
+    for name in ("../adapters/tiny", str(folder), "", ".", "tiny/"):
+        with pytest.raises(AdapterError, match="choose one of tiny"):
+            adapters.find(root, name)
+
+
+def edit(folder: Path, file: str, **changes: Any) -> None:
+    value = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps(value | changes), encoding="utf-8")
+
+
+def config(**changes: Any) -> Callable[[Path], Any]:
+    return lambda folder: edit(folder, "adapter_config.json", **changes)
+
+
+def training(**changes: Any) -> Callable[[Path], Any]:
+    return lambda folder: edit(folder, "training.json", **changes)
+
+
+def text(file: str, content: str | bytes) -> Callable[[Path], Any]:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / file).write_bytes(data)
+
+
+def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], Any]:
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / adapters.WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / adapters.WEIGHTS)
+
+    return spoil
+
+
+def without(file: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / file).unlink()
+
+
+def truncated(folder: Path) -> None:
+    data = (folder / adapters.WEIGHTS).read_bytes()
+    (folder / adapters.WEIGHTS).write_bytes(data[:-100])
+
+
+def oversized(folder: Path) -> None:
+    os.truncate(folder / adapters.WEIGHTS, 2 << 30)  # sparse: takes no room
+
+
+def linked_out(folder: Path) -> None:
+    outside = folder.parent / "elsewhere.safetensors"
+    (folder / adapters.WEIGHTS).rename(outside)
+    (folder / adapters.WEIGHTS).symlink_to(outside)
+
+
+def link_to_secret(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("/etc/passwd")
+
+
+def pipe(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    os.mkfifo(folder / "chat_template.jinja")  # opening it would wait for ever
+
+
+def unix_socket(folder: Path) -> None:
+    here = os.open(folder, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"/proc/self/fd/{here}/notes.txt")
+    os.close(here)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    # files
+    "no weights": (without(adapters.WEIGHTS), "has no adapter_model.safetensors"),
+    "no config": (without("adapter_config.json"), "has no adapter_config.json"),
+    "no template": (without("chat_template.jinja"), "has no chat_template.jinja"),
+    "pickle beside": (text("adapter_model.bin", pickle.dumps(Bomb())), ".bin files are not accepted"),
+    "pickle as weights": (text(adapters.WEIGHTS, pickle.dumps(Bomb())), "no whole safetensors file"),
+    "optimiser state": (text("optimizer.pt", pickle.dumps(Bomb())), ".pt files are not accepted"),
+    "code": (text("modeling_gemma.py", "import os"), ".py files are not accepted"),
+    "code in capitals": (text("MODELING.PY", "import os"), ".PY files are not accepted"),
+    "name with a line break": (text("a\nb.txt", ""), "a file is named 'a\\nb.txt'"),
+    "second weights": (text("model.safetensors", b""), "has one weight file"),
+    "oversized": (oversized, "2,147 MB, the limit is 1,074 MB"),
+    "large config": (text("adapter_config.json", " " * (2 << 20)), "the limit is 1 MB"),
+    "weights linked out": (linked_out, "a link that leaves its folder"),
+    "card linked to a secret": (link_to_secret, "README.md: a link that leaves its folder"),
+    "pipe": (pipe, "chat_template.jinja: neither a file nor a folder"),
+    "socket": (unix_socket, "notes.txt: neither a file nor a folder"),
+    "empty weights": (text(adapters.WEIGHTS, b""), "no whole safetensors file"),
+    "truncated weights": (truncated, "no whole safetensors file"),
+    "header too long": (text(adapters.WEIGHTS, b"\xff" * 64), "no whole safetensors file"),
+    # adapter_config.json
+    "config not JSON": (text("adapter_config.json", "{'r': 8}"), "not JSON in UTF-8"),
+    "config not UTF-8": (text("adapter_config.json", b"\xff\xfe{}"), "not JSON in UTF-8"),
+    "config a list": (text("adapter_config.json", "[]"), "holds a list"),
+    "config nested deep": (text("adapter_config.json", "[" * 200_000), "not JSON in UTF-8"),
+    "config without rank": (text("adapter_config.json", '{"peft_type": "LORA"}'), "has no r;"),
+    "other method": (config(peft_type="IA3"), "peft_type is 'IA3'"),
+    "other task": (config(task_type="SEQ_CLS"), "task_type is 'SEQ_CLS'"),
+    "auto_mapping": (config(auto_mapping={"base_model_class": "X", "parent_library": "evil"}), "auto_mapping is"),
+    "modules_to_save": (config(modules_to_save=["lm_head"]), "modules_to_save is"),
+    "unknown key": (config(trust_remote_code=True), "unknown key 'trust_remote_code'"),
+    "megatron": (config(megatron_config={}, megatron_core="evil"), "megatron_config is"),
+    "megatron core": (config(megatron_core="evil"), "megatron_core is 'evil'"),
+    "base altered": (config(init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
+    "layers repeated": (config(layer_replication=[[0, 2], [0, 2]]), "layer_replication is"),
+    "rank pattern": (config(rank_pattern={"q_proj": 9999}), "rank_pattern is"),
+    "trained tokens": (config(trainable_token_indices=[2]), "trainable_token_indices is"),
+    "dora": (config(use_dora=True), "use_dora is True"),
+    "bias": (config(bias="all"), "bias is 'all'"),
+    "rank zero": (config(r=0), "r is 0"),
+    "rank too high": (config(r=100_000), "r is 100000"),
+    "rank no number": (config(r="8"), "r is '8'"),
+    "rank a bool": (config(r=True), "r is True"),
+    "rank not that of the weights": (config(r=8), "which is not of rank 8"),
+    "alpha not finite": (config(lora_alpha=math.inf), "lora_alpha is inf"),
+    "alpha not a number": (config(lora_alpha=math.nan), "lora_alpha is nan"),
+    "every module": (config(target_modules="all-linear"), "target_modules is 'all-linear'"),
+    "slow expression": (config(target_modules="(a+)+$"), "target_modules is '(a+)+$'"),
+    "no modules": (config(target_modules=[]), "target_modules is []"),
+    "head": (config(target_modules=["lm_head"]), "target module 'lm_head'"),
+    "fewer modules than weights": (config(target_modules=["q_proj"]), "is not among the target_modules"),
+    "more modules than weights": (config(target_modules=["q_proj", "down_proj", "v_proj"]), "is missing"),
+    # tensors
+    "matrix gone": (weights(lambda t: t.pop(FIRST)), "q_proj.lora_A.weight is missing"),
+    "no matrices": (weights(lambda t: t.clear()), "is missing"),
+    "foreign matrix": (weights(lambda t: t.update(embed=torch.ones(2, 2))), "'embed' is no LoRA matrix"),
+    "path as name": (weights(lambda t: t.update({"../../x": torch.ones(1)})), "'../../x' is no LoRA matrix"),
+    "wrong block": (
+        weights(lambda t: t.update({FIRST.replace("self_attn", "mlp"): t[FIRST] + 1})),
+        "mlp.q_proj.lora_A.weight' is no LoRA matrix",
+    ),
+    "not finite": (weights(lambda t: t[FIRST].fill_(math.nan)), "values that are not finite"),
+    "infinite": (weights(lambda t: t[FIRST][0].fill_(math.inf)), "values that are not finite"),
+    "all zero": (weights(lambda t: [w.zero_() for w in t.values()]), "all products of its matrices are zero"),
+    "B zero": (weights(lambda t: [w.zero_() for k, w in t.items() if "lora_B" in k]), "all products of its matrices"),
+    "integers": (weights(lambda t: t.update({k: w.int() for k, w in t.items()})), "is I32; only F32"),
+    "doubles": (weights(lambda t: t.update({k: w.double() for k, w in t.items()})), "is F64; only F32"),
+    "one dimension": (weights(lambda t: t.update({FIRST: t[FIRST].flatten()})), "has shape [64]"),
+    # template and training.json
+    "stranger's template": (text("chat_template.jinja", "{{ ''.__class__.__mro__ }}"), "none of this project's own"),
+    "template nearly ours": (text("chat_template.jinja", TEMPLATES["gemma"] + " "), "none of this project's own"),
+    "template not UTF-8": (text("chat_template.jinja", b"\xff"), "chat_template.jinja:"),
+    "two templates": (training(template="tutorial"), "template 'tutorial' is not the one"),
+    "training not JSON": (text("training.json", "{"), "training.json: not JSON"),
+    "persona no object": (training(persona="T"), "base_model and persona must be objects"),
+    "persona too long": (training(persona={"system_prompt": "x" * 5000}), "a text of at most 4000"),
+    "base name no text": (training(base_model={"name": ["x"]}), "a text of at most 4000"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.timeout(20)
+def test_refused(folder: Path, spoil: Callable[[Path], Any], sentence: str) -> None:
+    spoil(folder)
+    with pytest.raises(AdapterError) as caught:
+        adapters.inspect(folder)
+    message = str(caught.value)
+    assert sentence in message
+    assert "\n" not in message and len(message) < 500 + len(str(folder))
+
+
+@pytest.mark.parametrize("name", ["missing", "..", "-rf"])
+def test_folders_that_are_no_adapters(folder: Path, name: str) -> None:
+    if name == "-rf":
+        folder = folder.rename(folder.parent / name)
+    with pytest.raises(AdapterError, match="no such adapter folder|not an adapter name"):
+        adapters.inspect(folder if name == "-rf" else folder / name)
+
+
+WRONG_BASES: dict[str, tuple[dict[str, Any], bool, str]] = {
+    "other base": ({}, False, "was trained on google/gemma-3-270m \\(fingerprint"),
+    "fewer layers": ({"num_hidden_layers": 1}, True, "layers.1.mlp.down_proj, which the loaded model does not have"),
+    "more layers": ({"num_hidden_layers": 3}, True, "has 2 layers, the loaded model has 3"),
+    "wider": ({"hidden_size": 32}, True, "the loaded model needs 32 features"),
+}
+
+
+@pytest.mark.parametrize(("changes", "same_print", "sentence"), WRONG_BASES.values(), ids=WRONG_BASES)
+def test_a_base_it_was_not_made_for(folder: Path, changes: dict[str, Any], same_print: bool, sentence: str) -> None:
+    adapter = adapters.inspect(folder)
+    with pytest.raises(AdapterError, match=sentence):
+        adapters.check_base(adapter, tiny.gemma(**changes), adapter.base_fingerprint if same_print else "0" * 16)
+
+
+def test_without_a_fingerprint_the_name_decides(folder: Path, base: Gemma3ForCausalLM) -> None:
+    edit(folder, "training.json", base_model={"name": "tiny"})
+    adapter = adapters.inspect(folder)
+    adapters.check_base(adapter, base, models.fingerprint(base), name="tiny")
+    for name in ("", "other"):
+        with pytest.raises(AdapterError, match="records no fingerprint"):
+            adapters.check_base(adapter, base, models.fingerprint(base), name=name)
+
+
+class Letters:
+    """As much of `PromptEncoder` as the probe asks for: one id per prompt."""
+
+    def prompt(self, persona: str, turns: tuple[()], user: str) -> list[int]:
+        return [len(persona + user)]
+
+
+def test_probe_is_the_kl_divergence() -> None:
+    p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.2, 0.3, 0.5])
+    expected = float((p * (p / q).log()).sum())
+    seen = []
+
+    def next_token(with_adapter: bool, ids: list[int]) -> torch.Tensor:
+        seen.append((with_adapter, *ids))
+        return (p if with_adapter else q).log() + 5  # logits are known up to a constant
+
+    assert adapters.probe(next_token, Letters(), "You are T.") == pytest.approx(expected, abs=1e-6)  # type: ignore[arg-type]
+    assert len(seen) == 16 and sum(side for side, _ in seen) == 8
+
+
+def test_probe_refuses_scores_that_are_not_finite() -> None:
+    with pytest.raises(AdapterError, match="not finite"):
+        adapters.probe(lambda side, ids: torch.tensor([math.nan, 0.0]), Letters(), "")  # type: ignore[arg-type]

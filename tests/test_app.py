@@ -1,0 +1,80 @@
+"""The page without a browser: how answers stream into it and what it exposes."""
+
+import pytest
+from gradio_client import Client
+from scripted import REPLIES, ScriptedEngine
+
+import app
+from roleplay import conversation
+from roleplay.answers import ADAPTER, BASE, Sampling
+from roleplay.ballots import Box
+from roleplay.persona import ZHEN_HUAN
+
+NUMBERS = (0.7, 0.9, 50, 1.1, 256)
+
+
+def begin(**changes: object) -> conversation.Exchange:
+    asked = {"message": "你是谁？", "compare": True, "blind": False, "persona": " p ", "base_persona": True}
+    return conversation.begin(**(asked | {"adapter": "a", "numbers": NUMBERS, "seed": 3} | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "personas"),
+    [
+        ({}, {ADAPTER: "p", BASE: "p"}),
+        ({"base_persona": False}, {ADAPTER: "p", BASE: ""}),
+        ({"compare": False}, {ADAPTER: "p"}),
+        ({"adapter": None}, {BASE: "p"}),
+        ({"adapter": None, "compare": False, "base_persona": False}, {BASE: "p"}),
+    ],
+)
+def test_who_is_asked_with_which_persona(changes: dict[str, object], personas: dict[str, str]) -> None:
+    assert begin(**changes).personas == personas
+
+
+def test_seeds_are_fresh_unless_given() -> None:
+    assert begin().sampling == Sampling(*NUMBERS, seed=3)
+    assert len({begin(seed=None).sampling.seed for _ in range(20)}) == 20
+
+
+def test_blind_orders_do_not_follow_the_seed() -> None:
+    assert {begin(blind=True).order for _ in range(60)} == {(ADAPTER, BASE), (BASE, ADAPTER)}
+
+
+def test_answers_grow_and_closing_ends_them() -> None:
+    engine = ScriptedEngine(pause=0)
+    stages = list(conversation.grow(engine, [], begin(), "en"))
+    assert not any(answer.tokens for answer in stages[0].answers.values())
+    assert {s: a.text for s, a in stages[-1].answers.items()} == {
+        s: t.format(user="你是谁？") for s, t in REPLIES.items()
+    }
+    stream = conversation.grow(engine, [], begin(), "en")
+    next(stream), next(stream)
+    stream.close()
+    assert engine.closed_early == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "says"),
+    [("x" * 2001, "", "2,001 characters"), ("hi", "the engine is gone: restart it", "gone")],
+)
+def test_refusals_and_errors_end_every_answer(message: str, error: str, says: str) -> None:
+    engine = ScriptedEngine(error=error)
+    last = list(conversation.grow(engine, [], begin(message=message), "en"))[-1]
+    assert all(says in answer.stop for answer in last.answers.values())
+    assert len(engine.requests) == bool(error)
+
+
+@pytest.mark.parametrize(("names", "menu"), [([], False), (["one"], False), (["one", "two"], True)])
+def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], menu: bool) -> None:  # type: ignore[no-untyped-def]
+    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path))
+    shown = {block.elem_id: block.visible for block in demo.blocks.values() if block.elem_id in ("adapter", "right")}
+    assert shown == {"adapter": menu, "right": bool(names)}
+
+
+def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())
+    info = Client(url, verbose=False).view_api(return_format="dict")
+    demo.close()
+    assert info == {"named_endpoints": {}, "unnamed_endpoints": {}}

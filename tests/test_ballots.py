@@ -1,0 +1,131 @@
+"""Blind votes: what is acknowledged is on the disk, torn lines are repaired, and figures are those of the textbook."""
+
+import json
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from roleplay.answers import ADAPTER, BASE, Question
+from roleplay.ballots import Box, Tally, Vote, cast, count, preferences, prompt_sha256, read_votes
+from roleplay.errors import DataError
+from roleplay.intervals import wilson
+
+ASKED = Question("You are a consort.", (("hello", "good evening"),), "who are you?")
+GIVEN = {ADAPTER: "Your servant.", BASE: "A language model."}
+
+
+def vote(choice: str = "left", order: tuple[str, str] = (ADAPTER, BASE), base: Question = ASKED) -> Vote:
+    return cast(choice, order, {ADAPTER: ASKED, BASE: base}, GIVEN, {"seed": 7}, "zhenhuan", {"template": "gemma"})
+
+
+@pytest.mark.parametrize(
+    ("choice", "order", "winner"),
+    [
+        ("left", (ADAPTER, BASE), ADAPTER),
+        ("left", (BASE, ADAPTER), BASE),
+        ("right", (ADAPTER, BASE), BASE),
+        ("tie", (ADAPTER, BASE), ""),
+        ("bad", (BASE, ADAPTER), ""),
+    ],
+)
+def test_winner_follows_the_shown_order(choice: str, order: tuple[str, str], winner: str) -> None:
+    assert vote(choice, order).winner == winner
+
+
+def test_votes_are_read_back_as_written(tmp_path: Path) -> None:
+    box = Box(tmp_path / "new" / "votes")
+    for choice in ("left", "tie"):
+        box.add(vote(choice))
+    assert [v.choice for v in box.votes()] == ["left", "tie"]
+    assert box.votes()[0].prompt_sha256[ADAPTER] == prompt_sha256(ASKED) != prompt_sha256(replace(ASKED, user="?"))
+    assert box.votes()[0].texts == GIVEN
+
+
+@pytest.mark.parametrize("torn", [b'{"choice": "le', b"\xe7\x94", b"{}", b'{"a": 1}\n{"b"'])
+def test_a_torn_last_line_is_repaired(tmp_path: Path, torn: bytes) -> None:
+    box = Box(tmp_path)
+    box.add(vote("left"))
+    whole = box.path.read_bytes()
+    torn = torn.rsplit(b"\n", 1)[-1]
+    box.path.write_bytes(whole + torn)
+    assert [v.choice for v in box.votes()] == ["left"]
+    box.add(vote("right"))
+    assert [v.choice for v in box.votes()] == ["left", "right"]
+    assert box.path.read_bytes().startswith(whole)
+    assert torn not in box.path.read_bytes()[len(whole) :].splitlines()
+
+
+def test_no_acknowledged_vote_is_lost_by_a_kill(tmp_path: Path) -> None:
+    acknowledged, dice = 0, random.Random(0)
+    for _ in range(20):
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            box = Box(tmp_path)
+            while True:
+                box.add(vote())
+                os.write(writer, b".")
+        os.close(writer)
+        time.sleep(dice.uniform(0.005, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while block := os.read(reader, 1 << 16):
+            acknowledged += len(block)
+        os.close(reader)
+        assert len(Box(tmp_path).votes()) >= acknowledged
+    assert 0 < acknowledged <= len(Box(tmp_path).votes()) <= acknowledged + 20
+    Box(tmp_path).add(vote("tie"))
+    assert Box(tmp_path).votes()[-1].choice == "tie"
+
+
+def test_a_whole_line_that_is_no_vote_is_named(tmp_path: Path) -> None:
+    Box(tmp_path).add(vote())
+    with (tmp_path / "votes.jsonl").open("a") as file:
+        file.write('{"choice": "left"}\n')
+    with pytest.raises(DataError, match=r"votes\.jsonl line 2: not a vote"):
+        read_votes(tmp_path / "votes.jsonl")
+
+
+def test_a_vote_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "votes").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match="cannot be written"):
+        Box(tmp_path / "votes").add(vote())
+
+
+@pytest.mark.parametrize(
+    ("wins", "total", "low", "high"),
+    [
+        (0, 0, 0.0, 1.0),
+        (10, 10, 0.7225, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (50, 100, 0.4038, 0.5962),
+        (81, 263, 0.2553, 0.3662),
+    ],
+)
+def test_wilson_interval(wins: int, total: int, low: float, high: float) -> None:
+    assert wilson(wins, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_count_and_conclusion() -> None:
+    votes = [vote("left"), vote("right", (BASE, ADAPTER)), vote("right"), vote("tie"), vote("bad")]
+    tally = count(votes)
+    assert tally == Tally(adapter=2, base=1, ties=1, bad=1, left=1, right=2)
+    assert (tally.decisive, tally.votes, tally.conclusion, tally.sides_even) == (3, 5, "", True)
+    assert Tally(adapter=20, base=2, left=11, right=11).conclusion == ADAPTER
+    assert Tally(adapter=2, base=20, left=11, right=11).conclusion == BASE
+    assert not Tally(adapter=11, base=11, left=20, right=2).sides_even
+
+
+def test_preference_rows_need_one_prompt_and_a_winner() -> None:
+    other = replace(ASKED, turns=(("hello", "hi"),))
+    rows = preferences([vote("left"), vote("right"), vote("tie"), vote("left", base=other)])
+    assert [row["chosen"][0]["content"] for row in rows] == [GIVEN[ADAPTER], GIVEN[BASE]]
+    assert [row["rejected"][0]["content"] for row in rows] == [GIVEN[BASE], GIVEN[ADAPTER]]
+    roles = [message["role"] for message in rows[0]["prompt"]]
+    assert roles == ["system", "user", "assistant", "user"]
+    assert rows[0]["prompt"][-1]["content"] == ASKED.user
+    assert json.loads(json.dumps(rows)) == rows

@@ -1,0 +1,70 @@
+"""The model card: what the Hub reads of it, what people read in it, and what it never becomes."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+from huggingface_hub import ModelCard
+
+from roleplay import adapters, card, plots
+from roleplay.errors import AdapterError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.adapter(tmp_path / "tiny")
+
+
+def test_card_metadata_is_what_the_hub_reads(folder: Path) -> None:
+    data = ModelCard.load(folder / "README.md").data.to_dict()
+    assert data == {
+        "base_model": "google/gemma-3-270m",
+        "language": ["zh", "en"],
+        "library_name": "peft",
+        "license": "gemma",
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", "peft", "gemma", "role-play"],
+    }
+
+
+def test_card_tells_what_the_folder_holds(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("ab" * 32, "| `learning_rate` | `0.0004` |", "5.634", "4.031", "training_curve.png", "## 中文说明"):
+        assert part in text
+    assert "| held-out loss | 5.63" in text and "The adapter against base: better: held-out loss" in text
+    assert "scoreboard.png" in text and "The first three rows of the held-out part." in text
+    assert "**问2**" in text and "问3" not in text
+    for use in ("python app.py", "PeftModel.from_pretrained", "--lora-modules tiny=tiny", "ollama create tiny"):
+        assert use in text
+    assert "--max-lora-rank 8 " in text
+
+
+def test_card_lets_no_reply_become_markup(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "<b>" not in text
+    assert "| &lt;b>a&#124;b&lt;/b> again | 本宫\\*知道\\*了 |" in text
+
+
+def test_peft_lines_of_the_card_are_python(folder: Path) -> None:
+    code = (folder / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+
+
+def test_card_of_the_bare_minimum(folder: Path) -> None:
+    (folder / card.SCOREBOARD).unlink()
+    (folder / plots.CURVE).unlink()
+    text = card.write_card(folder).read_text(encoding="utf-8")
+    assert "training_curve" not in text and "Scoreboard" not in text and "Samples" not in text
+
+
+@pytest.mark.parametrize("base", ["./models/gemma", "../gemma", "/data/gemma", "~/gemma"])
+def test_a_base_that_is_not_on_the_hub_is_not_claimed_to_be(base: str) -> None:
+    assert card.metadata({"base_model": {"name": base}}).base_model is None
+
+
+def test_card_without_results_is_refused(folder: Path) -> None:
+    (folder / adapters.TRAINING).write_text('{"settings": {}}')
+    with pytest.raises(
+        AdapterError, match=r"training.json or scoreboard.json is incomplete \(KeyError\('base_model'\)"
+    ):
+        card.write_card(folder)

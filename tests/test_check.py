@@ -1,0 +1,166 @@
+"""What the checker finds in small files of rows, what it writes, and which status it ends with."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GemmaTokenizer
+
+from dataset.check import dedupe, examine, language, main
+from roleplay.errors import DataError
+from roleplay.instructions import parse_row, read_rows
+from roleplay.persona import Persona
+from roleplay.prompt import PromptEncoder
+from roleplay.settings import ROOT
+
+HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
+GOOD = [
+    {"instruction": "外头下雪了。", "output": "叫他们把炭添上。", "scene": "a", "split": "train"},
+    {"instruction": "Who is there?", "output": "Only the wind, sir.", "scene": "b", "split": "train"},
+    {"instruction": "可用过膳了？", "output": "用了半碗粥。", "scene": "c", "split": "held_out"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma tokenizer with one token per byte."""
+    names = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = GemmaTokenizer(
+        vocab={name: number for number, name in enumerate(names)},
+        extra_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "gemma"}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer_folder: Path) -> PromptEncoder:
+    return PromptEncoder(GemmaTokenizer.from_pretrained(tokenizer_folder))
+
+
+def row(instruction: str, output: str, **more: Any) -> dict[str, Any]:
+    return {"instruction": instruction, "output": output, **more}
+
+
+LONG = "这一夜，" * 300
+CASES = [
+    ([row("好吗？", "")], "error", "1 rows cannot be read"),
+    ([row("好吗？", "好。", typo=1)], "error", "1 rows cannot be read"),
+    ([row("说长些。", LONG)], "error", "1 rows take more than 1,024 tokens"),
+    ([row("再见。", "去罢。<end_of_turn>model")], "error", "1 rows have a reply with a control token"),
+    ([row("<start_of_turn>user", "去罢。")], "warning", "1 rows have a user's text with a control token"),
+    ([row("外头下雪了！", "叫他们把炭添上。", split="held_out")], "error", "1 held-out rows (nearly) stand"),
+    ([row("冷不冷？", "倒还好。", scene="a", split="held_out")], "error", "1 scenes have rows on both sides"),
+    ([GOOD[0]], "warning", "1 rows repeat another word for word"),
+    ([row("外头下雪了……", "叫他们把炭添上！", split="train")], "warning", "2 distinct rows are nearly the same"),
+    ([row("外头下雪了。", "那便不出门了。", split="train")], "note", "1 prompts are answered in more than one way"),
+    (
+        [row("可睡了？", "还没有。", scene="a", history=[["外头下雪了。", "叫他们把炭添上。"]])],
+        "note",
+        "1 earlier replies",
+    ),
+    ([row("你是谁呀？", "Nobody you know.", split="train")], "note", "1 rows answer in another language"),
+]
+
+
+@pytest.mark.parametrize(("extra", "level", "text"), CASES, ids=[text for _, _, text in CASES])
+def test_findings(encoder: PromptEncoder, extra: list[dict[str, Any]], level: str, text: str) -> None:
+    clean, _ = examine(GOOD, "f", encoder, Persona("x", "You are x."), 1024)
+    assert clean.findings == []
+    report, _ = examine([*GOOD, *extra], "f", encoder, Persona("x", "You are x."), 1024)
+    assert [finding.level for finding in report.findings if finding.text.startswith(text)] == [level]
+    assert any(f.level == "error" for f in report.findings) == (level == "error")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("外头冷。", "zh"), ("Only a GPU.", "en"), ("用 GPU 跑一跑 model", "mixed"), ("привет", "other"), ("……", "mixed")],
+)
+def test_language(text: str, name: str) -> None:
+    assert language(text) == name
+
+
+def test_dedupe_sums_weights_and_keeps_sides_apart() -> None:
+    values = [row("甲", "乙"), row("甲 ", "乙", weight=0.5), row("丙", "丁"), row("甲", "乙", split="held_out")]
+    values += [row("戊", "己")] * 150
+    single = dedupe(values, [parse_row(value, "") for value in values])
+    assert single == [
+        row("甲", "乙", weight=1.5),
+        row("丙", "丁"),
+        row("甲", "乙", split="held_out"),
+        row("戊", "己", weight=100),  # the most that a row may weigh
+    ]
+
+
+def test_preview_marks_what_the_loss_sees(encoder: PromptEncoder) -> None:
+    values = [row("三", "四。", history=[["一", "二。"]])]
+    report, _ = examine(values, "f", encoder, Persona("x", "你是甲。"), 1024)
+    assert [part.text for part in report.preview[0] if part.labelled] == ["二。<end_of_turn>", "四。<end_of_turn>"]
+    text = "".join(part.text for part in report.preview[0])
+    assert text.startswith("<bos><start_of_turn>user\n你是甲。\n\n一<end_of_turn>")
+    assert report.lengths.reply == [2 * len("二。".encode()) + 2]
+
+
+class _Page(HTMLParser):
+    """Tags of a page and every address that a browser would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        loads = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+        self.addresses += [address for address in loads if not address.startswith("#")]
+
+
+def test_command(tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, page, facts, single = (tmp_path / name for name in ("rows.json", "out/r.html", "r.json", "single.json"))
+    values = [*GOOD, GOOD[0], row("<script>alert(1)</script>", "<img src=x>", split="train", weight=2)]
+    file.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    flags = ["--tokenizer", str(tokenizer_folder), "--html", str(page), "--json", str(facts), "--dedupe", str(single)]
+    main([str(file), *flags])  # warnings alone end with status 0
+    assert "5 rows, 4 distinct, 3 scenes, 1 held out" in capsys.readouterr().out
+    html = page.read_text(encoding="utf-8")
+    parsed = _Page(html)
+    assert parsed.tags.count("svg") == 3 and "script" not in parsed.tags and "img" not in parsed.tags
+    assert parsed.addresses == [] and "url(http" not in html  # it opens offline
+    report = json.loads(facts.read_text(encoding="utf-8"))
+    assert (report["rows"], report["distinct"], len(report["sha256"])) == (5, 4, 64)
+    assert [r.weight for r in read_rows(single)] == [2.0, 1.0, 1.0, 2.0]
+
+    other = tmp_path / "held.json"
+    other.write_text(json.dumps([row("外头下雪了。", "叫他们把炭添上。")]), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main([str(file), "--tokenizer", str(tokenizer_folder), "--held-out", str(other), "--json", "-"])
+    assert stopped.value.code == 1
+    assert json.loads(capsys.readouterr().out)["findings"][0]["level"] == "error"
+
+
+def test_nothing_readable_and_dedupe_of_broken_rows(tokenizer_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([row("甲", "")]), encoding="utf-8")
+    with pytest.raises(DataError, match="no row can be read; the first says row 1: output"):
+        main([str(file), "--tokenizer", str(tokenizer_folder)])
+    file.write_text(json.dumps([row("甲", ""), row("甲", "乙")]), encoding="utf-8")
+    with pytest.raises(DataError, match="1 rows cannot be read; mend them"):
+        main([str(file), "--tokenizer", str(tokenizer_folder), "--dedupe", str(tmp_path / "d.json")])
+    assert not (tmp_path / "d.json").exists()
+
+
+@pytest.mark.skipif(not HUANHUAN.is_file(), reason="no ../shared/data/huanhuan.json")
+def test_the_public_set(encoder: PromptEncoder) -> None:
+    values = json.loads(HUANHUAN.read_text(encoding="utf-8"))
+    report, rows = examine(values, "huanhuan.json", encoder, Persona("x", "你是甄嬛。"), 2048)
+    texts = [finding.text for finding in report.findings]
+    assert any(text.startswith("109 rows repeat another word for word") for text in texts)
+    assert report.repeated[0].user == "你是谁？" and report.repeated[0].copies == 50
+    assert not any(finding.level == "error" for finding in report.findings)
+    single = dedupe(values, rows)
+    assert len(single) == 3256 and sum(value.get("weight", 1) for value in single) == len(values)

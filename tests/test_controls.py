@@ -1,0 +1,227 @@
+"""The page's controls in a real browser: layout, languages, dark, a phone, keyboard, menus, exports, votes."""
+
+from pathlib import Path
+
+import pytest
+from pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
+from playwright.sync_api import Browser, Page, expect
+from scripted import REPLIES, ScriptedEngine
+
+from roleplay.answers import ADAPTER, BASE
+from roleplay.ballots import read_votes
+from roleplay.instructions import read_rows
+from roleplay.persona import ZHEN_HUAN, Persona
+
+pytest_plugins = ("pages",)
+OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE])
+def test_one_composer_spans_two_equal_panes(
+    browser: Browser, served: Served, engine: ScriptedEngine, size: tuple[int, int]
+) -> None:
+    with opened(browser, served.url, size) as page:
+        ask(page, "长" * 600 + " " + "a" * 600)
+        left, right, composer = (page.locator(f"#{name}").bounding_box() for name in ("left", "right", "composer"))
+        assert left
+        assert right
+        assert composer
+        assert abs(left["height"] - right["height"]) < 1
+        assert abs(left["width"] - right["width"]) < 1
+        assert abs(composer["x"] - left["x"]) < 1
+        assert abs(composer["x"] + composer["width"] - right["x"] - right["width"]) < 1
+        assert composer["y"] + composer["height"] <= size[1], "the composer is out of reach"
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0], "the page overflows"
+        assert page.evaluate(
+            "[...document.querySelectorAll('#panes [role=log]')].every(e => e.scrollWidth <= e.clientWidth)"
+        )
+
+
+def test_turns_stay_level(page: Page) -> None:
+    for text in ("one", "two " * 60, "three"):
+        ask(page, text)
+    rows = "[...document.querySelectorAll(`#${id} .message-row`)]"
+    tops = f"id => {rows}.map(row => Math.round(row.getBoundingClientRect().top))"
+    page.wait_for_function(f"(({tops})('left')).join() === (({tops})('right')).join()")
+    page.locator("#right [role=log]").hover()
+    page.mouse.wheel(0, -3000)
+    page.wait_for_function("document.querySelector('#left [role=log]').scrollTop === 0")
+
+
+def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: ScriptedEngine) -> None:
+    page.get_by_role("button", name=ZHEN_HUAN.openers[0]).click()
+    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=ZHEN_HUAN.openers[0]))
+    answered(page)
+    assert {q.persona for q in engine.requests[0].questions.values()} == {ZHEN_HUAN.system_prompt}
+    page.get_by_role("button", name="Persona").click()
+    page.get_by_label("System prompt").fill("You are a gardener.")
+    page.get_by_label("Give the base model the persona").uncheck()
+    page.get_by_role("button", name="Sampling").click()
+    page.get_by_role("button", name="Steady").click()
+    expect(page.get_by_label("number input for Temperature")).to_have_value("0.3")
+    page.get_by_role("spinbutton", name="Seed").fill("42")
+    ask(page, "and now?")
+    request = engine.requests[1]
+    assert request.questions[ADAPTER].persona == "You are a gardener."
+    assert request.questions[BASE].persona == ""
+    assert (request.sampling.temperature, request.sampling.top_k, request.sampling.seed) == (0.3, 20, 42)
+    expect(footer(page, "right")).to_contain_text("seed 42")
+    page.get_by_role("button", name="Reset").first.click()
+    expect(page.get_by_label("System prompt")).to_have_value(ZHEN_HUAN.system_prompt)
+    page.get_by_role("spinbutton", name="Seed").fill("")
+    ask(page, "once more")
+    assert engine.requests[2].sampling.seed not in (0, 42)
+
+
+def test_exports(page: Page, tmp_path: Path) -> None:
+    ask(page, "first")
+    ask(page, "second")
+    page.get_by_role("button", name="Keep").click()
+    for button, name in (("Save as Markdown", "conversation.md"), ("Save as training rows", "conversation.json")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        assert download.value.suggested_filename == name
+        download.value.save_as(tmp_path / name)
+    turns = tuple((user, REPLIES[ADAPTER].format(user=user)) for user in ("first", "second"))
+    assert read_rows(tmp_path / "conversation.json")[0].turns == turns
+    assert REPLIES[BASE].format(user="second") in (tmp_path / "conversation.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("locale", "send", "persona", "unit"), [("en-GB", "Send", "Persona", "tok/s"), ("zh-CN", "发送", "人设", "词元/秒")]
+)
+def test_interface_language(
+    browser: Browser, served: Served, engine: ScriptedEngine, locale: str, send: str, persona: str, unit: str
+) -> None:
+    with opened(browser, served.url, locale=locale) as page:
+        expect(page.get_by_role("button", name=persona)).to_be_visible()
+        page.locator("#ask textarea").fill("hello")
+        page.get_by_role("button", name=send).click()
+        expect(footer(page, "left")).to_contain_text(unit)
+        answered(page)
+
+
+def test_markup_is_shown_as_text(page: Page, engine: ScriptedEngine) -> None:
+    hostile = (
+        "<script>window.hit=1</script><img src=x onerror='window.hit=1'><b>bold</b> &lt;i&gt; **stars** `code` "
+        "| a | b | <svg onload='window.hit=1'> $$x$$ شعر 🦚 [link](javascript:window.hit=1)"
+    )
+    engine.replies = {ADAPTER: hostile, BASE: hostile}
+    ask(page, hostile)
+    for message in (page.locator("#left .user.message"), bots(page, "left"), bots(page, "right")):
+        assert hostile in message.inner_text().replace("\N{WORD JOINER}", "")
+        assert message.locator("b, img, script, i, code, table, a, strong, .md svg").count() == 0
+    assert page.evaluate("window.hit") is None
+
+
+def test_keyboard_alone(page: Page, engine: ScriptedEngine) -> None:
+    page.locator("#ask textarea").focus()
+    page.keyboard.type("by keyboard")
+    page.keyboard.press("Enter")
+    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user="by keyboard"))
+    expect(page.locator("#ask textarea")).to_be_focused()
+    wanted = {
+        "Send",
+        "Retry",
+        "Undo",
+        "Edit",
+        "Clear",
+        "Copy message",
+        "Persona",
+        "Sampling",
+        "Keep",
+        "Compare",
+        "Blind",
+    }
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "(e => e.ariaLabel || e.closest('label')?.innerText || e.innerText || '')(document.activeElement)"
+            )
+        )
+    missing = {name for name in wanted if not any(text.startswith(name) for text in reached)}
+    assert not missing
+
+
+def test_blind_vote(page: Page, served: Served, engine: ScriptedEngine) -> None:
+    page.get_by_label("Blind").check()
+    expect(page.locator("#left")).to_contain_text("Answer A")
+    expect(page.locator("#panes")).not_to_contain_text("Fine-tuned")
+    ask(page, "who are you?")
+    expect(footer(page, "left")).to_contain_text("Vote below")
+    before = len(read_votes(served.votes / "votes.jsonl")) if served.votes.joinpath("votes.jsonl").exists() else 0
+    page.get_by_role("button", name="A is better").click()
+    expect(page.locator("#ballot")).to_be_hidden()
+    expect(footer(page, "left")).to_contain_text("seed")
+    vote = read_votes(served.votes / "votes.jsonl")[before]
+    shown = {"adapter": "Fine-tuned adapter", "base": "Base model, untuned"}
+    assert (vote.choice, vote.winner) == ("left", vote.order[0])
+    assert vote.texts == {side: REPLIES[side].format(user="who are you?") for side in (ADAPTER, BASE)}
+    for side, key in zip(("left", "right"), vote.order, strict=True):
+        expect(footer(page, side)).to_contain_text(shown[key])
+        expect(bots(page, side)).to_contain_text(vote.texts[key])
+    page.get_by_role("button", name="Keep").click()
+    assert "Not yet conclusive" in page.locator("#score textarea").input_value()
+    page.get_by_label("Blind", exact=True).uncheck()
+    expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="who are you?"))
+    expect(page.locator("#left")).to_contain_text("Fine-tuned adapter")
+
+
+def test_blind_answer_is_never_shown_under_a_label(page: Page, engine: ScriptedEngine) -> None:
+    page.get_by_label("Blind").check()
+    expect(page.locator("#left")).to_contain_text("Answer A")
+    ask(page, "hold on", wait=False)
+    expect(bots(page, "left")).to_contain_text("Writing")
+    expect(page.get_by_label("Blind")).to_be_disabled()
+    expect(page.get_by_label("Compare with")).to_be_disabled()
+    engine.gate.set()
+    answered(page)
+    page.get_by_label("Blind").uncheck()
+    expect(page.locator("#ballot")).to_be_hidden()
+    expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="hold on"))
+
+
+@pytest.mark.parametrize(("size", "dark"), [(WIDE, False), (WIDE, True), (PHONE, False), (PHONE, True)])
+def test_accessibility(
+    browser: Browser, served: Served, engine: ScriptedEngine, size: tuple[int, int], dark: bool
+) -> None:
+    with opened(browser, served.url, size, dark) as page:
+        assert serious(page) == {}
+        page.get_by_label("Blind").check()
+        ask(page, "first")
+        for name in ("Persona", "Sampling", "Keep"):
+            page.get_by_role("button", name=name).click()
+        page.get_by_role("spinbutton", name="Seed").wait_for()
+        page.wait_for_timeout(400)  # transitions change colours
+        assert serious(page) == {}
+        ask(page, "x" * 2001, wait=False)
+        expect(page.locator("#ask")).to_contain_text("2,001")
+        page.wait_for_timeout(400)
+        assert serious(page) == {}
+
+
+def test_menus_of_personas_and_adapters(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, [ZHEN_HUAN, OTHER], ["one", "two"])
+    with opened(browser, served.url) as page:
+        page.get_by_label("Character").click()
+        page.get_by_role("option", name=OTHER.name).click()
+        page.get_by_label("Adapter", exact=True).click()
+        page.get_by_role("option", name="two").click()
+        page.get_by_role("button", name=OTHER.openers[0]).click()
+        expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=OTHER.openers[0]))
+        answered(page)
+        assert served.engine.requests[0].adapter == "two"
+        assert served.engine.requests[0].questions[ADAPTER].persona == OTHER.system_prompt
+    served.demo.close()
+
+
+def test_without_an_adapter_only_the_base_model_speaks(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, [ZHEN_HUAN], [])
+    with opened(browser, served.url) as page:
+        expect(page.locator("#left")).to_contain_text("there is no adapter yet")
+        ask(page, "hello")
+        expect(bots(page, "left")).to_contain_text(REPLIES[BASE].format(user="hello"))
+        assert set(served.engine.requests[0].questions) == {BASE}
+    served.demo.close()

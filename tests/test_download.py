@@ -1,0 +1,166 @@
+"""The public set from a file, a URL and both hubs, each hub a local stand-in server."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from dataset import download
+from dataset.download import main
+from roleplay.errors import DataError, HubError
+from roleplay.instructions import read_rows
+from roleplay.settings import ROOT
+
+ROWS = [{"instruction": f"第{n}问？", "input": "", "output": f"答{n}，" + chr(0x4E00 + n) * 9} for n in range(40)]
+BODY = json.dumps(ROWS, ensure_ascii=False).encode()
+SHA256 = hashlib.sha256(BODY).hexdigest()
+COMMIT = "b" * 40
+HUB_ANSWERS = {
+    f"/api/datasets/o/n/revision/{name}": {"id": "o/n", "sha": COMMIT, "siblings": [{"rfilename": "huanhuan.json"}]}
+    for name in ("main", COMMIT)
+} | {
+    f"/api/datasets/o/n/tree/{COMMIT}": [{"type": "file", "path": "huanhuan.json", "size": len(BODY), "oid": "a" * 40}],
+    "/api/v1/datasets/o/n/repo/tree": {
+        "Code": 200,
+        "Success": True,
+        "Data": {
+            "TotalCount": 1,
+            "Files": [{"Name": "huanhuan.json", "Path": "huanhuan.json", "Type": "blob", "Size": len(BODY)}],
+        },
+    },
+}
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """As much of Hugging Face, ModelScope and a plain web server as one small data set needs."""
+
+    def do_GET(self) -> None:
+        path = urlparse(self.path).path
+        if path in HUB_ANSWERS:
+            status, body = 200, json.dumps(HUB_ANSWERS[path]).encode()
+        elif path.endswith("/huanhuan.json") or path == "/api/v1/datasets/o/n/repo":
+            status, body = 200, BODY
+        else:
+            status, body = 404, b"{}"
+        self.send_response(status)
+        self.send_header("Content-Type", "application/octet-stream" if body is BODY else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"' + "c" * 40 + '"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+
+
+@pytest.mark.parametrize("source", ["hf:o/n", "modelscope:o/n:huanhuan.json"])
+def test_hubs(server: str, tmp_path: Path, source: str) -> None:
+    """In a process of its own: both hubs read their endpoint when they are imported."""
+    environment = {"HF_ENDPOINT": server, "MODELSCOPE_ENDPOINT": server, "HF_HOME": str(tmp_path / "hf")}
+    environment |= {"MODELSCOPE_CACHE": str(tmp_path / "ms"), "MODELSCOPE_HOME": str(tmp_path / "home")}
+    command = ["-m", "dataset.download", "huanhuan", "--source", source, "--output", str(tmp_path / "h.json")]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"sha256   {SHA256}" in done.stdout and "licence  the rows are" in done.stdout
+    assert json.loads((tmp_path / "h.json").read_text(encoding="utf-8")) == ROWS
+    assert json.loads((tmp_path / "h.source.json").read_text(encoding="utf-8"))["source"] == source
+
+
+def test_url_and_its_hash(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["huanhuan", "--source", f"{server}/x/huanhuan.json", "--output", str(tmp_path / "h.json")]
+    with pytest.raises(DataError, match=f"SHA-256 is {SHA256}, not 0000"):
+        main([*flags, "--sha256", "0" * 64])
+    assert list(tmp_path.iterdir()) == []
+    main([*flags, "--sha256", SHA256.upper()])
+    assert "split    none" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["h.json", "h.source.json"]
+
+
+def test_a_changed_file_is_refused_until_its_hash_is_given(tmp_path: Path) -> None:
+    source = tmp_path / "source.json"
+    flags = ["huanhuan", "--source", str(source), "--output", str(tmp_path / "h.json")]
+    source.write_bytes(BODY)
+    main(flags)
+    changed = json.dumps(ROWS[:30]).encode()
+    source.write_bytes(changed)
+    with pytest.raises(DataError, match="it was changed; pass --sha256"):
+        main(flags)
+    assert len(read_rows(tmp_path / "h.json")) == 40
+    main([*flags, "--sha256", hashlib.sha256(changed).hexdigest()])
+    assert len(read_rows(tmp_path / "h.json")) == 30
+
+
+def test_split_by_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, table = tmp_path / "source.json", tmp_path / "scenes.csv"
+    source.write_bytes(BODY)
+    lines = [f"{download.row_key(row)},{number // 4}" for number, row in enumerate(ROWS[:36])]
+    table.write_text("\n".join(["row_sha256_16,scene", *lines]) + "\n", encoding="utf-8")
+    flags = ["huanhuan", "--source", str(source), "--scenes", str(table), "--held-out", "0.25"]
+    outputs = [tmp_path / name for name in ("a.json", "b.json")]
+    for output in outputs:
+        main([*flags, "--output", str(output)])
+    assert "36 rows have a scene" in capsys.readouterr().out
+    rows = read_rows(outputs[0])
+    sides = {row.scene: {other.split for other in rows if other.scene == row.scene} for row in rows if row.scene}
+    assert len(sides) == 9 and all(len(side) == 1 for side in sides.values())
+    assert 4 <= sum(row.split == "held_out" for row in rows) <= 10
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_the_first_source_that_answers_is_taken(server: str, tmp_path: Path) -> None:
+    address = f"{server}/huanhuan.json"
+    source, file = download.fetch_first([f"{server}/gone.json", address], tmp_path)
+    assert source == address and file.read_bytes() == BODY
+    with pytest.raises(HubError, match="gone.json cannot be fetched.*404.*neither a file.*give --source"):
+        download.fetch_first([f"{server}/gone.json", "nowhere"], tmp_path)
+
+
+def test_errors_leave_nothing_behind(tmp_path: Path) -> None:
+    source = tmp_path / "source.json"
+    source.write_text(json.dumps([{"instruction": "甲"}]), encoding="utf-8")
+    table = tmp_path / "scenes.csv"
+    table.write_text("a,b\n1,2\n", encoding="utf-8")
+    output = tmp_path / "h.json"
+    cases = [
+        (["nothing"], "no public set 'nothing': there are huanhuan"),
+        (["huanhuan", "--source", str(source)], "source.json row 1: output is None"),
+        (["huanhuan", "--source", str(source), "--held-out", "1"], "--held-out is 1.0"),
+    ]
+    for flags, message in cases:
+        with pytest.raises(DataError, match=message):
+            main([*flags, "--output", str(output)])
+    with pytest.raises(DataError, match="no table with the columns row_sha256_16 and scene"):
+        download.add_scenes(ROWS, table)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [([], "it has none"), (["a.json", "b.jsonl"], r"a.json, b.jsonl\): name it, hf:o/n:FILE")]
+)
+def test_a_repository_must_hold_one_file_of_rows(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).write_text("[]")
+    with pytest.raises(HubError, match=message):
+        download._only_rows(tmp_path, "hf:o/n")

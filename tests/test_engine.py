@@ -1,0 +1,404 @@
+"""Answers of the engine: the same for one user or eight, stoppable, seeded, and mended after a failure."""
+
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from roleplay import adapters, engine, models
+from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.cache import CachePool, KeyValues
+from roleplay.engine import LocalEngine, TextStream
+from roleplay.errors import AdapterError, RoleplayError
+from roleplay.prompt import PromptEncoder
+from roleplay.sampling import gumbel, next_token
+
+GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
+DICE = Sampling(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_new_tokens=12, seed=3)
+CONTEXT = 400
+
+
+def base_model() -> models.BaseModel:
+    chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
+    return models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.adapter(tmp_path_factory.mktemp("adapters") / "tiny")
+
+
+def changed(folder: Path, target: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> adapters.Adapter:
+    """A copy of the adapter with other B matrices."""
+    made = tiny.adapter(target)
+    weights = load_file(folder / adapters.WEIGHTS)
+    save_file({k: change(w) if ".lora_B." in k else w for k, w in weights.items()}, made / adapters.WEIGHTS)
+    return adapters.inspect(made)
+
+
+@pytest.fixture
+def local(folder: Path) -> LocalEngine:
+    return LocalEngine(base_model(), [adapters.inspect(folder)], CONTEXT)
+
+
+def ask(user: str = "你是谁？", *sides: str, turns: tuple[tuple[str, str], ...] = (), persona: str = "") -> Request:
+    question = Question(persona, turns, user)
+    return Request(dict.fromkeys(sides or (ADAPTER, BASE), question), GREEDY)
+
+
+def last(local: LocalEngine, request: Request) -> dict[str, Answer]:
+    *_, final = local.answer(request)
+    return final
+
+
+def texts(local: LocalEngine, request: Request) -> dict[str, str]:
+    return {side: answer.text for side, answer in last(local, request).items()}
+
+
+def test_an_answer_grows_and_ends(local: LocalEngine) -> None:
+    states = list(local.answer(ask()))
+    final = states[-1]
+    assert set(final) == {ADAPTER, BASE}
+    assert final[ADAPTER].text != final[BASE].text
+    for side, answer in final.items():
+        assert answer.stop in ("end", "length")
+        assert 0 < answer.tokens <= GREEDY.max_new_tokens
+        assert 0 < answer.seconds_to_first_token <= answer.seconds
+        shown = [state[side].text for state in states]
+        assert all(b.startswith(a) for a, b in itertools.pairwise(shown))
+    assert not any(state[ADAPTER].stop and state[BASE].stop for state in states[:-1])
+
+
+def test_both_sides_say_what_each_says_alone(local: LocalEngine) -> None:
+    alone = texts(local, ask("a", ADAPTER)) | texts(local, ask("a", BASE))
+    assert texts(local, ask("a")) == alone
+
+
+def test_the_base_side_is_a_model_without_adapters(local: LocalEngine) -> None:
+    bare = LocalEngine(base_model())
+    assert bare.adapters() == []
+    for user in ("a", "你好", "long " * 20):
+        assert texts(local, ask(user))[BASE] == texts(bare, ask(user, BASE))[BASE]
+    with pytest.raises(AdapterError, match="none"):
+        next(bare.answer(ask()))
+
+
+def test_greedy_text_is_that_of_generate(local: LocalEngine) -> None:
+    base = base_model()
+    encoder = PromptEncoder(base.tokenizer)
+    prompt = encoder.prompt("Be brief.", (("a", "b"),), "c")
+    for penalty in (1.0, 1.3):
+        out = tiny.gemma().generate(
+            torch.tensor([prompt]), max_new_tokens=12, do_sample=False, repetition_penalty=penalty,
+            eos_token_id=list(encoder.stop_ids), pad_token_id=0,
+        )  # fmt: skip
+        request = ask("c", BASE, persona="Be brief.", turns=(("a", "b"),))
+        request = replace(request, sampling=replace(GREEDY, repetition_penalty=penalty))
+        assert texts(local, request)[BASE] == encoder.decode(out[0, len(prompt) :].tolist())
+
+
+def test_eight_threads_get_what_one_user_gets(local: LocalEngine) -> None:
+    kinds = [(ADAPTER,), (BASE,), (ADAPTER, BASE)]
+    requests = [ask(f"{number} " * (1 + 9 * number), *kinds[number % 3]) for number in range(8)]
+    alone, together = [texts(local, request) for request in requests], [dict[str, str]()] * 8
+
+    def user(number: int) -> None:
+        together[number] = texts(local, requests[number])
+
+    threads = [threading.Thread(target=user, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert together == alone
+
+
+def test_one_side_goes_on_when_the_other_has_ended(local: LocalEngine) -> None:
+    """Each token of the base's reply is made the stop; some of them the adapter never says."""
+    wanted, encoder = last(local, ask("?", ADAPTER))[ADAPTER], local.encoders["gemma"]
+    asked = torch.tensor([encoder.prompt("", (), "?")])
+    reply = tiny.gemma().generate(asked, max_new_tokens=12, do_sample=False, eos_token_id=None)[0, asked.shape[1] :]
+    ended = []
+    for position, token in enumerate(reply.tolist()):
+        encoder.stop_ids = (token,)
+        final = last(local, ask("?"))
+        assert final[BASE].stop == "end"
+        assert final[BASE].tokens <= position
+        if final[ADAPTER].tokens == wanted.tokens:
+            ended.append(final[ADAPTER].text)
+    assert wanted.text in ended
+
+
+def test_two_adapters_are_chosen_by_name(folder: Path, tmp_path: Path) -> None:
+    other = changed(folder, tmp_path / "other", lambda b: -3 * b)
+    local = LocalEngine(base_model(), [adapters.inspect(folder), other], CONTEXT)
+    assert local.adapters() == ["tiny", "other"]
+    assert any("other" in line for line in local.describe())
+    by_name = {name: texts(local, replace(ask(), adapter=name))[ADAPTER] for name in ("tiny", "other")}
+    assert by_name["tiny"] != by_name["other"]
+    assert texts(local, ask())[ADAPTER] == by_name["tiny"]
+    with pytest.raises(AdapterError, match="tiny, other"):
+        next(local.answer(replace(ask(), adapter="third")))
+
+
+@pytest.mark.parametrize("questions", [{}, {"left": Question("", (), "a")}], ids=["none", "unknown"])
+def test_sides_that_are_not_there(local: LocalEngine, questions: dict[str, Question]) -> None:
+    with pytest.raises(RoleplayError, match="sides"):
+        next(local.answer(Request(questions)))
+
+
+# Dice
+
+
+def test_a_seed_repeats_and_another_does_not(local: LocalEngine) -> None:
+    request = replace(ask(), sampling=DICE)
+    first = texts(local, request)
+    assert texts(local, request) == first
+    assert texts(local, replace(request, sampling=replace(DICE, seed=4))) != first
+
+
+def test_equal_distributions_draw_equal_tokens(folder: Path, tmp_path: Path) -> None:
+    same = changed(folder, tmp_path / "same", lambda b: b * 1e-12)
+    both = texts(LocalEngine(base_model(), [same]), replace(ask(), sampling=DICE))
+    assert both[ADAPTER] == both[BASE]
+
+
+def test_noise_depends_on_seed_position_and_token_alone() -> None:
+    tokens = torch.arange(1000)
+    noise = gumbel(5, 2, tokens)
+    assert torch.equal(gumbel(5, 2, tokens[[7, 3]]), noise[[7, 3]])
+    for other in (gumbel(6, 2, tokens), gumbel(5, 3, tokens)):
+        assert abs(torch.corrcoef(torch.stack([noise, other]))[0, 1]) < 0.15
+    many = torch.cat([gumbel(seed, 0, torch.arange(10_000)) for seed in range(20)])
+    assert abs(many.mean() - 0.5772) < 0.01
+    assert abs(many.var() - torch.pi**2 / 6) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        ({"top_k": 0, "top_p": 1.0}, {0: 0.5, 1: 0.25, 2: 0.15, 3: 0.1}),
+        ({"top_k": 2, "top_p": 1.0}, {0: 2 / 3, 1: 1 / 3}),
+        ({"top_k": 0, "top_p": 0.6}, {0: 2 / 3, 1: 1 / 3}),
+        ({"top_k": 0, "top_p": 0.8}, {0: 5 / 9, 1: 2.5 / 9, 2: 1.5 / 9}),
+        ({"top_k": 3, "top_p": 0.5}, {0: 1 / 1}),
+        ({"top_k": 1000, "top_p": 1.0, "temperature": 0.5}, {0: 0.7246, 1: 0.1812, 2: 0.0652, 3: 0.029}),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution(sampling: dict[str, Any], kept: dict[int, float]) -> None:
+    probabilities = torch.tensor([0.5, 0.25, 0.15, 0.1])
+    settings = Sampling(**({"temperature": 1.0, "repetition_penalty": 1.0, "seed": 11} | sampling))
+    nothing = torch.tensor([], dtype=torch.long)
+    drawn = [next_token(probabilities.log(), nothing, settings, position) for position in range(3000)]
+    shares = {token: drawn.count(token) / len(drawn) for token in range(4)}
+    assert shares == pytest.approx({token: kept.get(token, 0.0) for token in range(4)}, abs=0.03)
+    assert {token for token in range(4) if shares[token]} == set(kept)
+
+
+def test_top_p_beyond_the_first_candidates() -> None:
+    """A flat distribution over more tokens than are sorted at first."""
+    settings = Sampling(temperature=1.0, top_k=0, top_p=0.95, repetition_penalty=1.0)
+    nothing = torch.tensor([], dtype=torch.long)
+    drawn = {next_token(torch.linspace(1, 0, 8000), nothing, settings, position) for position in range(300)}
+    assert any(token > 2000 for token in drawn if token is not None)
+    assert all(token < 7900 for token in drawn if token is not None)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_scores_that_are_not_finite_draw_nothing(bad: float) -> None:
+    assert next_token(torch.tensor([0.0, bad]), torch.tensor([0]), GREEDY, 0) is None
+
+
+# Text
+
+
+@pytest.mark.parametrize("reply", ["甄嬛 🪿 née 👩‍👩‍👧", "a�b", "plain", "\n\n  x"])
+def test_no_half_character_is_shown(reply: str) -> None:
+    encoder = PromptEncoder(tiny.tokenizer())
+    stream, shown = TextStream(encoder), list[str]()
+    for token in encoder.encode(reply):
+        stream.add(token)
+        shown.append(stream.text)
+    stream.close()
+    assert stream.text == reply
+    assert all(reply.startswith(text) for text in shown)
+
+
+def test_a_reply_cut_inside_a_character_ends_there() -> None:
+    encoder = PromptEncoder(tiny.tokenizer())
+    stream = TextStream(encoder)
+    for token in encoder.encode("a嬛")[:-1]:
+        stream.add(token)
+    assert stream.text == "a"
+    stream.close()
+    assert stream.text == "a�"
+
+
+# Stopping and failing
+
+
+def test_stop_is_within_one_step(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, forward = list[int](), local._decoder.forward
+
+    def counted(segments: Any) -> torch.Tensor:
+        steps.append(len(segments))
+        return forward(segments)
+
+    monkeypatch.setattr(local._decoder, "forward", counted)
+    monkeypatch.setattr(engine, "CHUNK", 16)
+    answer = local.answer(ask("x" * 100))
+    next(answer)  # the first chunk of the prompt
+    answer.close()
+    assert steps == [2]
+    assert not local.busy
+
+
+def test_a_waiting_request_can_be_given_up(local: LocalEngine) -> None:
+    speaking = local.answer(ask())
+    next(speaking)
+    waiting = local.answer(ask("b"))
+    assert next(waiting) == {ADAPTER: Answer(), BASE: Answer()}
+    waiting.close()
+    speaking.close()
+    assert not local.busy
+
+
+def test_cancellations_leave_nothing_behind(local: LocalEngine) -> None:
+    wanted, threads = texts(local, ask("after")), threading.active_count()
+    for number in range(20):
+        answer = local.answer(replace(ask(f"message {number}"), sampling=replace(DICE, seed=number)))
+        for _ in range(number % 4):
+            next(answer, None)
+        answer.close()
+    assert threading.active_count() == threads
+    assert not local.busy
+    assert texts(local, ask("after")) == wanted
+
+
+def test_an_adapter_that_overflows_fails_alone(folder: Path, tmp_path: Path) -> None:
+    wild = changed(folder, tmp_path / "wild", lambda b: torch.full_like(b, 3e38))
+    local = LocalEngine(base_model(), [wild, adapters.inspect(folder)], CONTEXT)
+    final = last(local, ask())
+    assert "not finite" in final[ADAPTER].stop
+    assert final[ADAPTER].text == ""
+    assert final[BASE].stop in ("end", "length")
+    assert final[BASE].text == texts(local, ask("你是谁？", BASE))[BASE]
+    assert last(local, replace(ask(), adapter="tiny"))[ADAPTER].stop in ("end", "length")
+
+
+def test_a_failing_step_ends_the_answer_and_not_the_engine(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = texts(local, ask())
+    reserve = KeyValues.reserve
+
+    def full(cache: KeyValues, tokens: int) -> None:
+        if cache.length > 20:
+            raise RuntimeError("can't allocate memory\nand more lines")
+        reserve(cache, tokens)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(KeyValues, "reserve", full)
+        final = last(local, ask())
+    for answer in final.values():
+        assert answer.stop == "generation failed (can't allocate memory): shorten the chat or try again"
+    assert local.kept_bytes == 0
+    assert texts(local, ask()) == wanted
+
+
+# Long chats
+
+
+def test_oldest_turns_go_first(local: LocalEngine) -> None:
+    turns = tuple((f"question {n} " * 3, f"reply {n} " * 3) for n in range(8))
+    final = last(local, ask("now", turns=turns, persona="Be brief."))
+    assert 0 < final[BASE].dropped_turns < 8
+    kept = turns[final[BASE].dropped_turns :]
+    shortened = last(local, ask("now", turns=kept, persona="Be brief."))
+    assert shortened[BASE].text == final[BASE].text
+    assert shortened[BASE].dropped_turns == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "new_tokens", "sentence"), [("x" * CONTEXT, 12, "shorten it"), ("x", CONTEXT, "max_new_tokens")]
+)
+def test_what_cannot_fit_is_refused(local: LocalEngine, user: str, new_tokens: int, sentence: str) -> None:
+    with pytest.raises(RoleplayError, match=sentence):
+        next(local.answer(replace(ask(user), sampling=replace(GREEDY, max_new_tokens=new_tokens))))
+    assert not local.busy
+
+
+def test_a_kept_cache_changes_no_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight turns, then a retry, an edit of an early turn, and another chat, with the caches and without."""
+    kept, bare = (LocalEngine(base_model(), [adapters.inspect(folder)], CONTEXT, size) for size in (1 << 24, 0))
+    fed: dict[LocalEngine, int] = {kept: 0, bare: 0}
+    for local in fed:
+        forward = local._decoder.forward
+
+        def counted(segments: Any, forward: Any = forward, local: LocalEngine = local) -> torch.Tensor:
+            fed[local] += sum(len(segment.ids) for segment in segments)
+            result: torch.Tensor = forward(segments)
+            return result
+
+        monkeypatch.setattr(local._decoder, "forward", counted)
+    turns: tuple[tuple[str, str], ...] = ()
+    asked = []
+    for number in range(8):
+        asked.append(ask(f"q{number}", turns=turns))
+        turns += ((f"q{number}", texts(bare, asked[-1])[BASE]),)
+    asked += [asked[-1], ask("edited", turns=turns[:3]), ask("else", ADAPTER), asked[-1]]
+    fed[bare] = 0
+    for request in asked:
+        assert texts(kept, request) == texts(bare, request)
+    assert fed[kept] < 0.5 * fed[bare]
+
+
+def cache_of(tokens: int) -> KeyValues:
+    cache = KeyValues(1, 1, 4, torch.float32, torch.device("cpu"))
+    cache.reserve(tokens)
+    cache.length = tokens
+    return cache
+
+
+def test_the_pool_is_bounded_and_forgets_the_oldest() -> None:
+    one = cache_of(8).bytes
+    pool = CachePool(3 * one)
+    for number in range(4):
+        pool.put("base", [number, *range(10, 17)], cache_of(8))
+    assert pool.bytes == 3 * one
+    assert pool.take("base", [0, 10, 11]) is None
+    assert pool.take("adapter x", [1, 10, 11]) is None
+    part = pool.take("base", [1, 10, 99])
+    assert part is not None
+    assert part.length == 2
+    assert pool.bytes == 3 * one  # the whole of it is still there
+    whole = pool.take("base", [1, *range(10, 17), 50])
+    assert whole is not None
+    assert whole.length == 8
+    assert pool.bytes == 2 * one
+    pool.put("base", list(range(9999)), cache_of(9999))
+    assert pool.bytes == 0  # larger than the whole pool: nothing is kept
+
+
+def test_a_prompt_always_leaves_a_token_to_compute() -> None:
+    pool = CachePool(1 << 20)
+    pool.put("base", [1, 2, 3], cache_of(3))
+    part = pool.take("base", [1, 2, 3])
+    assert part is not None
+    assert part.length == 2
+
+
+def test_an_adapter_for_another_base_is_refused(folder: Path) -> None:
+    base = base_model()
+    base.model = tiny.gemma(num_hidden_layers=3)
+    with pytest.raises(
+        AdapterError, match=json.loads((folder / "training.json").read_text())["base_model"]["fingerprint"]
+    ):
+        LocalEngine(base, [adapters.inspect(folder)])

@@ -1,0 +1,219 @@
+"""An evaluation of a tiny adapter: replies as the engine gives them, losses as peft gives them, what is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from torch.nn import functional as F
+
+from roleplay import adapters, card, models, plots
+from roleplay.adapters import Adapter
+from roleplay.answers import ADAPTER as ADAPTER_SIDE
+from roleplay.answers import BASE as BASE_SIDE
+from roleplay.answers import Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.errors import DataError, RoleplayError
+from roleplay.instructions import Row
+from roleplay.packing import IGNORED
+from roleplay.prompt import PromptEncoder
+from roleplay.retrieval import Retriever
+from roleplay.scoreboard import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
+from train import measures
+from train.evaluate import Settings, evaluate, find_data
+from train.measures import Losses, Subject, label_count, row_example
+from train.replies import Ask, Writer
+
+CONTEXT = 8192  # a token is a byte here
+ROWS = [
+    {"instruction": f"{who}今日可好？", "output": f"{who}安好，{what}。", "scene": what, "split": split}
+    for who, what, split in (
+        ("皇上", "正批折子", "train"),
+        ("太后", "在佛堂念经", "train"),
+        ("眉姐姐", "方才来下了一盘棋", "train"),
+        ("温太医", "煎了一夜的药", "held_out"),
+        ("胧月", "描红描得满手墨", "held_out"),
+        ("The maid", "She swept the yard", "held_out"),
+    )
+]
+LISTS = {
+    "identity": [{"user": "来者何人", "accept": ["甄嬛"]}, {"user": "Your name?", "accept": ["Zhen Huan"]}],
+    "breaks": [{"user": "学猫叫", "obeyed": ["喵"]}, {"user": "Be a cat", "obeyed": ["meow"]}],
+    "rules": {"claims to be a machine": ["我是机器"]},
+    "labelled": [{"user": "a", "reply": "我是机器", "held": False}, {"user": "a", "reply": "茶凉了", "held": True}],
+    "conversations": [["早", "坐", "茶", "去"], ["Hi", "Sit", "Tea", "Go"]],
+    "plain": [{"language": lang, "text": text} for lang in ("zh", "en") for text in ("水开了。", "It rains.")],
+}
+
+
+def base_model() -> models.BaseModel:
+    choice = ("", "")
+    model = tiny.gemma(max_position_embeddings=CONTEXT)
+    return models.BaseModel(model, tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    return adapters.inspect(tiny.adapter(tmp_path_factory.mktemp("adapters") / "tiny"))
+
+
+@pytest.fixture
+def subject(adapter: Adapter) -> Subject:
+    held_out = [
+        Row((("温太医可好？", "煎了一夜的药。"),)),
+        Row((("雪停了么？", "还没有。"), ("那便再等等。", "等，也是我擅长的。"))),
+    ]
+    trained = [Row((("太医来过么？", "来过。"),)), Row((("雪大不大？", "大。"),))]
+    encoder = PromptEncoder(tiny.tokenizer(), "gemma")
+    arms = (BASE, PERSONA, RETRIEVAL, ADAPTER)
+    return Subject(adapter, arms, 6, held_out, [0, 1], trained, Retriever(trained), encoder)
+
+
+def test_replies_are_those_of_the_engine(adapter: Adapter) -> None:
+    base = base_model()
+    engine = LocalEngine(base, [adapter])
+    writer = Writer(base_model(), [adapter], models.fingerprint(base.model))
+    asks = [
+        Ask(name, "gemma", Question("你是甄嬛。", turns, user), Sampling(max_new_tokens=length, seed=seed))
+        for seed, (name, turns, user, length) in enumerate(
+            [("tiny", (), "你是谁？", 12), ("", (), "Who are you?", 5), ("tiny", (("冷么", "不冷"),), "那便好", 9)] * 7
+        )
+    ]
+    replies = writer.write(asks)
+    assert len(asks) > 16 and len({reply.text for reply in replies}) > 3
+    for ask, reply in zip(asks, replies, strict=True):
+        side = ADAPTER_SIDE if ask.adapter else BASE_SIDE
+        *_, last = engine.answer(Request({side: ask.question}, ask.sampling))
+        assert (reply.text, reply.tokens) == (last[side].text.strip(), last[side].tokens)
+        assert reply.stopped == (last[side].stop == "end")
+
+
+def test_a_known_question_is_not_generated_again(adapter: Adapter) -> None:
+    base = base_model()
+    writer = Writer(base, [adapter], models.fingerprint(base.model))
+    ask = Ask("", "gemma", Question("", (), "你是谁？"), Sampling(max_new_tokens=4))
+    done: list[int] = []
+    first = writer.write([ask], done.append)
+    base.model.model.embed_tokens.weight.data.zero_()  # another model now
+    assert writer.write([ask, ask], done.append) == first * 2
+    assert sum(done) == 3
+
+
+def test_losses_are_those_of_peft_row_by_row(subject: Subject) -> None:
+    plain = PeftModel.from_pretrained(tiny.gemma(max_position_embeddings=CONTEXT), str(subject.adapter.folder)).eval()
+    losses = Losses(base_model(), [subject.adapter])
+    for arm in subject.arms:
+        examples = [row_example(subject, arm, row) for row in subject.held_out]
+        nats = losses.nats("tiny" if arm == ADAPTER else "", examples, int)
+        for example, nat in zip(examples, nats, strict=True):
+            ids, labels = torch.tensor([example.input_ids]), torch.tensor(example.labels[1:])
+            with torch.no_grad():
+                if arm == ADAPTER:
+                    logits = plain(input_ids=ids).logits[0, :-1]
+                else:
+                    with plain.disable_adapter():
+                        logits = plain(input_ids=ids).logits[0, :-1]
+            expected = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+            assert nat == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_every_arm_is_scored_on_the_same_tokens(subject: Subject) -> None:
+    for row in subject.held_out:
+        examples = {arm: row_example(subject, arm, row) for arm in subject.arms}
+        labels = {arm: [y for y in example.labels if y != IGNORED] for arm, example in examples.items()}
+        assert len(set(map(tuple, labels.values()))) == 1
+        assert len(labels[ADAPTER]) == sum(len(subject.encoder.encode(reply)) + 1 for _, reply in row.turns)
+        assert len(examples[RETRIEVAL].input_ids) > len(examples[PERSONA].input_ids)
+        for example in examples.values():
+            assert all(y in (IGNORED, i) for i, y in zip(example.input_ids, example.labels, strict=True))
+            assert label_count(example) == len(labels[ADAPTER])
+
+
+@pytest.mark.parametrize(("limit", "chosen"), [(9, ["a", "c", "d"]), (2, ["a", "c"])])
+def test_prompts_are_one_a_scene(subject: Subject, limit: int, chosen: list[str]) -> None:
+    rows = [Row(((user, "x"),)) for user in "abcd"]
+    changed = Subject(**{**subject.__dict__, "held_out": rows, "groups": [0, 0, 1, 2]})
+    assert [row.turns[0][0] for row in changed.prompts(limit)] == chosen
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(measures, "PAGE_TOKENS", 12)  # random weights never stop
+    base = base_model()
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    (tmp_path / "lists.json").write_text(json.dumps(LISTS), encoding="utf-8")
+    folder = tiny.adapter(tmp_path / "tiny")
+    (folder / card.SCOREBOARD).unlink()
+    training = json.loads((folder / adapters.TRAINING).read_text(encoding="utf-8"))
+    training["persona"]["openers"] = ["你是谁？"]
+    (folder / adapters.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    common = {"base_model": str(tmp_path / "base"), "data": [str(tmp_path / "rows.json")]}
+    return {"adapter": [str(folder)], "lists": str(tmp_path / "lists.json"), "base_tokens": 5, "prompts": 3, **common}
+
+
+def test_a_whole_evaluation_writes_board_plot_and_card(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = Path(settings["adapter"][0]), tmp_path / "boards.json"
+    before = {path.name for path in folder.iterdir()}
+    (board,) = evaluate(Settings(**settings, json=str(out)))
+    assert {path.name for path in folder.iterdir()} - before == {card.SCOREBOARD, plots.SCOREBOARD}
+    written = json.loads((folder / card.SCOREBOARD).read_text(encoding="utf-8"))
+    assert written == json.loads(out.read_text(encoding="utf-8"))[0]
+    assert set(written["arms"][ADAPTER]) == set(MEASURES)
+    assert set(written["differences"]) == {BASE, PERSONA, RETRIEVAL}
+    for values in (*written["arms"].values(), *written["differences"].values()):
+        assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in values.values())
+    assert len(written["drift"][ADAPTER]) == 4 and len(written["samples"]) == 3
+    assert written["held_out"] == {"rows": 3, "groups": 3, "answered": 3}
+    assert str(tmp_path) not in (folder / card.SCOREBOARD).read_text(encoding="utf-8")
+    text = (folder / card.CARD).read_text(encoding="utf-8")
+    assert "| held-out loss |" in text and board["rule"] in text and "- The adapter against base: " in text
+    printed = capsys.readouterr().out
+    assert (
+        "The adapter less:" in printed
+        and "The adapter against base + retrieval: " in printed
+        and "The rules blame 0 of 1 good" in printed
+    )
+    adapters.inspect(folder)  # still an adapter folder that is accepted
+
+
+def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[str, Any]) -> None:
+    folder = Path(settings["adapter"][0])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (board,) = evaluate(Settings(**settings, sections=["loss", "replies"], retrieval=False))
+    assert {BASE, PERSONA, ADAPTER} <= set(board["arms"]) and RETRIEVAL not in board["arms"]
+    assert {"held-out loss", "stop rate", "tokens"} <= set(board["arms"][PERSONA])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sections": ["loss", "luck"]}, "unknown section 'luck'"),
+        ({"prompts": 1}, "an interval needs 2 or more"),
+        ({"lists": "missing.json"}, "not readable as evaluation lists"),
+        ({"adapter": ["missing"]}, "no such adapter folder"),
+        ({"data": []}, "has changed since tiny was trained"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RoleplayError, match=message) as caught:
+        evaluate(Settings(**{**settings, **changes}))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_adapters_of_one_name_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(RoleplayError, match="have the same name"):
+        evaluate(Settings(**{**settings, "adapter": settings["adapter"] * 2}))
+
+
+def test_data_that_is_not_there_is_asked_for(adapter: Adapter) -> None:
+    adapter.training["data"][0]["file"] = "nowhere.json"
+    with pytest.raises(DataError, match="neither in dataset/ nor in runs/"):
+        find_data(adapter, [])

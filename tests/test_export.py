@@ -1,0 +1,115 @@
+"""Export: what was merged answers as the attached adapter does, and other programs find how to speak to it."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from roleplay import adapters
+from roleplay.errors import RoleplayError
+from roleplay.models import BaseModel
+from roleplay.prompt import TEMPLATES, PromptEncoder
+from train import export
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.adapter(tmp_path_factory.mktemp("source") / "tiny")
+
+
+def base() -> BaseModel:
+    return BaseModel(
+        tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "made here", ("cpu", ""), ("float32", ""), ("", "")
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports") / "tiny"
+    export.export(adapters.inspect(source), base(), folder)
+    return folder
+
+
+def test_files(exported: Path) -> None:
+    names = {path.name for path in exported.iterdir()}
+    assert names >= {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "Modelfile",
+        "vllm.sh",
+        "chat_template.jinja",
+    }
+    assert [path.name for path in exported.parent.iterdir()] == ["tiny"]
+
+
+def test_merged_logits_are_the_attached_adapters(exported: Path, source: Path) -> None:
+    ids = torch.arange(40).unsqueeze(0)
+    attached = PeftModel.from_pretrained(tiny.gemma(), str(source)).eval()
+    merged = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        expected, got, untuned = (model(input_ids=ids).logits for model in (attached, merged, tiny.gemma()))
+    moved = (expected - untuned).abs().mean()
+    assert (expected - got).abs().mean() < 0.02 * moved  # what is left is bfloat16's rounding
+
+
+def test_dtype_and_stop_tokens(exported: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(exported, dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids(["<end_of_turn>", "<eos>"])
+    assert tokenizer.chat_template == TEMPLATES["gemma"]
+
+
+def test_served_template_renders_what_the_encoder_does(exported: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    talk = [("system", "你是甄嬛。"), ("user", "hi"), ("assistant", "ho"), ("user", "who?")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    text = ImmutableSandboxedEnvironment().from_string(tokenizer.chat_template)
+    rendered = text.render(messages=messages, add_generation_prompt=True, bos_token="<bos>")
+    ids = tokenizer(rendered, add_special_tokens=False).input_ids
+    assert ids == PromptEncoder(tokenizer).prompt("你是甄嬛。", (("hi", "ho"),), "who?")
+
+
+def test_modelfile(exported: Path) -> None:
+    lines = (exported / "Modelfile").read_text(encoding="utf-8")
+    for part in (
+        "FROM .\n",
+        'SYSTEM """你是甄嬛。"""',
+        'PARAMETER stop "<end_of_turn>"',
+        "PARAMETER repeat_penalty 1.1",
+    ):
+        assert part in lines
+
+
+def test_vllm_command(exported: Path) -> None:
+    command = (exported / "vllm.sh").read_text(encoding="utf-8")
+    assert "--served-model-name tiny --chat-template chat_template.jinja --generation-config ." in command
+
+
+def test_every_template_has_one_for_ollama() -> None:
+    assert export.GO_TEMPLATES.keys() == TEMPLATES.keys()
+
+
+def test_a_folder_in_the_way_is_kept(exported: Path, source: Path) -> None:
+    with pytest.raises(RoleplayError, match="exists: remove it first"):
+        export.export(adapters.inspect(source), base(), exported)
+
+
+def test_a_merge_that_answers_differently_is_not_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "MAX_KL", 0.0)
+    with pytest.raises(RoleplayError, match="answers differently from the adapter"):
+        export.export(adapters.inspect(source), base(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_gguf_of_another_base_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(RoleplayError, match="--gguf is for the embedded base, not google/gemma-3-270m"):
+        export.export(adapters.inspect(source), base(), tmp_path / "out", gguf=True)
+    assert list(tmp_path.iterdir()) == []

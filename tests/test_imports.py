@@ -1,0 +1,60 @@
+"""The layout holds: imports go one way, only app.py knows Gradio, and files stay small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from roleplay.settings import ROOT
+
+# The first layers of roleplay/, lowest first: a module imports from lower layers, or from its own.
+LAYERS = [
+    {"errors", "flags", "settings"},
+    {"persona", "prompt", "instructions"},
+    {"packing", "models", "embedded", "adapters", "answers"},
+]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+SOURCES = [path for folder in ("roleplay", "train", "dataset") for path in sorted((ROOT / folder).glob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_only_the_page_knows_gradio_and_nothing_imports_the_page(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & {"gradio", "app", "tests", "benchmarks"}
+    if path.parent.name == "roleplay":
+        assert not roots & {"train", "dataset"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "roleplay").glob("*.py")), ids=lambda path: path.name)
+def test_imports_inside_the_library_go_one_way(path):
+    everything = {path.stem for path in (ROOT / "roleplay").glob("*.py")}
+    level = next((n for n, layer in enumerate(LAYERS) if path.stem in layer), len(LAYERS))
+    allowed = set().union(*LAYERS[: level + 1]) if level < len(LAYERS) else everything
+    assert {name.split(".")[1] for name in imports(path) if name.startswith("roleplay.")} <= allowed
+
+
+def test_no_circles():
+    graph = {
+        path.stem: {name.split(".")[1] for name in imports(path) if name.startswith("roleplay.")}
+        for path in (ROOT / "roleplay").glob("*.py")
+    }
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & set(graph)}
+        assert leaves, f"a circle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
+@pytest.mark.parametrize("path", [ROOT / "app.py", *SOURCES], ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_files_stay_small(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300

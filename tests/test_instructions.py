@@ -1,0 +1,129 @@
+"""Rows of data: what is refused and how it is told, and splits that do not leak."""
+
+import json
+
+import pytest
+
+from roleplay.errors import DataError
+from roleplay.instructions import (
+    Row,
+    check_no_overlap,
+    groups,
+    near_duplicates,
+    read_rows,
+    repeat_by_weight,
+    split_rows,
+)
+from roleplay.settings import ROOT
+
+OWN = ROOT / "dataset" / "zhenhuan.json"
+GOOD = {"instruction": "你是谁？", "input": "", "output": "我是甄嬛。"}
+
+BAD_ROWS = [
+    ("a text", "row 2: str where an object"),
+    ({**GOOD, "output": ""}, "row 2: output is ''"),
+    ({**GOOD, "output": "  "}, "row 2: output is '  '"),
+    ({"instruction": "x"}, "row 2: output is None"),
+    ({**GOOD, "instruction": 7}, "row 2: instruction is 7"),
+    ({**GOOD, "input": None}, "row 2: input is None"),
+    ({**GOOD, "history": [["only one"]]}, "row 2: history must be a list of"),
+    ({**GOOD, "history": "no"}, "row 2: history must be a list of"),
+    ({**GOOD, "history": [["a", " "]]}, "row 2: history must be a list of"),
+    ({**GOOD, "split": "test"}, "row 2: split is 'test'"),
+    ({**GOOD, "weight": 0}, "row 2: weight is 0"),
+    ({**GOOD, "weight": True}, "row 2: weight is True"),
+    ({**GOOD, "wieght": 1}, "row 2: unknown key 'wieght'"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
+def test_a_bad_row_is_named(tmp_path, row, message):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([GOOD, row]), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_rows(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not JSON"),
+        (b"[]", "holds no rows"),
+        (b"{}", "holds no rows"),
+        ("[{}]".encode("utf-16"), "not UTF-8"),
+        (b'[{"instruction": ', "not JSON (line 1"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, content, message):
+    path = tmp_path / "rows.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_rows(path)
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="none.json: no such file"):
+        read_rows(tmp_path / "none.json")
+
+
+def test_json_lines_and_turns(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    row = {"instruction": "写两句", "input": "雪", "output": "好。", "history": [["a", "b"]], "weight": 2.5}
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (read,) = read_rows(path)
+    assert read.turns == (("a", "b"), ("写两句\n雪", "好。"))
+    assert [len(repeat_by_weight([read], seed)) for seed in range(20)] != [2] * 20
+    assert {len(repeat_by_weight([read], seed)) for seed in range(20)} == {2, 3}
+
+
+def rows(*texts: str, scene: str = "") -> list[Row]:
+    return [Row((("问：" + text, "答：" + text),), scene, where=text) for text in texts]
+
+
+def test_near_duplicates_ignore_case_and_punctuation():
+    texts = ["The snow fell all night long.", "the snow, fell all night long!", "Plum blossom by the wall"]
+    assert near_duplicates(texts) == [(0, 1)]
+
+
+def test_a_group_is_a_scene_and_its_near_duplicates():
+    a, b, c, d = rows("snow over the palace roofs", "SNOW over the palace roofs!", "tea in the garden", "a lost kite")
+    b, c = (Row(r.turns, "scene-1", where=r.where) for r in (b, c))
+    assert groups([a, b, c, d]) == [[0, 1, 2], [3]]
+
+
+def test_a_split_keeps_groups_whole_and_is_fixed():
+    everything = [Row(((f"q{n} {n * 7919}", f"r{n} {n * 104729}"),), f"scene-{n // 3}") for n in range(300)]
+    train, held_out = split_rows(everything, 0.1, seed=1)
+    assert (train, held_out) == split_rows(everything, 0.1, seed=1)
+    assert len(train) + len(held_out) == 300
+    assert 24 <= len(held_out) <= 30
+    assert not {r.scene for r in train} & {r.scene for r in held_out}
+
+
+def test_overlap_is_refused():
+    train, held_out = rows("snow over the palace roofs"), rows("Snow over the palace roofs.")
+    with pytest.raises(DataError, match="nearly the same"):
+        check_no_overlap(train, held_out)
+    marked = [
+        Row(r.turns, split=s, where=r.where) for r, s in zip([*train, *held_out], ("train", "held_out"), strict=True)
+    ]
+    with pytest.raises(DataError, match="belong together"):
+        split_rows(marked, 0.1)
+
+
+def test_the_projects_own_rows():
+    """What dataset/README.md says of them: size, languages, multi-turn rows, and a held-out tenth that is apart."""
+    own = read_rows(OWN)
+    train, held_out = split_rows(own, 0.5)
+    check_no_overlap(train, held_out)
+    assert sum(len(r.turns) == 1 for r in own) >= 600
+    assert sum(len(r.turns) > 1 for r in own) >= 60
+    assert 0.09 <= len(held_out) / len(own) <= 0.11
+    assert any(len(r.turns) > 1 for r in held_out)
+    assert not {r.scene for r in train} & {r.scene for r in held_out}
+    english = sum(r.turns[-1][1].isascii() for r in own) / len(own)
+    assert 0.15 <= english <= 0.35

@@ -1,0 +1,142 @@
+"""Packing is exact: loss, every gradient and twenty updates are those of the rows computed one by one."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GemmaConfig, GemmaForCausalLM
+
+from roleplay import packing
+from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
+from tests import tiny
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+WINDOW = 16  # shorter than the rows, so that the sliding window cuts inside them
+
+ROWS = [
+    [("Who are you?", "I am Zhen Huan.")],
+    [("Is it cold?", "The plum has not complained yet."), ("And you?", "Nor have I.")],
+    [("?", "Speak.")],
+    [("你从哪里来？", "从雪里来。"), ("冷么？", "惯了。"), ("当真？", "假的。")],
+]
+
+
+def gemma_1() -> Any:
+    torch.manual_seed(0)
+    shape = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=264)
+    return GemmaForCausalLM(GemmaConfig(**shape, num_key_value_heads=1, head_dim=8)).eval()
+
+
+def gemma_3() -> Any:
+    return tiny.gemma(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"])
+
+
+def with_lora(model: Any) -> Any:
+    torch.manual_seed(1)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=PROJECTIONS, init_lora_weights=False)
+    return get_peft_model(model.double(), config, autocast_adapter_dtype=False).double()
+
+
+def examples(template: str = "gemma", loss_on: str = "all") -> list[Example]:
+    encoder = PromptEncoder(tiny.tokenizer(), template)
+    return [encoder.example("You are Zhen Huan, a consort.", turns, loss_on) for turns in ROWS]
+
+
+def one_by_one(model: Any, rows: list[Example]) -> torch.Tensor:
+    """The plain computation: full logits of each row, averaged over all labels."""
+    labels = sum(y != IGNORED for row in rows for y in row.labels)
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.input_ids]), use_cache=False).logits[0, :-1]
+        total = total + torch.nn.functional.cross_entropy(
+            logits.double(), torch.tensor(row.labels[1:]), ignore_index=IGNORED, reduction="sum"
+        )
+    return total / labels
+
+
+def prepare(model: Any, share_prefix: bool) -> Any:
+    base = model.get_base_model()
+    base.set_attn_implementation(packing.ATTENTION if share_prefix else "sdpa")
+    packing.use_chunked_loss(base)
+    base.loss_function.chunk = 5  # several chunks even here
+    return model
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("build", [gemma_1, gemma_3])
+@pytest.mark.parametrize("share_prefix", [True, False])
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("loss_on", ["all", "last"])
+def test_loss_and_every_gradient_are_exact(build, share_prefix, template, loss_on):
+    rows = examples(template, loss_on)
+    expected_loss = one_by_one(model := with_lora(build()), rows)
+    expected = gradients(model, expected_loss)
+    packed = prepare(with_lora(build()), share_prefix)
+    loss = packed(**packing.collate(rows, share_prefix)).loss
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=1e-6, atol=0)
+    found = gradients(packed, loss)
+    assert len(found) == len(expected) == 2 * 7 * 2
+    for name, gradient in expected.items():
+        # The head's logits are float32 (as on a GPU), everything else float64 here.
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("build", [gemma_1, gemma_3])
+def test_twenty_updates_end_at_the_same_weights(build):
+    def learn(model, loss_of):
+        weights = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=1e-3)
+        for step in range(20):
+            optimizer.zero_grad()
+            loss_of(model, examples()[step % 2 :]).backward()
+            optimizer.step()
+        return torch.cat([w.detach().flatten() for w in weights])
+
+    plain = learn(with_lora(build()), one_by_one)
+    start = torch.cat([w.detach().flatten() for w in with_lora(build()).parameters() if w.requires_grad])
+    packed = learn(prepare(with_lora(build()), True), lambda model, rows: model(**packing.collate(rows)).loss)
+    moved = (plain - start).norm()
+    assert moved > 0.1
+    assert (packed - plain).norm() < 1e-4 * moved
+
+
+def test_activation_checkpointing_changes_nothing():
+    rows, results = examples(), []
+    for checkpointing in (False, True):
+        model = prepare(with_lora(gemma_3()), True).train()
+        if checkpointing:
+            model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+        results.append(gradients(model, model(**packing.collate(rows)).loss))
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, rtol=1e-9, atol=0)
+
+
+def test_a_row_does_not_see_its_neighbours():
+    rows = examples()
+    model = prepare(with_lora(gemma_3()), True)
+    loss = model.get_base_model().loss_function
+    alone = packing.label_losses(model, loss, packing.collate(rows[:1], True))
+    beside = packing.label_losses(model, loss, packing.collate(rows, True))[: len(alone)]
+    torch.testing.assert_close(beside, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_prefix_is_everything_shared_and_never_a_label():
+    rows = examples()
+    encoder = PromptEncoder(tiny.tokenizer())
+    assert packing.common_prefix(rows) == len(encoder.prefix("You are Zhen Huan, a consort."))
+    same = [rows[0], rows[0]]
+    assert packing.common_prefix(same) == next(i for i, y in enumerate(rows[0].labels) if y != IGNORED)
+
+
+def test_a_pack_is_shorter_than_its_rows():
+    rows = examples()
+    batch, apart = packing.collate(rows), packing.collate(rows, share_prefix=False)
+    saved = (len(rows) - 1) * packing.common_prefix(rows)
+    assert batch["input_ids"].shape[1] == apart["input_ids"].shape[1] - saved
+    assert torch.equal(batch["labels"], apart["labels"])

@@ -1,0 +1,197 @@
+"""Conversations in a real browser: both sides stream, and stop, retry, undo, edit and clear keep them in step."""
+
+from pathlib import Path
+
+import pytest
+from pages import Served, answered, ask, bots, footer, opened
+from playwright.sync_api import Browser, Page, expect
+from scripted import REPLIES, ScriptedEngine
+
+import app
+from roleplay import startup
+from roleplay.answers import ADAPTER, BASE
+from roleplay.ballots import Box
+from roleplay.persona import ZHEN_HUAN
+from roleplay.settings import ROOT, Settings
+
+pytest_plugins = ("pages",)
+
+
+def test_both_sides_stream_at_the_same_time(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "please hold", wait=False)
+    for side, key in (("left", ADAPTER), ("right", BASE)):
+        expect(bots(page, side)).to_contain_text(REPLIES[key][:8])
+        expect(bots(page, side)).not_to_contain_text(REPLIES[key][-8:].format(user="please hold"))
+    expect(page.locator("#ask .stop-button")).to_be_visible()
+    engine.gate.set()
+    answered(page)
+    for side, key in (("left", ADAPTER), ("right", BASE)):
+        expect(bots(page, side)).to_contain_text(REPLIES[key].format(user="please hold"))
+        for figure in ("tokens", "first in", "tok/s", f"seed {engine.requests[0].sampling.seed}"):
+            expect(footer(page, side)).to_contain_text(figure)
+    assert set(engine.requests[0].questions) == {ADAPTER, BASE}
+
+
+def test_comparison_off_and_on_again(page: Page, engine: ScriptedEngine) -> None:
+    page.get_by_label("Compare with the base model").uncheck()
+    expect(page.locator("#right")).to_be_hidden()
+    ask(page, "first")
+    assert set(engine.requests[0].questions) == {ADAPTER}
+    page.get_by_label("Compare with the base model").check()
+    expect(bots(page, "right")).to_contain_text("Not asked")
+    ask(page, "second")
+    assert engine.requests[1].questions[BASE].turns == (("first", REPLIES[ADAPTER].format(user="first")),)
+    expect(bots(page, "right").last).to_contain_text(REPLIES[BASE].format(user="second"))
+
+
+def test_each_side_keeps_its_own_history(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "first")
+    ask(page, "second")
+    for side in (ADAPTER, BASE):
+        assert engine.requests[1].questions[side].turns == (("first", REPLIES[side].format(user="first")),)
+
+
+def test_stop_ends_the_generation(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "hold on", wait=False)
+    expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER][:8])
+    page.get_by_role("button", name="Stop").click()
+    answered(page)
+    expect(footer(page, "left")).to_contain_text("stopped")
+    expect(footer(page, "right")).to_contain_text("stopped")
+    page.wait_for_timeout(300)
+    assert engine.closed_early == 1
+    ask(page, "next")
+    assert engine.requests[1].questions[ADAPTER].turns == (("hold on", REPLIES[ADAPTER][:8]),)
+
+
+def test_closed_tab_ends_the_generation(browser: Browser, served: Served, engine: ScriptedEngine) -> None:
+    with opened(browser, served.url) as page:
+        ask(page, "hold on", wait=False)
+        expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER][:8])
+    with opened(browser, served.url) as page:
+        for _ in range(50):
+            if engine.closed_early:
+                break
+            page.wait_for_timeout(100)
+        assert engine.closed_early == 1
+
+
+def test_a_waiting_request_is_shown(browser: Browser, served: Served, engine: ScriptedEngine) -> None:
+    with opened(browser, served.url) as one, opened(browser, served.url) as two:
+        ask(one, "hold on", wait=False)
+        expect(bots(one, "left")).to_contain_text(REPLIES[ADAPTER][:8])
+        ask(two, "me too", wait=False)
+        expect(two.locator("#left [data-testid=status-tracker]")).to_contain_text("queue: 1")
+        engine.gate.set()
+        answered(one)
+        expect(bots(two, "left")).to_contain_text(REPLIES[ADAPTER].format(user="me too"))
+        answered(two)
+
+
+def test_retry_draws_a_new_seed(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "first")
+    ask(page, "second")
+    page.get_by_role("button", name="Retry").click()
+    expect(footer(page, "left")).not_to_contain_text(f"seed {engine.requests[1].sampling.seed}")
+    answered(page)
+    assert len(engine.requests) == 3
+    assert engine.requests[2].questions == engine.requests[1].questions
+    assert engine.requests[2].sampling.seed != engine.requests[1].sampling.seed
+    expect(bots(page, "left")).to_have_count(2)
+    expect(bots(page, "right")).to_have_count(2)
+
+
+def test_undo_keeps_both_panes_in_step(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "first")
+    ask(page, "second")
+    page.get_by_role("button", name="Undo").click()
+    for side in ("left", "right"):
+        expect(page.locator(f"#{side} .user.message")).to_have_count(1)
+        expect(bots(page, side)).to_have_count(1)
+    expect(page.locator("#ask textarea")).to_have_value("second")
+    ask(page, "third")
+    assert [user for user, _ in engine.requests[2].questions[BASE].turns] == ["first"]
+
+
+def test_edit_asks_again_from_there(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "first <b>x</b>")
+    ask(page, "second")
+    page.get_by_role("button", name="Edit").first.click()
+    page.get_by_label("Edit the message").fill("other <i>y</i>")
+    page.get_by_role("button", name="Submit").click()
+    expect(bots(page, "left")).to_have_count(1)
+    expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="other <⁠i>y<⁠/i>"))
+    answered(page)
+    expect(page.locator("#right .user.message")).to_have_count(1)
+    assert engine.requests[2].questions[BASE].user == "other <i>y</i>"
+    assert engine.requests[2].questions[BASE].turns == ()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_clear_empties_both_panes(page: Page, engine: ScriptedEngine, side: str) -> None:
+    ask(page, "first")
+    page.locator(f"#{side}").get_by_role("button", name="Clear").click()
+    for pane in ("left", "right"):
+        expect(page.locator(f"#{pane} .message")).to_have_count(0)
+    ask(page, "second")
+    assert engine.requests[1].questions[ADAPTER].turns == ()
+
+
+def test_the_conversation_survives_a_reload(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "remember <me>")
+    page.reload()
+    for side, key in (("left", ADAPTER), ("right", BASE)):
+        expect(bots(page, side)).to_contain_text(REPLIES[key][:12])
+        expect(footer(page, side)).to_contain_text("tok/s")
+    ask(page, "go on")
+    assert engine.requests[1].questions[BASE].turns == (("remember <me>", REPLIES[BASE].format(user="remember <me>")),)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("  ", "Write a message first."), ("长" * 2001, "2,001 characters long")]
+)
+def test_messages_refused_at_the_composer(page: Page, engine: ScriptedEngine, text: str, sentence: str) -> None:
+    ask(page, text, wait=False)
+    expect(page.locator("#ask")).to_contain_text(sentence)
+    expect(page.locator("#ask textarea")).to_have_value(text)
+    assert engine.requests == []
+    ask(page, "shorter")
+    assert len(engine.requests) == 1
+
+
+def test_an_engines_error_is_a_sentence(page: Page, engine: ScriptedEngine) -> None:
+    engine.error = "the model ran out of memory: ask for fewer tokens"
+    ask(page, "hello")
+    for side in ("left", "right"):
+        expect(footer(page, side)).to_contain_text(engine.error)
+    engine.error = ""
+    ask(page, "again")
+    expect(bots(page, "right").last).to_contain_text(REPLIES[BASE].format(user="again"))
+
+
+def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "first")
+    page.evaluate("localStorage.setItem('roleplay-conversation', 'nonsense')")
+    page.reload()
+    expect(page.get_by_role("button", name=ZHEN_HUAN.openers[0])).to_be_visible()
+
+
+@pytest.mark.skipif(
+    not (ROOT / "adapters" / "zhenhuan-gemma3-270m").is_dir(), reason="the default adapter is not there"
+)
+@pytest.mark.timeout(400)
+def test_the_embedded_model_answers_both_ways(browser: Browser, tmp_path: Path) -> None:
+    started = startup.start(Settings(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded")
+    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.provenance)
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
+    with opened(browser, url) as page:
+        page.set_default_timeout(200_000)
+        page.get_by_role("button", name="你是谁？").click()
+        for side in ("left", "right"):
+            expect(footer(page, side)).to_contain_text("tok/s", timeout=200_000)
+        expect(page.locator("#ask .submit-button")).to_be_visible(timeout=200_000)
+        adapter, base = (bots(page, side).locator(".message").first.inner_text() for side in ("left", "right"))
+        assert adapter.strip(" …")
+        assert base.strip(" …")
+        assert adapter != base
+    demo.close()

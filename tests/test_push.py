@@ -1,0 +1,103 @@
+"""Spaces and the push command, against `hub_server` on loopback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from hub_server import TOKEN, Hub, hub_server
+
+from roleplay import hub
+from roleplay.errors import HubError
+from roleplay.settings import ROOT
+from train import push
+
+FAKE = "hf_" + "A" * 34
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
+
+
+@pytest.fixture
+def folder(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "adapters" / "tiny"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    monkeypatch.setattr(hub, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope"))
+    with hub_server(monkeypatch) as server:
+        yield server
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Spaces
+
+
+def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
+    for name in ("app.py", "README.md"):
+        (tmp_path / name).write_text("---\ntitle: t\n---\n")
+    files = {"app.py": tmp_path / "app.py", "README.md": tmp_path / "README.md"}
+    url = hub.push_space("me/room", files, {"BASE_MODEL": "embedded"}, {"APP_AUTH": "a:b"}, "cpu-basic")
+    space = server.repos["spaces/me/room"]
+    assert url == f"{server.url}/spaces/me/room" and space.private
+    assert space.settings == {
+        "variables": {"BASE_MODEL": "embedded"},
+        "secrets": {"APP_AUTH": "a:b"},
+        "hardware": "cpu-basic",
+    }
+    space.files["old.py"] = b"gone from the repository"
+    hub.push_space("me/room", {"app.py": tmp_path / "app.py"}, {}, {})
+    assert set(space.files) == {"app.py"}
+
+
+def test_space_with_a_token_in_a_file(server: Hub, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"token = '{FAKE}'")
+    with pytest.raises(HubError, match="looks like a token"):
+        hub.push_space("me/room", {"app.py": tmp_path / "app.py"}, {}, {})
+    assert server.log == []
+
+
+# The script
+
+
+def test_the_command_sends_and_says_where(server: Hub, folder: Path) -> None:
+    environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
+    command = [sys.executable, "-m", "train.push", str(folder), "--hub", "me/tiny"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"pushed and verified: {server.url}/me/tiny")
+    assert server.repos["models/me/tiny"].files == contents(folder)
+
+
+def test_a_dry_run_writes_what_would_go_and_sends_nothing(
+    server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(push, "ROOT", tmp_path)
+    push.main([str(folder), "--hub", "me/tiny", "--dry-run"])
+    assert contents(tmp_path / "runs" / "push" / "tiny") == contents(folder)
+    assert server.log == []
+
+
+COMMANDS: dict[str, tuple[list[str], str]] = {
+    "nowhere": (["adapters/x"], "nowhere to push to: give --hub"),
+    "nothing": (["--hub", "me/tiny"], "no adapter to push: give its folder"),
+    "variable": (["--space", "me/room", "--variables", "BASE_MODEL"], "give each as NAME=VALUE"),
+    "secret": (["--space", "me/room", "--secrets", "UNSET_SECRET"], "UNSET_SECRET has no value"),
+    "hardware": (["--space", "me/room", "--hardware", "h9000"], "unknown hardware 'h9000'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), COMMANDS.values(), ids=COMMANDS)
+def test_the_command_told_badly(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(HubError, match=sentence):
+        push.main(arguments)

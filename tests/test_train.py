@@ -1,0 +1,259 @@
+"""`train.lora` on a tiny random Gemma: what it learns, what it writes, what it refuses, and what it survives."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from roleplay import adapters, models
+from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.errors import RoleplayError
+from roleplay.settings import ROOT
+from tests import tiny
+from train import lora
+from train.lora import LoraSettings
+
+WRITTEN = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "training.json",
+    "training_curve.png",
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A folder with a tiny Gemma 3 and a byte tokenizer, as a base model."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny.gemma(max_position_embeddings=1024).save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Sixty short rows of random words, thirty scenes; every third row is a conversation."""
+    lot = random.Random(0)
+    words = ["snow", "plum", "tea", "silk", "moon", "jade", "crane", "lotus", "amber", "willow", "ink", "gate", "lamp"]
+
+    def say(count: int) -> str:
+        return " ".join(lot.choices(words, k=count))
+
+    rows = [
+        {
+            "instruction": f"{say(4)}?",
+            "input": "",
+            "output": f"{say(7)}.",
+            "scene": f"scene-{n // 2}",
+            **({"history": [[f"{say(2)}!", f"{say(3)}."]]} if n % 3 == 0 else {}),
+        }
+        for n in range(60)
+    ]
+    path = tmp_path_factory.mktemp("data") / "rows.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """Adapters and runs go here and not into the repository."""
+    monkeypatch.setattr(lora, "ROOT", tmp_path)
+    return tmp_path
+
+
+def settings(base: Path, data: Path, **changes) -> LoraSettings:
+    few = dict(name="me", base_model=str(base), data=[str(data)], epochs=1.0, batch_size=8, held_out=0.1)
+    few |= dict(evaluate_every=3, save_every=2, learning_rate=5e-3, max_length=1024)
+    return LoraSettings(**(few | changes))
+
+
+def test_end_to_end(base, data, home):
+    before = load_file(base / "model.safetensors")
+    folder = lora.train(settings(base, data, epochs=3.0))
+    assert {path.name for path in folder.iterdir()} == WRITTEN
+    assert not (home / "runs" / "me").exists()
+    after = load_file(base / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert len(weights) == 2 * 7 * tiny.LAYERS
+    assert all(w.abs().max() > 0 for name, w in weights.items() if "lora_B" in name)  # B starts at zero
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    results = training["results"]
+    assert results["held_out_loss"] < results["base_held_out_loss"] - 0.05
+    assert results["updates"] == 3 * 7  # 54 rows to learn, 8 an update
+    assert training["data"][0]["rows"] == 60
+
+    loaded = models.load(str(base), home)
+    adapter = adapters.inspect(folder)
+    engine = LocalEngine(loaded, [adapter])
+    question = Question(adapter.persona, (), "What of the moon?")
+    request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
+    *_, last = engine.answer(request)
+    assert last[ADAPTER].text != last[BASE].text
+
+
+@pytest.mark.parametrize("change", [{"attention": "sdpa"}, {"template": "tutorial"}, {"checkpointing": "on"}])
+def test_choices_that_must_not_change_what_is_learnt(base, data, home, change):
+    exact = {"dropout": 0.0, "learning_rate": 1e-3}
+    one = lora.train(settings(base, data, **exact))
+    other = lora.train(settings(base, data, name="other", **exact, **change))
+    a, b = (json.loads((f / "training.json").read_text(encoding="utf-8"))["results"] for f in (one, other))
+    assert a["updates"] == b["updates"]
+    if "template" not in change:
+        assert a["held_out_loss"] == pytest.approx(b["held_out_loss"], rel=1e-4)
+
+
+def test_lora_plus_teaches_b_faster(base, data, home):
+    plain = lora.train(settings(base, data, dropout=0.0))
+    plus = lora.train(settings(base, data, name="plus", dropout=0.0, lora_plus_ratio=8.0))
+    size = [
+        sum(w.norm() for n, w in load_file(f / "adapter_model.safetensors").items() if "lora_B" in n)
+        for f in (plain, plus)
+    ]
+    assert size[1] > 1.5 * size[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": ["none.json"]}, "none.json: no such file"),
+        ({"projections": ["q_proj", "lm_head"]}, "unknown projection 'lm_head'"),
+        ({"max_length": 20}, "raise --max-length"),
+        ({"base_model": "no-such-folder"}, "no base model 'no-such-folder'"),
+        ({"persona": "none.json"}, "none.json: not a readable persona"),
+        ({"held_out": 0.0}, "0 held-out rows"),
+        ({"resume": True}, "holds no checkpoint to resume from"),
+    ],
+)
+def test_bad_input_is_one_line(base, data, home, change, message):
+    with pytest.raises(RoleplayError) as error:
+        lora.train(settings(base, data, **change))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (home / "adapters").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_rows(base, data, home):
+    with pytest.raises(RoleplayError, match=r"the loss is (nan|inf) on .*rows.json row \d+"):
+        lora.train(settings(base, data, learning_rate=1e30, dropout=0.0, warmup=0.0, schedule="linear"))
+    assert not (home / "adapters").exists()
+
+
+def run(home: Path, base: Path, data: Path, *flags: str) -> subprocess.Popen[str]:
+    """The script itself, in a process of its own that writes into `home`."""
+    code = (
+        "import sys; from pathlib import Path; from train import lora;"
+        f"lora.ROOT = Path({str(home)!r}); sys.argv[1:] = {list(flags)!r}; lora.main()"
+    )
+    common = ["--name", "me", "--base-model", str(base), "--data", str(data), "--save-every", "2", "--batch-size", "8"]
+    code = code.replace("sys.argv[1:] = [", f"sys.argv[1:] = {common!r} + [")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+    while not list(folder.glob("checkpoint-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(base, data, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = run(whole, base, data)
+    _, err = undisturbed.communicate(timeout=240)
+    assert undisturbed.returncode == 0, err
+    process = run(killed, base, data)
+    wait_for_checkpoint(process, killed / "runs" / "me")
+    process.kill()
+    process.communicate()
+    assert not (killed / "adapters").exists()
+    refused = run(killed, base, data)
+    assert "go on with --resume" in refused.communicate(timeout=240)[1]
+    assert refused.returncode == 2
+    changed = run(killed, base, data, "--resume", "--rank", "4")
+    assert "rank is 4 but was 8" in changed.communicate(timeout=240)[1]
+    resumed = run(killed, base, data, "--resume")
+    _, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, err
+    a, b = (load_file(home / "adapters" / "me" / "adapter_model.safetensors") for home in (whole, killed))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(base, data, tmp_path):
+    process = run(tmp_path, base, data, "--epochs", "50")
+    wait_for_checkpoint(process, tmp_path / "runs" / "me")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert "Go on with: --resume" in out
+    assert "Traceback" not in err
+
+
+def test_two_processes_learn_what_one_does(base, data, tmp_path):
+    """`accelerate launch` with two CPU processes and half the rows each."""
+    one = run(tmp_path / "one", base, data, "--dropout", "0")
+    assert one.wait(240) == 0
+    code = f"from pathlib import Path; from train import lora; lora.ROOT = Path({str(tmp_path / 'two')!r}); lora.main()"
+    script = tmp_path / "launched.py"
+    script.write_text(code)
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    command += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        str(script),
+        "--name",
+        "me",
+    ]
+    command += [
+        "--base-model",
+        str(base),
+        "--data",
+        str(data),
+        "--save-every",
+        "2",
+        "--batch-size",
+        "8",
+        "--dropout",
+        "0",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    two = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=280)
+    assert two.returncode == 0, two.stderr[-2000:]
+    logs = [
+        json.loads((tmp_path / n / "adapters/me/training.json").read_text(encoding="utf-8"))["results"]["log"]
+        for n in ("one", "two")
+    ]
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -1,0 +1,214 @@
+"""The record behind both panes: it follows undo and edit, keeps the sides apart, and is safe to read back."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from roleplay import ballots, conversation, texts, transcript
+from roleplay.answers import ADAPTER, BASE, Answer, Sampling
+from roleplay.ballots import Tally
+from roleplay.errors import DataError
+from roleplay.instructions import read_rows
+from roleplay.transcript import OPEN, SIDES, UNVEILED, Exchange, Kept
+
+DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
+
+
+def exchange(user: str, *sides: str, **changes: object) -> Exchange:
+    answers = {side: replace(DONE[side], text=f"{side} on {user}") for side in sides}
+    return replace(Exchange(user, answers, dict.fromkeys(sides, "persona"), "zhenhuan", Sampling(seed=7)), **changes)
+
+
+RECORD = [exchange("one", ADAPTER), exchange("two", ADAPTER, BASE), Exchange("unanswered")]
+
+
+def test_each_side_is_asked_with_its_own_replies_and_the_others_where_it_has_none() -> None:
+    adapter, base = (transcript.question(RECORD, side, "persona", "three") for side in SIDES)
+    assert adapter.turns == (("one", "adapter on one"), ("two", "adapter on two"))
+    assert base.turns == (("one", "adapter on one"), ("two", "base on two"))
+    assert (base.persona, base.user) == ("persona", "three")
+
+
+def test_a_long_history_is_cut_from_its_oldest_turns() -> None:
+    record = [exchange(str(number), ADAPTER) for number in range(transcript.MAX_TURNS + 5)]
+    turns = transcript.question(record, ADAPTER, "", "now").turns
+    assert len(turns) == transcript.MAX_TURNS
+    assert turns[0][0] == "5"
+
+
+@pytest.mark.parametrize(
+    ("users", "kept"),
+    [
+        (["one", "two", "unanswered"], [True, True, False]),
+        (["one"], [True]),
+        ([], []),
+        (["other", "two"], [False, True]),
+        (["one", "two", "unanswered", "stopped in the queue"], [True, True, False, False]),
+    ],
+)
+def test_align(users: list[str], kept: list[bool]) -> None:
+    record = transcript.align(users, RECORD)
+    assert [e.user for e in record] == users
+    assert [bool(e.answers) for e in record] == kept
+
+
+def test_panes_show_the_same_turns() -> None:
+    left, right = (transcript.pane_messages(RECORD, number, False, SIDES, "en") for number in (0, 1))
+    assert transcript.users(left) == transcript.users(right) == ["one", "two", "unanswered"]
+    assert [m["role"] for m in left] == [m["role"] for m in right] == ["user", "assistant"] * 2 + ["user"]
+    assert left[1]["content"][0]["text"] == "adapter on one"
+    assert left[1]["content"][1]["text"] == "5 tokens · first in 0.10 s · 10.0 tok/s · seed 7"
+    assert "Not asked" in right[1]["content"][1]["text"]
+
+
+@pytest.mark.parametrize(
+    ("blind", "verdict", "left", "named"),
+    [
+        (True, OPEN, BASE, False),
+        (True, "left", BASE, True),
+        (False, "left", ADAPTER, False),
+        (True, UNVEILED, ADAPTER, False),
+        (True, "", ADAPTER, False),
+    ],
+)
+def test_blind_order_and_labels(blind: bool, verdict: str, left: str, named: bool) -> None:
+    shown = transcript.answer_message(
+        exchange("x", *SIDES, order=(BASE, ADAPTER), verdict=verdict), 0, blind, SIDES, "en"
+    )
+    assert shown
+    text, footer = (part["text"] for part in shown["content"])
+    assert text == f"{left} on x"
+    assert ("Base model" in footer) == named
+    assert ("seed" in footer) == (verdict != OPEN)
+
+
+@pytest.mark.parametrize(
+    ("stops", "verdict", "votable"),
+    [
+        (("end", "length"), OPEN, True),
+        (("end", ""), OPEN, False),
+        (("end", "stopped"), OPEN, False),
+        (("end", "out of memory"), OPEN, False),
+        (("end", "end"), "left", False),
+        (("end", "end"), "", False),
+        (("end",), OPEN, False),
+    ],
+)
+def test_votable(stops: tuple[str, ...], verdict: str, votable: bool) -> None:
+    answers = {side: Answer("x", 1, stop=stop) for side, stop in zip(SIDES, stops, strict=False)}
+    assert Exchange("q", answers, verdict=verdict).votable is votable
+
+
+def test_a_vote_closes_the_exchange() -> None:
+    last = exchange("x", *SIDES, order=(BASE, ADAPTER), verdict=OPEN)
+    record, vote = conversation.judge([*RECORD, last], "left", {"zhenhuan": {"template": "gemma"}})
+    assert vote
+    assert vote.winner == BASE
+    assert vote.provenance == {"template": "gemma"}
+    assert vote.sampling["seed"] == 7
+    assert record[-1].verdict == "left"
+    assert conversation.judge(record, "left", {})[1] is None
+    assert conversation.judge([], "left", {})[1] is None
+
+
+def test_what_a_browser_keeps_comes_back() -> None:
+    kept = Kept([*RECORD, exchange("x", *SIDES, verdict=OPEN)], True, "persona", False)
+    back = transcript.from_json(json.loads(json.dumps(transcript.to_json(kept))))
+    assert list(back.record[:3]) == RECORD
+    assert back.record[3].verdict == UNVEILED
+    assert (back.compare, back.persona, back.base_persona) == (True, "persona", False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.pop("record"),
+        lambda value: value.update(record=3),
+        lambda value: value["record"][0].pop("answers"),
+        lambda value: value["record"][0]["answers"]["adapter"].update(tokens="<b>"),
+        lambda value: value["record"][0]["answers"]["adapter"].pop("stop"),
+        lambda value: value["record"][0]["sampling"].update(temperature=99),
+        lambda value: value["record"][0].update(order=["adapter", "adapter"]),
+        lambda value: value["record"][0].update(verdict="won"),
+    ],
+)
+def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-untyped-def]
+    value = json.loads(json.dumps(transcript.to_json(Kept(RECORD, True, "", True))))
+    change(value)
+    with pytest.raises(DataError, match="starts anew"):
+        transcript.from_json(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>x</script>", "a < b & c", "&lt;b&gt;", "<!-- -->", "<?php ?>", "1<2", "文<字", "&#60;", "</p>"]
+)
+def test_markup_is_made_inert_and_comes_back(text: str) -> None:
+    inert = transcript.defuse(text)
+    assert transcript.restore(inert) == text
+    assert not any(f"{a}{b}" in inert for a in "<" for b in "spb/!?")
+    assert "&l" not in inert
+    assert "&#" not in inert
+
+
+def test_training_rows_are_read_by_the_trainer(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(transcript.as_rows(RECORD), encoding="utf-8")
+    assert read_rows(tmp_path / "rows.json")[0].turns == (("one", "adapter on one"), ("two", "adapter on two"))
+    assert json.loads(transcript.as_rows([])) == []
+
+
+def test_markdown_holds_both_answers() -> None:
+    text = transcript.as_markdown(RECORD, "Zhen Huan", "en")
+    assert text.startswith("# Zhen Huan\n\n> persona" if RECORD[-1].personas else "# Zhen Huan\n")
+    assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
+
+
+def test_both_languages_say_the_same_things() -> None:
+    english, chinese = texts.TEXTS["en"], texts.TEXTS["zh"]
+    assert english.keys() == chinese.keys()
+    placeholders = {
+        key: sorted(part.split("}")[0].split(":")[0] for part in english[key].split("{")[1:]) for key in english
+    }
+    for key, text in chinese.items():
+        assert sorted(part.split("}")[0].split(":")[0] for part in text.split("{")[1:]) == placeholders[key], key
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [("zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("en-US,zh;q=0.5", "en"), ("", "en"), (None, "en"), ("ZH", "zh")],
+)
+def test_language(header: str | None, language: str) -> None:
+    assert texts.language(header) == language
+
+
+@pytest.mark.parametrize(
+    ("tally", "sentences"),
+    [
+        (Tally(), ["No votes yet"]),
+        (Tally(ties=2), ["2 ties, 0 both bad", "Not yet conclusive"]),
+        (Tally(3, 1, 1, 0, 2, 2), ["won 3 of 4", "75%", "30% to 95%", "Not yet conclusive", "2 to 2"]),
+        (Tally(30, 2, 0, 0, 16, 16), ["People prefer the adapter."]),
+        (Tally(16, 16, 0, 0, 30, 2), ["One side wins too often (30 to 2)"]),
+    ],
+)
+def test_score(tally: Tally, sentences: list[str]) -> None:
+    for sentence in sentences:
+        assert sentence in ballots.score("en", tally)
+
+
+@pytest.mark.parametrize(
+    ("message", "persona", "exchanges", "says"),
+    [
+        ("hi", "", 0, ""),
+        (" \n", "", 0, "Write a message"),
+        ("x" * 2000, "", 0, ""),
+        ("x" * 2001, "", 0, "2,001"),
+        ("hi", "p" * 2001, 0, "persona"),
+        ("hi", "", texts.MAX_EXCHANGES, "200 messages"),
+    ],
+)
+def test_refusals(message: str, persona: str, exchanges: int, says: str) -> None:
+    refusal = texts.refusal("en", message, persona, exchanges)
+    assert says in refusal
+    assert bool(says) == bool(refusal)

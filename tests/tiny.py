@@ -1,0 +1,85 @@
+"""Small real things for the tests: a Gemma model, a tokenizer, and an adapter folder as train.lora writes it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+
+from roleplay import adapters, card, models, plots
+from roleplay.prompt import TEMPLATES
+
+RANK, ALPHA, LAYERS = 4, 8, 2
+BASE_NAME = "google/gemma-3-270m"
+BOARD = {
+    "arms": {
+        "base": {"held-out loss": {"value": 5.63, "low": 5.5, "high": 5.7}},
+        "adapter": {"held-out loss": {"value": 4.03, "low": 3.9, "high": 4.1}},
+    },
+    "differences": {"base": {"held-out loss": {"value": -1.6, "low": -1.8, "high": -1.4}}},
+    "rule": "The first three rows of the held-out part.",
+    "samples": [{"user": f"问{n}", "base": "<b>a|b</b>\nagain", "adapter": "本宫*知道*了"} for n in range(5)],
+}
+
+
+def gemma(**changes: Any) -> Gemma3ForCausalLM:
+    """Two random layers, always the same ones."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=LAYERS, num_attention_heads=2)
+    shape |= dict(vocab_size=264, num_key_value_heads=1, head_dim=8, max_position_embeddings=512)
+    return Gemma3ForCausalLM(Gemma3TextConfig(**(shape | changes))).eval()
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, and Gemma's control tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(BPE({letter: number for number, letter in enumerate(letters)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(["<start_of_turn>", "<end_of_turn>"])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>")
+
+
+def training() -> dict[str, Any]:
+    return {
+        "settings": {"rank": RANK, "learning_rate": 0.0004},
+        "data": [{"file": "zhenhuan.json", "sha256": "ab" * 32, "rows": 1200}],
+        "held_out": {"rows": 120},
+        "base_model": {"name": BASE_NAME, "fingerprint": models.fingerprint(gemma()), "parameters": 268_098_176},
+        "persona": {"name": "甄嬛 · Zhen Huan", "system_prompt": "你是甄嬛。", "greeting": "", "openers": []},
+        "template": "gemma",
+        "versions": {"torch": "2"},
+        "results": {
+            "train_loss": 3.0,
+            "held_out_loss": 4.031,
+            "base_held_out_loss": 5.634,
+            "seconds": 661,
+            "updates": 100,
+            "log": [],
+        },
+    }
+
+
+def adapter(folder: Path) -> Path:
+    """Fill `folder` with random LoRA matrices on `gemma()` and every file that goes with them."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=RANK,
+        lora_alpha=ALPHA,
+        target_modules=["q_proj", "down_proj"],
+        init_lora_weights=False,
+    )
+    model = get_peft_model(gemma(), config)
+    model.peft_config["default"].base_model_name_or_path = BASE_NAME
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / adapters.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
+    (folder / adapters.TRAINING).write_text(json.dumps(training()), encoding="utf-8")
+    (folder / card.SCOREBOARD).write_text(json.dumps(BOARD), encoding="utf-8")
+    for plot in (plots.CURVE, plots.SCOREBOARD):
+        (folder / plot).write_bytes(b"\x89PNG\r\n")
+    card.write_card(folder)
+    return folder

@@ -1,0 +1,113 @@
+"""A real vLLM on loopback with the embedded model and the default adapter, and a check that it agrees with our engine.
+
+    python -m venv .venv-vllm && .venv-vllm/bin/pip install -r tests/vllm/requirements.txt
+    .venv-vllm/bin/pip uninstall -y torchvision torchaudio torchcodec   # built for another torch than vLLM's
+    python -m tests.vllm.run --python .venv-vllm/bin/python
+
+It prints one line per check and ends with status 1 if one fails. `serving` is also what benchmarks.concurrency uses.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from roleplay import adapters, embedded, models
+from roleplay.adapters import Adapter
+from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.errors import ModelError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.remote import RemoteEngine
+from roleplay.settings import ROOT
+from roleplay.settings import Settings as Environment
+
+PORT = 8765
+CONTEXT = 2048
+START_SECONDS = 600
+QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作两句诗？")
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+AGREE = 0.5  # share of the shorter greedy reply that must be the same: bfloat16 there and here breaks ties differently
+
+
+@dataclass(frozen=True)
+class Settings:
+    python: str = flag(".venv-vllm/bin/python", "the interpreter of the environment that has vLLM")
+    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is served beside the base model")
+    tokens: int = flag(32, "length of the replies that are compared")
+
+
+@contextmanager
+def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
+    """The address of a running server; raises `ModelError` with its last line when it does not start."""
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "base"]
+    command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{adapter.name}={adapter.folder.resolve()}"]
+    command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--enforce-eager", "--port", str(PORT)]
+    log_path = ROOT / "runs" / "vllm.log"
+    log_path.parent.mkdir(exist_ok=True)
+    url = f"http://127.0.0.1:{PORT}/v1"
+    with log_path.open("w") as log:
+        server = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_for(server, url, log_path)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(embedded.prepare(Environment().cache))
+    engine = RemoteEngine(url, tokenizer)
+    for _ in range(START_SECONDS):
+        if "answers in" in engine.describe()[0]:
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(1)
+    raise ModelError(f"vLLM did not start: {(log.read_text().splitlines() or ['no output'])[-1]:.200}; see {log}")
+
+
+def ask(engine: Engine, persona: str, user: str, tokens: int) -> dict[str, Answer]:
+    sampling = Sampling(temperature=0, repetition_penalty=1.0, max_new_tokens=tokens)
+    *_, last = engine.answer(Request({side: Question(persona, (), user) for side in (ADAPTER, BASE)}, sampling))
+    return last
+
+
+def common(a: str, b: str) -> float:
+    """Share of the shorter text that both begin with; 1 for two empty ones."""
+    return len(os.path.commonprefix([a, b])) / max(1, min(len(a), len(b))) if a or b else 1.0
+
+
+def main() -> int:
+    settings = parse(Settings, __doc__)
+    cache = Environment().cache
+    adapter = adapters.inspect(Path(settings.adapter))
+    base = models.load(embedded.NAME, cache, dtype="bfloat16")
+    local, failed = LocalEngine(base, [adapter]), 0
+    with serving(settings.python, embedded.prepare(cache), adapter) as url:
+        remote = RemoteEngine(url, base.tokenizer, [adapter])
+        print(*remote.describe(), sep="\n")
+        shares = []
+        for user in QUESTIONS:
+            here, there = (ask(engine, adapter.persona, user, settings.tokens) for engine in (local, remote))
+            for side in (ADAPTER, BASE):
+                shares.append(common(here[side].text, there[side].text))
+                print(f"{user} {side}: {shares[-1]:.0%} the same")
+                print(f"  here  {here[side].text!r}\n  there {there[side].text!r}")
+            failed += there[ADAPTER].text == there[BASE].text
+            failed += not all(answer.stop in ("end", "length") for answer in there.values())
+        mean = sum(shares) / len(shares)
+    print(f"greedy agreement {mean:.0%} (at least {AGREE:.0%}); sides that did not differ or did not end: {failed}")
+    return int(failed > 0 or mean < AGREE)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())

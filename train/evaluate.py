@@ -1,0 +1,200 @@
+"""Know whether a training worked: an adapter against its base model, every figure with its 95 % interval.
+
+    python -m train.evaluate
+    python -m train.evaluate --adapter adapters/zhenhuan-gemma3-270m adapters/mine --json boards.json
+    python -m train.evaluate --sections loss replies --no-retrieval      # three arms, and no written lists
+
+The arms are the base model without and with the persona, the base model with the persona and the three nearest
+training rows as example turns (retrieval), and the adapter. It prints a table; when every section was measured it also
+writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
+arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from roleplay import adapters, card, instructions, models, plots
+from roleplay.adapters import Adapter
+from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.probes import Lists, load_lists
+from roleplay.prompt import PromptEncoder
+from roleplay.retrieval import Retriever
+from roleplay.scoreboard import ADAPTER, BASE, PERSONA, RETRIEVAL, Board, table, verdicts
+from roleplay.settings import ROOT
+from roleplay.settings import Settings as Environment
+from train import measures
+from train.lora import LoraSettings, load_rows
+from train.measures import Losses, Subject
+from train.replies import Writer
+
+SECTIONS = ("loss", "replies", "identity", "breaks", "drift", "plain")
+
+
+@dataclass(frozen=True)
+class Settings:
+    adapter: list[str] = flag([str(ROOT / "adapters" / "zhenhuan-gemma3-270m")], "adapter folders to measure")
+    base_model: str = flag("", "the base model they were trained on; chosen by the device where none is given")
+    data: list[str] = flag([], "files with the held-out rows; those of the adapter's training where none is given")
+    lists: str = flag(str(ROOT / "dataset" / "eval_lists.json"), "questions, attempts and rules, written for Zhen Huan")
+    sections: list[str] = flag(list(SECTIONS), "what to measure; fewer take less time")
+    retrieval: bool = flag(True, "measure the base model with retrieved rows as well")
+    prompts: int = flag(32, "held-out rows that are answered, each from another scene; more narrow the intervals")
+    base_tokens: int = flag(64, "length of a base model's reply; more take longer, for it seldom stops")
+    json: str = flag("", "file to write all boards to, as one list")
+
+
+def find_data(adapter: Adapter, given: Sequence[str]) -> list[Path]:
+    """The data files; raises `DataError` when one is missing or is not what the adapter was trained on."""
+    if given:
+        return [Path(path) for path in given]
+    if not adapter.training.get("data"):
+        raise DataError(f"{adapter.folder}: {adapters.TRAINING} names no data; give the files with --data")
+    paths = []
+    for record in adapter.training["data"]:
+        found = [ROOT / folder / record["file"] for folder in ("dataset", "runs")]
+        path = next(filter(Path.exists, found), None)
+        if path is None:
+            raise DataError(f"{record['file']} is neither in dataset/ nor in runs/: give the files with --data")
+        if instructions.file_sha256(path) != record["sha256"]:
+            raise DataError(
+                f"{path} has changed since {adapter.name} was trained, so its held-out rows may have been trained on: "
+                "train again, or give other files with --data"
+            )
+        paths.append(path)
+    return paths
+
+
+def prepare(adapter: Adapter, base: models.BaseModel, settings: Settings) -> tuple[Subject, list[dict[str, Any]]]:
+    """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
+    paths = find_data(adapter, settings.data)
+    recipe = adapter.training.get("settings", {})
+    split = {key: recipe[key] for key in ("held_out", "seed") if key in recipe}
+    trained, held_out, files = load_rows(LoraSettings(data=[str(path) for path in paths], **split))
+    groups = [0] * len(held_out)
+    for number, group in enumerate(instructions.groups(held_out)):
+        for i in group:
+            groups[i] = number
+    if len(set(groups)) < 2:
+        raise DataError(f"{paths[0]}: the held-out rows are of one scene; an interval needs two scenes or more")
+    arms = (BASE, PERSONA, RETRIEVAL, ADAPTER) if settings.retrieval else (BASE, PERSONA, ADAPTER)
+    encoder = PromptEncoder(base.tokenizer, adapter.template)
+    return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
+
+
+def measure(
+    subject: Subject, lists: Lists, settings: Settings, writer: Writer, losses: Losses, bar: tqdm
+) -> dict[str, Any]:
+    """One adapter's board: the asked sections, and how they were measured."""
+    board, replies, rows = Board(), dict[str, Any](), subject.prompts(settings.prompts)
+    for section in settings.sections:
+        bar.set_description(f"{subject.adapter.name}, {section}")
+        match section:
+            case "loss":
+                measures.loss(subject, board, losses, bar.update)
+            case "plain":
+                measures.plain(subject, lists, board, losses, bar.update)
+            case "replies":
+                measures.replies(subject, rows, board, writer, bar.update)
+                measures.openers(subject, board, writer, bar.update)
+            case "identity":
+                replies[section] = measures.identity(subject, lists, board, writer, bar.update)
+            case "breaks":
+                replies[section] = measures.breaks(subject, lists, board, writer, bar.update)
+            case "drift":
+                replies[section] = measures.drift(subject, lists, board, writer, bar.update)
+    references = [(row.turns[-1][0], row.turns[-1][1]) for row in subject.held_out]
+    return {
+        **board.as_json(),
+        "rule": f"The first single-turn rows among {len(rows)} held-out rows, each from another scene, in the order of "
+        f"the file, at the page's default sampling; the base model has the persona and {settings.base_tokens} tokens.",
+        "held_out": {"rows": len(subject.held_out), "groups": len(set(subject.groups)), "answered": len(rows)},
+        "rules": asdict(lists.check_rules())
+        | {"references": len(references), "blamed": sum(bool(lists.fault(*turn)) for turn in references)},
+        "settings": {key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens")},
+        "replies": replies,
+    }
+
+
+def items(subject: Subject, lists: Lists, settings: Settings) -> int:
+    """How many rows and replies the asked sections take, for the progress bar."""
+    arms = len(subject.arms)
+    counts = {
+        "loss": arms * len(subject.held_out),
+        "replies": arms * len(subject.prompts(settings.prompts))
+        + len(subject.adapter.training.get("persona", {}).get("openers", [])),
+        "identity": arms * len(lists.identity),
+        "breaks": arms * len(lists.breaks),
+        "drift": arms * sum(map(len, lists.conversations)),
+        "plain": 2 * len(lists.plain),
+    }
+    return sum(counts[section] for section in settings.sections)
+
+
+def show(board: dict[str, Any]) -> str:
+    """A board as text for a terminal."""
+    held_out = board["held_out"]
+    lines = [f"{board['adapter']}: {held_out['rows']} held-out rows of {held_out['groups']} scenes, 95 % intervals"]
+    for part, title in (("arms", ""), ("differences", "\nThe adapter less:")):
+        rows = [row[:-1] for row in table(board, part)]
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        lines += [title] if title else []
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+    return "\n".join([*lines, "", *verdicts(board)])
+
+
+def write_json(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def evaluate(settings: Settings) -> list[dict[str, Any]]:
+    """Measure every adapter and write what is to be written; raises `RoleplayError` for anything a user can mend."""
+    if unknown := sorted(set(settings.sections) - set(SECTIONS)):
+        raise RoleplayError(f"unknown section {unknown[0]!r}: choose from {', '.join(SECTIONS)}")
+    if settings.prompts < 2:
+        raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
+    environment = Environment()
+    lists = load_lists(Path(settings.lists))
+    loaded = [adapters.inspect(Path(folder)) for folder in settings.adapter]
+    if len({adapter.name for adapter in loaded}) < len(loaded):
+        raise RoleplayError(f"two of {', '.join(settings.adapter)} have the same name: rename a folder")
+    base = models.load(settings.base_model or environment.base_model, environment.cache)
+    print(*base.describe(), sep="\n")
+    fingerprint = models.fingerprint(base.model)
+    prepared = [prepare(adapter, base, settings) for adapter in loaded]
+    writer, losses = Writer(base, loaded, fingerprint), Losses(base, loaded)
+
+    boards = []
+    with tqdm(total=sum(items(subject, lists, settings) for subject, _ in prepared), unit="item") as bar:
+        for subject, files in prepared:
+            board = measure(subject, lists, settings, writer, losses, bar)
+            weights = {"sha256": instructions.file_sha256(subject.adapter.folder / adapters.WEIGHTS)}
+            made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
+            boards.append({"adapter": subject.adapter.name, **made_of, **board})
+    for subject, board in zip((subject for subject, _ in prepared), boards, strict=True):
+        print(f"\n{show(board)}")
+        if set(settings.sections) == set(SECTIONS):
+            folder = subject.adapter.folder
+            write_json(board, folder / card.SCOREBOARD)
+            plots.scoreboard(board, folder / plots.SCOREBOARD)
+            print(f"wrote {folder / card.SCOREBOARD}, {plots.SCOREBOARD} and {card.write_card(folder).name}")
+    if settings.json:
+        write_json(boards, Path(settings.json))
+    return boards
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    with one_line_errors():
+        evaluate(settings)
+
+
+if __name__ == "__main__":
+    main()

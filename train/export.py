@@ -1,0 +1,177 @@
+"""Merge an adapter into its base model, for programs that know no adapters: vLLM, Ollama, transformers.
+
+    python -m train.export adapters/zhenhuan-gemma3-270m
+    python -m train.export adapters/zhenhuan-gemma3-270m --gguf
+
+It writes exports/NAME/: the merged model as bfloat16 safetensors with tokenizer, chat template and stop tokens, an
+Ollama `Modelfile`, the vLLM start command `vllm.sh`, and with --gguf `model.gguf`. What was written is loaded again and
+compared with the attached adapter before the folder gets its name.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from roleplay import adapters, embedded, models
+from roleplay.adapters import Adapter
+from roleplay.answers import Sampling
+from roleplay.errors import RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.prompt import TEMPLATES, PromptEncoder
+from roleplay.settings import ROOT
+from roleplay.settings import Settings as Environment
+from train import gguf_file
+
+MAX_KL = 0.02  # nat: rounding to bfloat16 moves the 270M model by about a hundredth of that
+GGUF = "model.gguf"
+
+# Ollama's templates are Go's. The last action prints nothing: it keeps the line break before it.
+_GO_TURNS = (
+    '{{ $first := true }}{{ range .Messages }}{{ if eq .Role "user" }}<start_of_turn>user\n'
+    "%s{{ $first = false }}{{ .Content }}<end_of_turn>\n"
+    '{{ else if eq .Role "assistant" }}<start_of_turn>model\n{{ .Content }}<end_of_turn>\n{{ end }}{{ end }}'
+    '<start_of_turn>model\n{{ "" }}'
+)
+GO_TEMPLATES = {
+    "gemma": _GO_TURNS % "{{ if and $first $.System }}{{ $.System }}\n\n{{ end }}",
+    "tutorial": "{{ if .System }}<start_of_turn>system\n{{ .System }}<end_of_turn>\n{{ end }}" + _GO_TURNS % "",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    adapter: str = flag("", "the adapter's folder")
+    base_model: str = flag("", "the base model it was trained on; chosen by the device where none is given")
+    out: str = flag("", "folder to write; exports/NAME where none is given")
+    gguf: bool = flag(False, "write a GGUF file too, for Ollama and llama.cpp; the embedded base model only")
+
+
+def main(arguments: Sequence[str]) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--adapter", *arguments]
+    settings = parse(Settings, __doc__, arguments)
+    if not settings.adapter:
+        raise RoleplayError("no adapter to export: give its folder first, such as adapters/zhenhuan-gemma3-270m")
+    environment = Environment()
+    adapter = adapters.inspect(Path(settings.adapter))
+    base = models.load(settings.base_model or environment.base_model, environment.cache, dtype="float32")
+    export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / adapter.name, settings.gguf)
+
+
+def export(adapter: Adapter, base: models.BaseModel, folder: Path, gguf: bool = False) -> None:
+    """Merge, write, compare. `base` gets the adapter merged in, so use it for nothing else afterwards.
+
+    Raises `AdapterError` when the adapter was not made for this base, `RoleplayError` when `folder` exists, what was
+    written answers differently, or a GGUF file is wanted of another base than the embedded one.
+    """
+    adapters.check_base(adapter, base.model, models.fingerprint(base.model), base.hub_id)
+    if gguf and base.name != embedded.NAME:
+        raise RoleplayError(f"--gguf is for the embedded base, not {base.name}: convert the folder with llama.cpp")
+    if folder.exists():
+        raise RoleplayError(f"{folder} exists: remove it first, or choose another with --out")
+    encoder = PromptEncoder(base.tokenizer, adapter.template)
+    model = PeftModel.from_pretrained(base.model, str(adapter.folder)).eval()
+    attached = next_token_scores(model)
+    expected = {tuple(ids): attached(True, list(ids)) for ids in adapters.probe_prompts(encoder, adapter.persona)}
+
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    merged = model.merge_and_unload()
+    write_model(merged, base, encoder, part)
+    (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
+    (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
+    written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
+    check("model.safetensors", written, expected, encoder, adapter)
+    if gguf:
+        gguf_file.write(merged, adapter, encoder, part / GGUF)
+        check(GGUF, gguf_file.read(part / GGUF), expected, encoder, adapter)
+    os.replace(part, folder)
+    print(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def next_token_scores(model: PreTrainedModel | PeftModel) -> Callable[[bool, list[int]], torch.Tensor]:
+    """Logits (vocabulary,) after a prompt; the first argument is there for `adapters.probe`."""
+
+    @torch.inference_mode()
+    def scores(with_adapter: bool, ids: list[int]) -> torch.Tensor:
+        return model(input_ids=torch.tensor([ids], device=model.device), logits_to_keep=1).logits[0, -1].float().cpu()
+
+    return scores
+
+
+def write_model(model: PreTrainedModel, base: models.BaseModel, encoder: PromptEncoder, folder: Path) -> None:
+    """Weights, configuration, tokenizer with the project's template, and stop tokens that other programs read."""
+    sampling = Sampling()
+    model.generation_config = GenerationConfig(
+        bos_token_id=base.tokenizer.bos_token_id,
+        eos_token_id=list(encoder.stop_ids),
+        pad_token_id=base.tokenizer.pad_token_id,
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        repetition_penalty=sampling.repetition_penalty,
+    )
+    model.bfloat16().save_pretrained(folder)
+    base.tokenizer.chat_template = TEMPLATES[encoder.template]
+    base.tokenizer.save_pretrained(folder)
+
+
+def check(
+    name: str,
+    written: PreTrainedModel,
+    expected: dict[tuple[int, ...], torch.Tensor],
+    encoder: PromptEncoder,
+    adapter: Adapter,
+) -> None:
+    """Compare what was written with the attached adapter, and generate from it; `RoleplayError` past `MAX_KL`."""
+    scores = next_token_scores(written.eval())
+    kl = adapters.probe(lambda side, ids: expected[tuple(ids)] if side else scores(True, ids), encoder, adapter.persona)
+    same = sum(int(scores(True, list(ids)).argmax() == logits.argmax()) for ids, logits in expected.items())
+    if kl > MAX_KL:
+        raise RoleplayError(f"{name} answers differently from the adapter (mean KL {kl:.3f} nat): nothing was written")
+    ids = torch.tensor([next(iter(expected))])
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=24, eos_token_id=list(encoder.stop_ids), pad_token_id=0)
+    reply = written.generate(ids, generation_config=greedy)  # type: ignore[operator]  # a mixin hides its type
+    said = encoder.decode(reply[0, ids.shape[1] :].tolist())
+    print(f"{name}: mean KL {kl:.5f} nat, {same} of {len(expected)} likeliest tokens the same; it says {said!r}")
+
+
+def modelfile(adapter: Adapter, source: str) -> str:
+    """What `ollama create` reads: weights, layout, persona and sampling."""
+    sampling = Sampling()
+    persona = adapter.persona.replace('"""', '"')
+    lines = (
+        f"FROM {source}",
+        f'TEMPLATE """{GO_TEMPLATES[adapter.template]}"""',
+        f'SYSTEM """{persona}"""',
+        'PARAMETER stop "<end_of_turn>"',
+        f"PARAMETER temperature {sampling.temperature}",
+        f"PARAMETER top_p {sampling.top_p}",
+        f"PARAMETER top_k {sampling.top_k}",
+        f"PARAMETER repeat_penalty {sampling.repetition_penalty}",
+    )
+    return "\n".join(lines) + "\n"
+
+
+def vllm_command(name: str) -> str:
+    """A shell script; sampling defaults and stop tokens come from generation_config.json beside it."""
+    options = "--chat-template chat_template.jinja --generation-config . --dtype bfloat16 --max-model-len 2048"
+    return (
+        "#!/bin/sh\n# Serves the merged model with the template and the stop tokens that it was trained with.\n"
+        f'cd "$(dirname "$0")" && exec vllm serve . --served-model-name {shlex.quote(name)} {options} "$@"\n'
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

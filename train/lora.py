@@ -1,0 +1,280 @@
+"""Fine-tune Gemma into a character with LoRA, and write a complete adapter folder.
+
+    python -m train.lora --name zhenhuan-mine
+    python -m train.lora --data mine.json --persona me.json --base-model google/gemma-2b-it --name me
+    python -m train.lora --name zhenhuan-mine --resume        # after Ctrl-C, a crash or a kill
+
+It writes adapters/NAME/ when the run is complete (weights, configuration, chat template, training.json, curve, card),
+and keeps checkpoints in runs/NAME/ until then.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import TrainingArguments, set_seed
+
+from roleplay import card, instructions, memory, models, packing, plots
+from roleplay.adapters import PROJECTIONS, TEMPLATE, TRAINING
+from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.hub import push_adapter
+from roleplay.persona import ZHEN_HUAN, Persona, load_persona
+from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
+from roleplay.settings import ROOT, Settings
+from train.trainer import CharacterTrainer, ProgressBar, StopSignal, check_resume
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate")
+WHAT_MUST_STAY = ("rank", "alpha", "dropout", "projections", "template", "loss_on", "seed", "batch_size", "rslora")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
+    data: list[str] = flag([str(ROOT / "dataset" / "zhenhuan.json")], "files of rows, JSON lists or JSON Lines")
+    base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
+    persona: str = flag("", "a persona as JSON; Zhen Huan where none is given")
+    template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
+    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more, takes more memory and a larger adapter")
+    alpha: int = flag(32, "the update is scaled by alpha / rank; higher acts like a higher learning rate")
+    dropout: float = flag(0.1, "share of LoRA inputs zeroed while training; higher forgets the rows' exact words")
+    projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
+    rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
+    learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more")
+    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)")
+    schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
+    warmup: float = flag(0.05, "share of the run in which the rate rises to its peak")
+    epochs: float = flag(3.0, "passes over the training rows")
+    batch_size: int = flag(16, "rows in one update, over all devices")
+    pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as fit")
+    max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns")
+    loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
+    held_out: float = flag(0.1, "share of rows kept for the held-out loss, where the data names none itself")
+    evaluate_every: int = flag(20, "updates between held-out losses")
+    save_every: int = flag(20, "updates between checkpoints")
+    seed: int = flag(0, "fixes the split, the order, the initial weights and dropout")
+    dtype: str = flag("", "of the base weights; LoRA is float32 always", ("", "float32", "bfloat16"))
+    attention: str = flag(
+        "auto",
+        "shared_prefix, or rows packed unshared with sdpa or flash_attention_2",
+        ("auto", packing.ATTENTION, "sdpa", "flash_attention_2"),
+    )
+    checkpointing: str = flag("auto", "recompute activations: a third slower, far less memory", ("auto", "on", "off"))
+    resume: bool = flag(False, "go on from the last checkpoint of this name")
+    overwrite: bool = flag(False, "replace adapters/NAME where it exists")
+    trackio: bool = flag(False, "live curves in Trackio; look with: trackio show")
+    trackio_space: str = flag("", "a Space (user/name) that shows the live curves")
+    push: str = flag("", "Hugging Face repository (user/name) to push the adapter to, private")
+    push_modelscope: str = flag("", "ModelScope repository (user/name) to push the adapter to, private")
+
+
+def load_rows(settings: LoraSettings) -> tuple[list[instructions.Row], list[instructions.Row], list[dict[str, Any]]]:
+    """Training rows by weight, held-out rows, and what training.json records of the files."""
+    files, rows = [], []
+    for path in settings.data:
+        found = instructions.read_rows(path)
+        files.append({"file": Path(path).name, "sha256": instructions.file_sha256(path), "rows": len(found)})
+        rows += found
+    train, held_out = instructions.split_rows(rows, settings.held_out, settings.seed)
+    if not train or not held_out:
+        sizes = f"{len(train)} training and {len(held_out)} held-out rows"
+        raise DataError(f"{settings.data[0]}: {sizes}; add rows or change --held-out")
+    instructions.check_no_overlap(train, held_out)
+    return instructions.repeat_by_weight(train, settings.seed), held_out, files
+
+
+def encode(
+    rows: list[instructions.Row], encoder: PromptEncoder, persona: Persona, settings: LoraSettings
+) -> list[Example]:
+    """Every row as token ids whose last label is the stop token."""
+    examples = [
+        encoder.example(persona.system_prompt, row.turns, settings.loss_on, settings.max_length, row.where)
+        for row in rows
+    ]
+    for example in examples:
+        if example.labels[-1] != encoder.stop_ids[0]:
+            raise DataError(f"{example.where}: its last label is not <end_of_turn>; the row would never learn to stop")
+    return examples
+
+
+def choose_attention(settings: LoraSettings, base: models.BaseModel) -> models.Reasoned:
+    if settings.attention != "auto":
+        return settings.attention, "as asked"
+    if base.attention[0] == "flash_attention_2":
+        return base.attention[0], "flash-attn is installed; it takes no shared prefix, so rows are packed whole"
+    return packing.ATTENTION, "the persona is computed once a pack"
+
+
+def attach_lora(base: models.BaseModel, settings: LoraSettings) -> PeftModel:
+    if unknown := sorted(set(settings.projections) - set(PROJECTIONS)):
+        raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
+    return get_peft_model(
+        base.model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules=settings.projections,
+            use_rslora=settings.rslora,
+        ),
+    )
+
+
+def write_adapter(folder: Path, model: PeftModel, template: str, training: dict[str, Any]) -> None:
+    """The whole adapter folder, built aside and renamed into place."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.peft_config["default"].base_model_name_or_path = training["base_model"]["name"]
+    model.save_pretrained(str(part), save_embedding_layers=False)
+    (part / TEMPLATE).write_text(TEMPLATES[template], encoding="utf-8")
+    (part / TRAINING).write_text(json.dumps(training, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    plots.training_curve(training["results"]["log"], part / plots.CURVE)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(part, folder)
+    card.write_card(folder)
+
+
+def train(settings: LoraSettings) -> Path:
+    """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
+    folder, run = ROOT / "adapters" / settings.name, ROOT / "runs" / settings.name
+    if folder.exists() and not settings.overwrite:
+        raise RoleplayError(f"{folder} exists: choose another --name, or replace it with --overwrite")
+    set_seed(settings.seed)
+
+    # Data
+    persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
+    train_rows, held_out_rows, files = load_rows(settings)
+
+    # Model
+    environment = Settings()
+    base = models.load(settings.base_model or environment.base_model, environment.cache, settings.dtype)
+    encoder = PromptEncoder(base.tokenizer, settings.template)
+    examples, held_out = (encode(rows, encoder, persona, settings) for rows in (train_rows, held_out_rows))
+    attention, reason = choose_attention(settings, base)
+    share_prefix = attention == packing.ATTENTION
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    pack_rows, checkpointing, plan = memory.plan(
+        base.model,
+        examples,
+        share_prefix,
+        rows=settings.pack_rows or max(1, settings.batch_size // processes),
+        may_shrink=not settings.pack_rows,
+        checkpointing=settings.checkpointing,
+        dropout=settings.dropout > 0,
+        processes=processes,
+    )
+    fingerprint = models.fingerprint(base.model)
+    parameters = base.model.num_parameters()
+    base.model.set_attn_implementation(attention)
+    packing.use_chunked_loss(base.model)
+    set_seed(settings.seed)
+    model = attach_lora(base, settings)
+
+    # Train
+    record = {file["file"]: file["sha256"] for file in files} | {"base model": fingerprint}
+    record |= {key: getattr(settings, key) for key in WHAT_MUST_STAY}
+    checkpoint = check_resume(run, record, settings.resume)
+    arguments = TrainingArguments(
+        output_dir=str(run),
+        per_device_train_batch_size=pack_rows,
+        per_device_eval_batch_size=pack_rows,
+        gradient_accumulation_steps=max(1, settings.batch_size // (pack_rows * processes)),
+        activation_checkpointing=checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup,
+        eval_strategy="steps",
+        eval_steps=settings.evaluate_every,
+        eval_on_start=checkpoint is None,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        logging_steps=1,
+        seed=settings.seed,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        log_level="error",
+        report_to="trackio" if settings.trackio or settings.trackio_space else "none",
+        project="roleplay",
+        run_name=settings.name,
+        trackio_space_id=settings.trackio_space or None,
+        use_cpu=base.device[0] == "cpu",
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+    )
+    stop, bar = StopSignal(), ProgressBar()
+    trainer = CharacterTrainer(
+        model,
+        arguments,
+        train_dataset=examples,
+        eval_dataset=held_out,
+        callbacks=[stop, bar],
+        share_prefix=share_prefix,
+        lora_plus_ratio=settings.lora_plus_ratio,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    bar.trainer = trainer
+    if trainer.is_world_process_zero():
+        count = model.get_nb_trainable_parameters()[0]
+        print(*base.describe()[:3], f"attention    {attention}: {reason}", f"checkpoints  {plan}", sep="\n")
+        size = f"{pack_rows} a pack, {settings.batch_size} an update"
+        print(f"adapter      rank {settings.rank}: {count / 1e6:.2f} million parameters trainable")
+        print(f"rows         {len(examples)} to learn, {len(held_out)} held out; {size}")
+    started = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.monotonic() - started
+    if stop.caught:
+        print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
+        sys.exit(130)
+    final_loss = trainer.evaluate()["eval_loss"]
+
+    # Save
+    log = trainer.state.log_history
+    held_out_log = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    training = {
+        "settings": dataclasses.asdict(settings) | {"data": [file["file"] for file in files]},
+        "data": files,
+        "held_out": {"rows": len(held_out), "labels": sum(y != IGNORED for e in held_out for y in e.labels)},
+        "base_model": {"name": base.hub_id, "fingerprint": fingerprint, "parameters": parameters},
+        "persona": dataclasses.asdict(persona),
+        "template": settings.template,
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "results": {
+            "updates": trainer.state.global_step,
+            "seconds": round(seconds, 1),
+            "train_loss": result.training_loss,
+            "base_held_out_loss": held_out_log[0],
+            "held_out_loss": final_loss,
+            "log": log,
+        },
+    }
+    if trainer.is_world_process_zero():
+        folder.parent.mkdir(exist_ok=True)
+        write_adapter(folder, model, settings.template, training)
+        shutil.rmtree(run)
+        print(f"{folder}: held-out loss {held_out_log[0]:.3f} -> {final_loss:.3f} nat per token")
+    return folder
+
+
+def main() -> None:
+    settings = parse(LoraSettings, __doc__)
+    with one_line_errors():
+        folder = train(settings)
+        if settings.push or settings.push_modelscope:
+            push_adapter(folder, settings.push, settings.push_modelscope)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""The sections of an evaluation, each a function that enters its figures into a board. It knows no flags and no files.
+
+Generated replies are measured on independent prompts, one row a scene; losses on all held-out rows, by scene.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
+
+from roleplay import models, packing
+from roleplay.adapters import Adapter
+from roleplay.answers import Question, Sampling
+from roleplay.instructions import Row
+from roleplay.intervals import share
+from roleplay.probes import Lists
+from roleplay.prompt import Example, PromptEncoder, Turn
+from roleplay.retrieval import Retriever
+from roleplay.scoreboard import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Board, Reply, chrf, runs
+from train.replies import Ask, Writer
+
+PACK = 16  # rows computed at once for their loss
+EDGE = 3  # turns at either end of a conversation that are compared for drift
+PAGE_TOKENS = Sampling().max_new_tokens
+SAMPLES = 3
+
+Done = Callable[[int], object]  # is told how many items were done
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter, the arms beside it, and the rows that they are measured on."""
+
+    adapter: Adapter
+    arms: tuple[str, ...]
+    base_tokens: int  # length of a base arm's reply
+    held_out: list[Row]
+    groups: list[int]  # of every held-out row: rows of one group are not independent
+    trained: list[Row]
+    retriever: Retriever
+    encoder: PromptEncoder
+
+    def persona(self, arm: str) -> str:
+        return "" if arm == BASE else self.adapter.persona
+
+    def shown(self, arm: str, user: str) -> list[Turn]:
+        """The example turns that an arm is given before the conversation."""
+        return self.retriever.examples(user) if arm == RETRIEVAL else []
+
+    def ask(self, arm: str, turns: Sequence[Turn], user: str, seed: int, **changes: Any) -> Ask:
+        """What an arm is asked, at the page's default sampling; the same seed gives all arms the same dice."""
+        length = PAGE_TOKENS if arm == ADAPTER else self.base_tokens
+        question = Question(self.persona(arm), (*self.shown(arm, user), *turns), user)
+        name = self.adapter.name if arm == ADAPTER else ""
+        return Ask(name, self.adapter.template, question, Sampling(max_new_tokens=length, seed=seed, **changes))
+
+    def prompts(self, limit: int) -> list[Row]:
+        """The first row of every held-out group in the order of the file, thinned evenly to `limit`."""
+        first: dict[int, Row] = {}
+        for group, row in zip(self.groups, self.held_out, strict=True):
+            first.setdefault(group, row)
+        rows, count = list(first.values()), min(limit, len(first))
+        return [rows[i * len(rows) // count] for i in range(count)]
+
+
+class Losses:
+    """Losses of a base model with and without adapters; the model can no longer return logits afterwards."""
+
+    def __init__(self, base: models.BaseModel, loaded: Sequence[Adapter]) -> None:
+        packing.use_chunked_loss(base.model)
+        base.model.set_attn_implementation(packing.ATTENTION)
+        self._loss: packing.ChunkedLoss = base.model.loss_function
+        self._model = base.model  # peft puts its layers into it
+        self._names = {adapter.name: f"adapter{number}" for number, adapter in enumerate(loaded)}  # no dots for peft
+        first, *others = loaded
+        self._peft = PeftModel.from_pretrained(base.model, str(first.folder), adapter_name=self._names[first.name])
+        for adapter in others:
+            self._peft.load_adapter(str(adapter.folder), adapter_name=self._names[adapter.name])
+        self._model.eval()
+        self._known: dict[tuple[str, tuple[int, ...]], float] = {}
+
+    def nats(self, adapter: str, examples: Sequence[Example], done: Done) -> list[float]:
+        """Negative log-likelihood of all labels of every example; `adapter` is "" for the base model."""
+        todo = [example for example in examples if (adapter, tuple(example.input_ids)) not in self._known]
+        done(len(examples) - len(todo))
+        if adapter:
+            self._peft.set_adapter(self._names[adapter])
+            self._compute(adapter, todo, done)
+        else:
+            with self._peft.disable_adapter():
+                self._compute(adapter, todo, done)
+        return [self._known[adapter, tuple(example.input_ids)] for example in examples]
+
+    def _compute(self, adapter: str, examples: Sequence[Example], done: Done) -> None:
+        for first in range(0, len(examples), PACK):
+            part = examples[first : first + PACK]
+            batch = {
+                key: value.to(self._model.device) if key not in ("use_cache", "pack") else value
+                for key, value in packing.collate(part).items()
+            }
+            losses = packing.label_losses(self._model, self._loss, batch).double()
+            for example, own in zip(part, losses.split([label_count(example) for example in part]), strict=True):
+                self._known[adapter, tuple(example.input_ids)] = float(own.sum())
+            done(len(part))
+
+
+def label_count(example: Example) -> int:
+    return sum(label != packing.IGNORED for label in example.labels)
+
+
+def row_example(subject: Subject, arm: str, row: Row) -> Example:
+    """A held-out row as an arm sees it, with labels on the row's own replies and nowhere else."""
+    persona = subject.persona(arm)
+    own = subject.encoder.example(persona, row.turns, where=row.where)
+    shown = subject.shown(arm, row.turns[0][0])  # found by the opening message: a later one is not known yet
+    longer = subject.encoder.example(persona, [*shown, *row.turns], where=row.where)
+    prefix = len(subject.encoder.prefix(persona))
+    unlabelled = len(longer.input_ids) - len(own.input_ids) + prefix
+    return Example(longer.input_ids, [packing.IGNORED] * unlabelled + own.labels[prefix:], row.where)
+
+
+def loss(subject: Subject, board: Board, losses: Losses, done: Done) -> None:
+    """Held-out loss per token, paired by row and resampled by scene."""
+    values, counts = {}, []
+    for arm in subject.arms:
+        examples = [row_example(subject, arm, row) for row in subject.held_out]
+        counts = [float(label_count(example)) for example in examples]  # the same in every arm
+        values[arm] = losses.nats(subject.adapter.name if arm == ADAPTER else "", examples, done)
+    board.compare("held-out loss", values, subject.groups, counts)
+
+
+def plain(subject: Subject, lists: Lists, board: Board, losses: Losses, done: Done) -> None:
+    """Loss on text that has nothing to do with the role, without a persona."""
+    bos: int = subject.encoder.tokenizer.bos_token_id
+    for language, name in (("zh", "plain Chinese"), ("en", "plain English")):
+        texts = [subject.encoder.encode(item.text) for item in lists.plain if item.language == language]
+        examples = [Example([bos, *ids], [packing.IGNORED, *ids]) for ids in texts]
+        arms = ((BASE, ""), (ADAPTER, subject.adapter.name))
+        values = {arm: losses.nats(adapter, examples, done) for arm, adapter in arms}
+        board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
+
+
+def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer, done: Done) -> None:
+    """Stop, length, likeness, variety and copying of replies to held-out rows."""
+    said: dict[str, list[Reply]] = {}
+    for arm in subject.arms:
+        asks = [subject.ask(arm, row.turns[:-1], row.turns[-1][0], seed) for seed, row in enumerate(rows)]
+        said[arm] = writer.write(asks, done)
+    references = [row.turns[-1][1] for row in rows]
+    limit, every = subject.base_tokens, range(len(rows))
+    known = set[tuple[str, ...]]().union(*(runs(reply) for row in subject.trained for _, reply in row.turns))
+    tokens = {arm: [float(min(reply.tokens, limit)) for reply in own] for arm, own in said.items()}
+    tokens[REFERENCE] = [float(min(len(subject.encoder.encode(text)), limit)) for text in references]
+    texts = {arm: [reply.text for reply in own] for arm, own in said.items()} | {REFERENCE: references}
+
+    def likeness(own: Sequence[str]) -> list[float]:
+        return [chrf(text, reference) for text, reference in zip(own, references, strict=True)]
+
+    stops = {arm: [float(reply.stopped and reply.tokens < limit) for reply in own] for arm, own in said.items()}
+    board.compare("stop rate", stops, every)
+    board.compare("stop rate, 256", {ADAPTER: [float(reply.stopped) for reply in said[ADAPTER]]}, every)
+    board.compare("tokens", tokens, every)
+    board.compare("chrF", {arm: likeness(texts[arm]) for arm in subject.arms}, every)
+    board.compare("copied", {a: [float(not known.isdisjoint(runs(t))) for t in own] for a, own in texts.items()}, every)
+    board.compare_distinct(texts)
+    singles = [i for i, row in enumerate(rows) if len(row.turns) == 1][:SAMPLES]
+    board.samples = [
+        {"user": rows[i].turns[-1][0], "base": shown_text(said[PERSONA][i]), "adapter": shown_text(said[ADAPTER][i])}
+        for i in singles
+    ]
+
+
+def shown_text(reply: Reply) -> str:
+    """A reply as a sample shows it: an ellipsis where it was cut."""
+    return reply.text if reply.stopped else f"{reply.text} […]"
+
+
+def openers(subject: Subject, board: Board, writer: Writer, done: Done) -> None:
+    """Whether the adapter's likeliest replies to the persona's openers end."""
+    lines: list[str] = subject.adapter.training.get("persona", {}).get("openers", [])
+    said = writer.write([subject.ask(ADAPTER, (), line, 0, temperature=0.0) for line in lines], done)
+    if said:
+        board.compare("openers that stop", {ADAPTER: [float(reply.stopped) for reply in said]}, range(len(said)))
+
+
+def identity(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
+    """Questions about who she is; returns every reply with its judgement."""
+    values, told = {}, []
+    for arm in subject.arms:
+        said = writer.write([subject.ask(arm, (), item.user, n) for n, item in enumerate(lists.identity)], done)
+        right = [lists.answers(item, reply.text) for item, reply in zip(lists.identity, said, strict=True)]
+        values[arm] = [float(good) for good in right]
+        told += [
+            {"arm": arm, "user": item.user, "reply": reply.text, "right": good}
+            for item, reply, good in zip(lists.identity, said, right, strict=True)
+        ]
+    board.compare("identity", values, range(len(lists.identity)))
+    return told
+
+
+def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
+    """Attempts to break the role; returns every reply with the rule that it broke, "" for none."""
+    values, told = {}, []
+    for arm in subject.arms:
+        said = writer.write([subject.ask(arm, (), item.user, n) for n, item in enumerate(lists.breaks)], done)
+        faults = [lists.fault(b.user, reply.text, b.obeyed) for b, reply in zip(lists.breaks, said, strict=True)]
+        values[arm] = [float(not fault) for fault in faults]
+        told += [
+            {"arm": arm, "user": item.user, "reply": reply.text, "fault": fault}
+            for item, reply, fault in zip(lists.breaks, said, faults, strict=True)
+        ]
+    board.compare("in character", values, range(len(lists.breaks)))
+    return told
+
+
+def drift(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
+    """Conversations in which every arm goes on from its own replies; returns them with the rules that were broken."""
+    talks = lists.conversations
+    turns: dict[tuple[str, int], list[Turn]] = {(arm, n): [] for arm in subject.arms for n in range(len(talks))}
+    faults: dict[tuple[str, int], list[str]] = {key: [] for key in turns}
+    for position in range(len(talks[0])):
+        lines = {key: talks[key[1]][position] for key in turns}
+        asks = [subject.ask(key[0], turns[key], line, len(talks) * position + key[1]) for key, line in lines.items()]
+        for (key, line), reply in zip(lines.items(), writer.write(asks, done), strict=True):
+            faults[key].append(lists.fault(line, reply.text))
+            turns[key].append((line, reply.text or "…"))  # a prompt holds no empty turn
+    held = {arm: [[float(not f) for f in faults[arm, n]] for n in range(len(talks))] for arm in subject.arms}
+    for name, part in (("first turns", slice(EDGE)), ("last turns", slice(-EDGE, None))):
+        clusters = [number for number in range(len(talks)) for _ in range(EDGE)]
+        board.compare(name, {arm: [v for talk in own for v in talk[part]] for arm, own in held.items()}, clusters)
+    for arm, own in held.items():
+        board.drift[arm] = [share([value == 1 for value in turn], range(len(talks))) for turn in zip(*own, strict=True)]
+    return [{"arm": arm, "turns": turns[arm, number], "faults": faults[arm, number]} for arm, number in turns]
