@@ -4,7 +4,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
-.PHONY: help demo test check format screenshots test-vllm
+.PHONY: help demo train test check format screenshots test-vllm
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -25,6 +25,9 @@ help: ## show this list
 demo: .venv/demo ## set up once and serve the page on http://127.0.0.1:7860 (PORT and HOST override)
 	$(BIN)/python app.py
 
+train: .venv/demo ## teach a new adapter on the project's own rows (adapters/zhenhuan-mine)
+	$(BIN)/python -m train.lora
+
 check: .venv/dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,4 +44,7 @@ screenshots: .venv/dev ## make the README's screenshots from the real page
 	$(BIN)/python -m tests.screenshots
 
 test-vllm: .venv/dev ## check the app against a real vLLM server on loopback (3.5 GB in an environment of its own)
-	$(BIN)/python -m tests.vllm
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --requirement tests/vllm/requirements.txt
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/python -m tests.vllm.run --python .venv-vllm/bin/python

@@ -119,7 +119,7 @@ class LocalEngine:
         fingerprint = models.fingerprint(base.model) if adapters else ""
         self._loras = {}
         for adapter in adapters:
-            check_base(adapter, base.model, fingerprint, base.name)
+            check_base(adapter, base.model, fingerprint, base.hub_id)
             self._loras[adapter.name] = Lora(self._decoder, read_weights(adapter), adapter.scaling)
         templates = {"gemma", *(adapter.template for adapter in adapters)}
         self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in templates}
@@ -128,7 +128,10 @@ class LocalEngine:
 
     def describe(self) -> list[str]:
         """One line each on the base model, every choice and its reason, and the adapters."""
-        loaded = [f"adapter      {a.name}: rank {a.rank}, template {a.template}" for a in self._adapters.values()]
+        loaded = [
+            f"adapter      {a.name}: rank {a.rank}, trained on {a.base_model}, template {a.template}"
+            for a in self._adapters.values()
+        ]
         return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"])]
 
     def adapters(self) -> list[str]:

@@ -89,10 +89,10 @@ def choose_source(setting: str) -> Reasoned:
     if not torch.cuda.is_available():
         return embedded.NAME, "no CUDA GPU, so the small model that comes with the packages"
     try:
-        huggingface_hub.auth_check(PREFERRED)
+        huggingface_hub.HfApi().auth_check(PREFERRED)
     except hub_errors.GatedRepoError:
         return embedded.NAME, f"{PREFERRED} is gated and no permitted HF_TOKEN is set"
-    except (hub_errors.HfHubHTTPError, OSError) as error:
+    except (hub_errors.HTTPError, OSError) as error:
         return embedded.NAME, f"{PREFERRED} cannot be reached ({type(error).__name__})"
     return PREFERRED, "a CUDA GPU and access to it"
 
@@ -126,7 +126,7 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
-    except (hub_errors.LocalEntryNotFoundError, hub_errors.HfHubHTTPError, OSError) as error:
+    except (hub_errors.HTTPError, OSError) as error:
         raise ModelError(
             f"{source} cannot be fetched and is not in the cache ({_first_line(error)}): "
             "check the network, or set BASE_MODEL=embedded"

@@ -37,7 +37,7 @@ def usable_adapters(base: models.BaseModel | None, wanted: str) -> list[Adapter]
         try:
             adapter = adapters.inspect(adapters.find(FOLDER, name))
             if base:
-                adapters.check_base(adapter, base.model, print_of_base, base.name)
+                adapters.check_base(adapter, base.model, print_of_base, base.hub_id)
             usable.append(adapter)
         except AdapterError as error:
             if name == wanted:

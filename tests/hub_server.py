@@ -26,6 +26,7 @@ LARGE = (".safetensors", ".png")  # what goes to large-file storage
 @dataclass
 class Repo:
     private: bool = False
+    gated: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)  # of a Space
@@ -133,6 +134,9 @@ class Handler(BaseHTTPRequestHandler):
         if repo is None or (repo.private and self.token() not in (TOKEN, READ_ONLY)):
             self.answer(404, {"error": "no such repository"}, {"X-Error-Code": "RepoNotFound"})
             return None
+        if repo.gated:
+            self.answer(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
+            return None
         return repo
 
     # The Hugging Face Hub
@@ -153,6 +157,10 @@ class Handler(BaseHTTPRequestHandler):
             files = [{"rfilename": path, "size": len(data)} for path, data in repo.files.items()]
             about = {"id": name.split("/", 1)[1], "sha": repo.commits[-1], "private": repo.private}
             self.answer(200, about | {"siblings": files})
+
+    def auth_check(self, name: str) -> None:
+        if self.repo(name):
+            self.answer(200, {})
 
     def search(self) -> None:
         base = self.query["filter"][0]
@@ -281,6 +289,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/validate-yaml", Handler.validate),
     ("GET", "/api/models", Handler.search),
     ("GET", rf"/api/((?:models|spaces)/{NAME})(?:/revision/\w+)?", Handler.info),
+    ("GET", rf"/api/(models/{NAME})/auth-check", Handler.auth_check),
     ("GET", rf"/api/((?:models|spaces)/{NAME})/tree/\w+", Handler.tree),
     ("POST", rf"/api/((?:models|spaces)/{NAME})/paths-info/\w+", Handler.paths_info),
     ("POST", rf"/api/((?:models|spaces)/{NAME})/preupload/main", Handler.preupload),

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from scripted import ScriptedEngine
 
 import app
 from roleplay.ballots import Box
 from roleplay.persona import ZHEN_HUAN, Persona
+from tests.scripted import ScriptedEngine
 
 WIDE, PHONE = (1280, 800), (390, 844)
 PATIENCE = 60_000  # milliseconds; a busy machine is slow, not wrong

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3ForCausalLM
@@ -19,6 +18,7 @@ from transformers import Gemma3ForCausalLM
 from roleplay import adapters, models
 from roleplay.errors import AdapterError
 from roleplay.prompt import TEMPLATES
+from tests import tiny
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 

@@ -2,13 +2,13 @@
 
 import pytest
 from gradio_client import Client
-from scripted import REPLIES, ScriptedEngine
 
 import app
 from roleplay import conversation
 from roleplay.answers import ADAPTER, BASE, Sampling
 from roleplay.ballots import Box
 from roleplay.persona import ZHEN_HUAN
+from tests.scripted import REPLIES, ScriptedEngine
 
 NUMBERS = (0.7, 0.9, 50, 1.1, 256)
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-import tiny
 from huggingface_hub import ModelCard
 
 from roleplay import adapters, card, plots
 from roleplay.errors import AdapterError
+from tests import tiny
 
 
 @pytest.fixture

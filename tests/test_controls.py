@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from playwright.sync_api import Browser, Page, expect
-from scripted import REPLIES, ScriptedEngine
 
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import read_votes
 from roleplay.instructions import read_rows
 from roleplay.persona import ZHEN_HUAN, Persona
+from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
+from tests.scripted import REPLIES, ScriptedEngine
 
 pytest_plugins = ("pages",)
 OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))

@@ -4,7 +4,6 @@ import itertools
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedModel
@@ -12,6 +11,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedModel
 from roleplay.cache import KeyValues
 from roleplay.decoder import Decoder, Lora, Segment, linear
 from roleplay.errors import ModelError
+from tests import tiny
 
 WINDOW = 8
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +19,7 @@ from roleplay.engine import LocalEngine, TextStream
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.prompt import PromptEncoder
 from roleplay.sampling import gumbel, next_token
+from tests import tiny
 
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
 DICE = Sampling(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_new_tokens=12, seed=3)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from peft import PeftModel
 from torch.nn import functional as F
@@ -22,6 +21,7 @@ from roleplay.packing import IGNORED
 from roleplay.prompt import PromptEncoder
 from roleplay.retrieval import Retriever
 from roleplay.scoreboard import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
+from tests import tiny
 from train import measures
 from train.evaluate import Settings, evaluate, find_data
 from train.measures import Losses, Subject, label_count, row_example
@@ -149,6 +149,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     (tmp_path / "lists.json").write_text(json.dumps(LISTS), encoding="utf-8")
     folder = tiny.adapter(tmp_path / "tiny")
     (folder / card.SCOREBOARD).unlink()
+    (folder / plots.SCOREBOARD).unlink()
     training = json.loads((folder / adapters.TRAINING).read_text(encoding="utf-8"))
     training["persona"]["openers"] = ["你是谁？"]
     (folder / adapters.TRAINING).write_text(json.dumps(training), encoding="utf-8")

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from peft import PeftModel
@@ -13,6 +12,7 @@ from roleplay import adapters
 from roleplay.errors import RoleplayError
 from roleplay.models import BaseModel
 from roleplay.prompt import TEMPLATES, PromptEncoder
+from tests import tiny
 from train import export
 
 

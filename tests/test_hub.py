@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from hub_server import READ_ONLY, Hub, hub_server
 from huggingface_hub import constants
 
 from roleplay import adapters, hub, plots
 from roleplay.errors import AdapterError, HubError
+from tests import tiny
+from tests.hub_server import READ_ONLY, Hub, hub_server
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pages import Served, answered, ask, bots, footer, opened
 from playwright.sync_api import Browser, Page, expect
-from scripted import REPLIES, ScriptedEngine
 
 import app
 from roleplay import startup
@@ -13,6 +11,8 @@ from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import Box
 from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import ROOT, Settings
+from tests.pages import Served, answered, ask, bots, footer, opened
+from tests.scripted import REPLIES, ScriptedEngine
 
 pytest_plugins = ("pages",)
 

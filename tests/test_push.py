@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
-from hub_server import TOKEN, Hub, hub_server
 
 from roleplay import hub
 from roleplay.errors import HubError
 from roleplay.settings import ROOT
+from tests import tiny
+from tests.hub_server import TOKEN, Hub, hub_server
 from train import push
 
 FAKE = "hf_" + "A" * 34

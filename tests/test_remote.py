@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 
 from roleplay import remote
 from roleplay.adapters import Adapter
@@ -17,6 +16,7 @@ from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.prompt import PromptEncoder
 from roleplay.remote import RemoteEngine
+from tests import tiny
 
 TOKENIZER = tiny.tokenizer()
 BOTH = {side: Question("You are T.", (("hi", "ho"),), "Who are you?") for side in (ADAPTER, BASE)}

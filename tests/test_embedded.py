@@ -1,0 +1,46 @@
+"""The committed adapter on the embedded model, the real thing: it answers and stops, and the base model differs."""
+
+import json
+
+import pytest
+
+from roleplay import adapters, models
+from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.instructions import file_sha256
+from roleplay.persona import ZHEN_HUAN
+from roleplay.settings import ROOT, Settings
+
+FOLDER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
+
+
+@pytest.fixture(scope="module")
+def engine() -> LocalEngine:
+    return LocalEngine(models.load("embedded", Settings().cache), [adapters.inspect(FOLDER)])
+
+
+def test_what_is_committed():
+    files = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+    assert not {name for name in files if "tokenizer" in name}
+    assert sum(files.values()) < 8_000_000
+    training = json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))
+    data = training["data"][0]
+    assert data["sha256"] == file_sha256(ROOT / "dataset" / data["file"])
+    results = training["results"]
+    assert results["held_out_loss"] <= results["base_held_out_loss"] - 1.0
+    assert training["persona"]["system_prompt"] == ZHEN_HUAN.system_prompt
+
+
+@pytest.mark.parametrize("opener", ZHEN_HUAN.openers)
+def test_greedy_replies_to_the_openers_stop(engine, opener):
+    question = Question(ZHEN_HUAN.system_prompt, (), opener)
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=256)
+    *_, last = engine.answer(Request({ADAPTER: question}, sampling))
+    assert last[ADAPTER].stop == "end"
+    assert last[ADAPTER].text.strip()
+
+
+def test_the_two_sides_differ(engine):
+    question = Question(ZHEN_HUAN.system_prompt, (), "你是谁？")
+    *_, last = engine.answer(Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=48)))
+    assert last[ADAPTER].text != last[BASE].text

