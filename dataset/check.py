@@ -97,9 +97,8 @@ def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
         text = f"{extra:,} rows repeat another word for word; the repeated ones are {share:.1%} of an epoch"
         named = [f"{item.copies} × {item.user} → {item.reply}" for item in repeated if item.copies > 1]
         findings.append(Finding("warning", f"{text} (--dedupe writes weights in their place)", named[:EXAMPLES]))
-    for item in repeated:
-        if item.share >= HEAVY:
-            findings.append(Finding("warning", f"one row alone is {item.share:.1%} of an epoch: {item.user}", []))
+    heavy = [item for item in repeated if item.share >= HEAVY]
+    findings += [Finding("warning", f"one row alone is {i.share:.1%} of an epoch: {i.user}", []) for i in heavy]
     distinct = [same[0] for same in copies.values()]
     # Rows of one scene share their history, so the last turn alone says whether two teach the same.
     pairs = near_duplicates(["\n".join(row.turns[-1]) for row in distinct]) if len(distinct) > 1 else []

@@ -26,10 +26,10 @@ LARGE = (".safetensors", ".png")  # what goes to large-file storage
 @dataclass
 class Repo:
     private: bool = False
-    gated: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)  # of a Space
+    gated: bool = False
 
     def commit(self) -> str:
         state = json.dumps([[name, hashlib.sha1(data).hexdigest()] for name, data in sorted(self.files.items())])

@@ -1,5 +1,6 @@
 """The remote engine against a small server on loopback that speaks the completions protocol as vLLM does."""
 
+import itertools
 import json
 import threading
 import time
@@ -138,7 +139,7 @@ def test_both_sides_are_streamed_at_once(server: Server, engine: RemoteEngine) -
     assert {answer.stop for answer in growing[-1].values()} == {"end"}
     for side in BOTH:
         texts = [answers[side].text for answers in growing]
-        assert all(after.startswith(before) for before, after in zip(texts, texts[1:], strict=False))
+        assert all(after.startswith(before) for before, after in itertools.pairwise(texts))
     assert 0 < growing[-1][BASE].seconds_to_first_token <= growing[-1][BASE].seconds
 
 

@@ -72,8 +72,8 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def settings(base: Path, data: Path, **changes) -> LoraSettings:
-    few = dict(name="me", base_model=str(base), data=[str(data)], epochs=1.0, batch_size=8, held_out=0.1)
+def settings(base: Path, rows: Path, **changes) -> LoraSettings:
+    few = dict(name="me", base_model=str(base), data=[str(rows)], epochs=1.0, batch_size=8, held_out=0.1)
     few |= dict(evaluate_every=3, save_every=2, learning_rate=5e-3, max_length=1024)
     return LoraSettings(**(few | changes))
 

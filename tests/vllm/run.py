@@ -81,8 +81,10 @@ def ask(engine: Engine, persona: str, user: str, tokens: int) -> dict[str, Answe
 
 
 def common(a: str, b: str) -> float:
-    """Share of the shorter text that both begin with; 1 for two empty ones."""
-    return len(os.path.commonprefix([a, b])) / max(1, min(len(a), len(b))) if a or b else 1.0
+    """Share of the shorter text that both begin with."""
+    shorter = min(len(a), len(b))
+    same = next((n for n in range(shorter) if a[n] != b[n]), shorter)
+    return same / shorter if shorter else float(a == b)
 
 
 def main() -> int:

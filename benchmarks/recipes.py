@@ -1,0 +1,169 @@
+"""The training recipes that the benchmarks compare, each as a `Trainer` on the same rows of token ids.
+
+`tutorial` is the well-known tutorial's, with its attention mask as long as its row; `trl` is TRL's `SFTTrainer` with
+its own defaults, `trl_tuned` with packing and without activation checkpointing; `ours` is `train.lora`'s, `lean` the
+same with checkpointing. An update is 16 rows in all of them. Nothing here knows a clock or a file.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
+from trl import SFTConfig, SFTTrainer, pack_dataset
+
+from benchmarks.generation import GEMMA_2B
+from benchmarks.generation import Flags as GenerationFlags
+from benchmarks.generation import load as load_random
+from roleplay import memory, models, packing
+from roleplay.persona import Persona
+from roleplay.prompt import IGNORED, Example
+from roleplay.settings import ROOT, Settings
+from train.lora import LoraSettings, attach_lora
+from train.trainer import CharacterTrainer
+
+UPDATE = 16  # rows
+TUTORIAL_PERSONA = Persona("甄嬛", "现在你要扮演皇帝身边的女人--甄嬛")
+HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
+OWN_ROWS = ROOT / "dataset" / "zhenhuan.json"
+
+
+def default_data() -> str:
+    """The tutorial's rows where they are at hand, else the project's own."""
+    return str(HUANHUAN if HUANHUAN.is_file() else OWN_ROWS)
+
+
+def load(name: str, dtype: str) -> models.BaseModel:
+    """A base model as `train.lora` takes it, or random weights in the shape of Gemma-2B; raises `ModelError`."""
+    if name == GEMMA_2B:
+        return load_random(GenerationFlags(shape=name, dtype=dtype))
+    return models.load(name, Settings().cache, dtype)
+
+
+def _tutorial(
+    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+) -> Trainer:
+    model = attach_lora(base, settings)
+    model.enable_input_require_grads()
+    base.tokenizer.pad_token = base.tokenizer.eos_token
+    return Trainer(
+        model,
+        TrainingArguments(
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=4,
+            activation_checkpointing=True,
+            remove_unused_columns=False,
+            **arguments,
+        ),
+        train_dataset=[
+            {"input_ids": row.input_ids, "attention_mask": [1] * len(row.input_ids), "labels": row.labels}
+            for row in rows
+        ],
+        data_collator=DataCollatorForSeq2Seq(base.tokenizer, padding=True),
+    )
+
+
+def _trl(base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]) -> Trainer:
+    """As it comes: 8 padded rows at once, checkpointing, autocast to bfloat16 (switched off for float32 weights)."""
+    data = {
+        "input_ids": [row.input_ids for row in rows],
+        "completion_mask": [[int(label != IGNORED) for label in row.labels] for row in rows],
+    }
+    config = SFTConfig(
+        completion_only_loss=True, bf16=base.dtype[0] == "bfloat16", gradient_accumulation_steps=2, **arguments
+    )
+    return SFTTrainer(
+        attach_lora(base, settings), config, train_dataset=Dataset.from_dict(data), processing_class=base.tokenizer
+    )
+
+
+def _trl_tuned(
+    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+) -> Trainer:
+    """Packed by TRL's own packer, as many rows of an update at once as fit, so that no row moves to another update."""
+    pack_rows, _, _ = _plan(base, rows, dataclasses.replace(settings, checkpointing="off"), share_prefix=False)
+    packs = []
+    for start in range(0, len(rows), pack_rows):
+        chunk = rows[start : start + pack_rows]
+        data = Dataset.from_dict({"input_ids": [r.input_ids for r in chunk], "labels": [r.labels for r in chunk]})
+        packs.append(pack_dataset(data, sum(len(row.input_ids) for row in chunk)))
+    config = SFTConfig(
+        packing=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        bf16=False,
+        gradient_checkpointing=False,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=UPDATE // pack_rows,
+        **arguments,
+    )
+    return SFTTrainer(
+        attach_lora(base, settings), config, train_dataset=concatenate_datasets(packs), processing_class=base.tokenizer
+    )
+
+
+def _ours(
+    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+) -> Trainer:
+    pack_rows, checkpointing, _ = _plan(base, rows, settings, share_prefix=True)
+    base.model.set_attn_implementation(packing.ATTENTION)
+    packing.use_chunked_loss(base.model)
+    return CharacterTrainer(
+        attach_lora(base, settings),
+        TrainingArguments(
+            per_device_train_batch_size=pack_rows,
+            gradient_accumulation_steps=max(1, settings.batch_size // pack_rows),
+            activation_checkpointing=checkpointing,
+            remove_unused_columns=False,
+            **arguments,
+        ),
+        train_dataset=rows,
+        share_prefix=True,
+        lora_plus_ratio=settings.lora_plus_ratio,
+    )
+
+
+def _lean(
+    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+) -> Trainer:
+    return _ours(base, rows, dataclasses.replace(settings, checkpointing="on"), arguments)
+
+
+def _plan(
+    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, share_prefix: bool
+) -> tuple[int, bool, str]:
+    return memory.plan(
+        base.model,
+        rows,
+        share_prefix,
+        rows=settings.pack_rows or settings.batch_size,
+        may_shrink=not settings.pack_rows,
+        checkpointing=settings.checkpointing,
+        dropout=settings.dropout > 0,
+        processes=1,
+    )
+
+
+Build = Callable[[models.BaseModel, Sequence[Example], LoraSettings, dict[str, Any]], Trainer]
+RECIPES: dict[str, Build] = {
+    "tutorial": _tutorial,
+    "trl": _trl,
+    "trl_tuned": _trl_tuned,
+    "ours": _ours,
+    "lean": _lean,
+}
+
+
+def build(
+    recipe: str, base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, **arguments: Any
+) -> Trainer:
+    """The trainer of a recipe; `settings` gives the adapter and ours its packs, `arguments` go to `TrainingArguments`.
+
+    It attaches LoRA to `base.model` and, for ours, takes its logits away: load the model anew for another recipe.
+    """
+    disable_progress_bars()
+    arguments |= dict(logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, log_level="error")
+    arguments |= dict(use_cpu=base.device[0] == "cpu", dataloader_pin_memory=False, seed=settings.seed)
+    trainer = RECIPES[recipe](base, rows, settings, arguments)
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,297 @@
+"""Time our training against the tutorial's recipe and TRL, each arm in a process of its own, on the same rows.
+
+    python -m benchmarks.training --json runs/training.json
+    python -m benchmarks.training --json runs/training-bf16.json --dtype bfloat16
+    python -m benchmarks.training --json runs/training-2b.json --shape gemma-2b --updates 1 --repeats 1
+
+Arms (benchmarks/recipes.py): tutorial, trl, trl_tuned, ours, and lean, which is ours with activation checkpointing.
+Rows, token ids (the tutorial's prompt), updates of 16 rows, LoRA and dropout are the same in all; every other repeat
+runs the arms in reverse. The first update warms up and has its operations counted; the first timed update repeats its
+rows. Prints a table and writes every figure, with the ratios, as one JSON object; each figure is the median.
+"""
+
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import transformers
+import trl
+from torch import nn
+from torch.utils import benchmark
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from benchmarks import recipes
+from benchmarks.generation import EMBEDDED
+from benchmarks.recipes import RECIPES, TUTORIAL_PERSONA, UPDATE
+from roleplay import models
+from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.instructions import read_rows
+from roleplay.persona import ZHEN_HUAN
+from roleplay.prompt import IGNORED, Example, PromptEncoder
+from train.lora import LoraSettings, encode
+
+RATIOS = (
+    "ours/tutorial",
+    "ours/trl",
+    "ours/trl_tuned",
+    "memory ours/tutorial",
+    "memory ours/trl_tuned",
+    "lean/tutorial",
+    "memory lean/tutorial",
+)
+SPEED, MEMORY = "rows_per_second", "peak_memory_mb"
+
+
+@dataclass(frozen=True)
+class Flags:
+    json: str = flag("runs/training.json", "file that the figures are written to")
+    shape: str = flag(EMBEDDED, "gemma-2b for random weights of its shape, or a base model as train.lora takes it")
+    dtype: list[str] = flag([], "float32, bfloat16 or both; without it, what suits the machine")
+    arms: list[str] = flag(list(RECIPES), "which arms run", tuple(RECIPES))
+    data: str = flag(recipes.default_data(), "file of rows")
+    persona: str = flag("tutorial", "its short persona, or ours, which favours the shared prefix", ("tutorial", "ours"))
+    updates: int = flag(3, "timed updates of 16 rows in each process; more makes steadier figures and a longer run")
+    repeats: int = flag(3, "times that each arm runs, every other time in reverse order")
+    pack_rows: int = flag(0, "rows that ours and trl_tuned compute at once; 0 is as train.lora chooses")
+    dropout: float = flag(0.1, "of LoRA in every arm; with 0 all arms must show the same losses")
+    seed: int = flag(0, "of the rows, the initial weights and dropout")
+
+
+class Operations(TorchDispatchMode):
+    """Counts the floating point operations of matrix products and convolutions, forward and backward."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.count += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class Watch(TrainerCallback):
+    """Per update, the warm-up first: seconds, tokens and passes through the model; the warm-up's operations."""
+
+    def __init__(self, embeddings: nn.Module) -> None:
+        self.operations = Operations()
+        self.ended, self.tokens, self.passes = list[float](), [0], [0]
+        embeddings.register_forward_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        self.tokens[-1] += inputs[0].numel()
+        self.passes[-1] += 1
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self.operations.__enter__()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            self.operations.__exit__(None, None, None)
+        self.ended.append(time.perf_counter())
+        self.tokens.append(0)
+        self.passes.append(0)
+
+
+class PeakMemory(threading.Thread):
+    """Most bytes held while the block runs, above those held at its start: resident, or allocated on a GPU."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(daemon=True)
+        self.process, self.on_gpu, self.stop = psutil.Process(), device == "cuda", threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.wait(0.005):
+            self.peak = max(self.peak, self.process.memory_info().rss)
+
+    def __enter__(self) -> "PeakMemory":
+        self.before = self.peak = torch.cuda.memory_allocated() if self.on_gpu else self.process.memory_info().rss
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.on_gpu:
+            self.peak = torch.cuda.max_memory_allocated()
+        else:
+            self.stop.set()
+            self.join()
+
+    @property
+    def above(self) -> int:
+        return self.peak - self.before
+
+
+@torch.no_grad()
+def product_rate(model: nn.Module, embeddings: torch.Tensor, tokens: int, labels: int) -> float:
+    """Operations per second of the model's own products: every frozen projection on `tokens` rows, the head on `labels`.
+
+    Each product counts with the faster of its two layouts, since that is what the machine can do at this shape.
+    """
+    linears = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in name]
+    products = [(m.weight, tokens) for m in linears if not m.weight.requires_grad] + [(embeddings, labels)]
+    operations, seconds = 0, 0.0
+    for weight, rows in products:
+        x = torch.randn(rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
+        names = {"x": x, "weight": weight}
+        seconds += min(
+            benchmark.Timer(text, globals=names, num_threads=torch.get_num_threads()).timeit(2).mean
+            for text in ("x @ weight.t()", "weight @ x.t()")
+        )
+        operations += 2 * rows * weight.numel()
+    return operations / seconds
+
+
+def read_examples(base: models.BaseModel, flags: Flags) -> list[Example]:
+    """The rows of all timed updates as token ids; raises `DataError` when the file has too few."""
+    rows, wanted = read_rows(flags.data), UPDATE * flags.updates
+    if len(rows) < wanted:
+        raise DataError(f"{flags.data}: {len(rows)} rows, {flags.updates} updates take {wanted}: lower --updates")
+    chosen = random.Random(flags.seed).sample(rows, wanted)
+    persona = ZHEN_HUAN if flags.persona == "ours" else TUTORIAL_PERSONA
+    examples = encode(chosen, PromptEncoder(base.tokenizer, "tutorial"), persona, LoraSettings(max_length=2048))
+    # Random weights of another vocabulary come with a borrowed tokenizer: any ids do, and equal ones stay equal.
+    size = base.model.config.vocab_size
+    return [
+        Example([i % size for i in e.input_ids], [y if y == IGNORED else y % size for y in e.labels], e.where)
+        for e in examples
+    ]
+
+
+def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
+    """One run of one arm, in this process."""
+    base = recipes.load(flags.shape, dtype)
+    examples = read_examples(base, flags)
+    settings = LoraSettings(template="tutorial", dropout=flags.dropout, pack_rows=flags.pack_rows, seed=flags.seed)
+    embeddings: Any = base.model.get_input_embeddings()
+    for weight in base.model.parameters():
+        weight.sum()  # weights that are mapped from a file become resident when they are read
+    transformers.set_seed(flags.seed)
+    with tempfile.TemporaryDirectory() as folder, PeakMemory(base.device[0]) as memory:
+        trainer = recipes.build(
+            arm,
+            base,
+            [*examples[:UPDATE], *examples],
+            settings,
+            output_dir=folder,
+            max_steps=flags.updates + 1,
+            learning_rate=1e-4,
+            train_sampling_strategy="sequential",
+        )
+        trainer.add_callback(watch := Watch(embeddings))
+        trainer.train()
+    seconds = watch.ended[-1] - watch.ended[0]
+    labels = sum(label != IGNORED for example in examples[:UPDATE] for label in example.labels)
+    passes = watch.passes[0]
+    achieved = watch.operations.count / (watch.ended[1] - watch.ended[0])
+    possible = product_rate(base.model, embeddings.weight, watch.tokens[0] // passes, max(1, labels // passes))
+    return {
+        SPEED: UPDATE * flags.updates / seconds,
+        "seconds_per_update": seconds / flags.updates,
+        "tokens_computed": sum(watch.tokens[1:]),
+        "passes_per_update": passes,
+        MEMORY: memory.above / 1e6,
+        "gflop_per_update": watch.operations.count / 1e9,
+        "gflop_per_second": achieved / 1e9,
+        "product_gflop_per_second": possible / 1e9,
+        "product_share": achieved / possible,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][1:],
+    }
+
+
+def alone(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
+    """`measure` in a process of its own; raises `RoleplayError` when that is killed."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(measure, arm, dtype, flags).result()
+        except BrokenProcessPool as error:
+            raise RoleplayError(
+                f"the arm {arm} in {dtype} was killed, most likely for its memory: leave it out with --arms"
+            ) from error
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the runs of one arm, the losses of the first, and all runs."""
+    medians = {
+        key: round(statistics.median(run[key] for run in runs), 4)
+        for key in runs[0]
+        if not isinstance(runs[0][key], list)
+    }
+    return medians | {"losses": runs[0]["losses"], "runs": runs}
+
+
+def ratios(arms: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Rows per second, or memory, of one arm over another's, for the pairs that ran."""
+    found = {}
+    for key in RATIOS:
+        a, b = key.removeprefix("memory ").split("/")
+        if a in arms and b in arms:
+            figure = MEMORY if key.startswith("memory") else SPEED
+            found[key] = round(arms[a][figure] / arms[b][figure], 3)
+    return found
+
+
+def compare(dtype: str, flags: Flags) -> dict[str, Any]:
+    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in flags.arms}
+    for number in range(flags.repeats):
+        for arm in flags.arms[:: -1 if number % 2 else 1]:
+            run = alone(arm, dtype, flags)
+            runs[arm].append(run)
+            speed = f"{run[SPEED]:.3f} rows/s, {run[MEMORY]:,.0f} MB"
+            print(f"{dtype} repeat {number + 1} of {flags.repeats}: {arm} {speed}", file=sys.stderr, flush=True)
+    arms = {arm: summary(found) for arm, found in runs.items()}
+    return {"arms": arms, "ratios": ratios(arms)}
+
+
+def table(dtype: str, result: dict[str, Any]) -> str:
+    head = f"{dtype:<10} {'rows/s':>8} {'tokens':>8} {'MB':>8} {'GFLOP/s':>8} {'share':>6}  losses"
+    lines = [
+        f"{arm:<10} {a[SPEED]:>8.3f} {a['tokens_computed']:>8.0f} {a[MEMORY]:>8.0f} {a['gflop_per_second']:>8.1f} "
+        f"{a['product_share']:>6.0%}  {' '.join(f'{loss:.3f}' for loss in a['losses'])}"
+        for arm, a in result["arms"].items()
+    ]
+    return "\n".join([head, *lines, *(f"{key:<24} {value:.2f}" for key, value in result["ratios"].items())])
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    device = models.choose_device()
+    results = {}
+    for dtype in flags.dtype or [models.choose_dtype(device[0])[0]]:
+        results[dtype] = compare(dtype, flags)
+        print(table(dtype, results[dtype]), end="\n\n", flush=True)
+    report = {
+        "settings": asdict(flags),
+        "machine": {"device": device, "threads": torch.get_num_threads()},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__},
+        "dtypes": results,
+        "ratios": next(iter(results.values()))["ratios"],  # of the dtype that was named first
+    }
+    target = Path(flags.json)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

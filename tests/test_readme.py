@@ -1,0 +1,49 @@
+"""What README and the Space's front matter promise is what the repository holds."""
+
+import re
+
+import pytest
+import yaml
+
+from roleplay.settings import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_front_matter_fits_the_requirements():
+    front = yaml.safe_load(README.split("---\n")[1])
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line)
+    assert front["sdk"] == "gradio"
+    assert front["sdk_version"] == pins["gradio"]
+    assert front["python_version"] == "3.11"
+    assert (ROOT / front["app_file"]).is_file()
+    assert "google/gemma-2b-it" in front["models"]
+    assert front["suggested_hardware"]
+    assert len(front["short_description"]) <= 60  # the Hub's limit
+
+
+def test_a_space_can_build_with_the_requirements_alone():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+-]+", line) for line in lines)  # pinned, and never -e
+
+
+def test_every_environment_variable_is_in_the_table():
+    read = set(re.findall(r'_text\("(\w+)"', (ROOT / "roleplay" / "settings.py").read_text(encoding="utf-8")))
+    assert read - {"SPACE_ID"} <= set(re.findall(r"`([A-Z_]+)`", README))
+
+
+def test_nothing_else_reads_the_environment():
+    for folder in ("roleplay", "dataset"):
+        for path in (ROOT / folder).glob("*.py"):
+            if path.name != "settings.py":
+                assert "os.environ" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", README))
+def test_links_lead_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert "make test " in README
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
