@@ -23,7 +23,7 @@ from roleplay.ballots import Box, count
 from roleplay.ballots import score as score_of
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.persona import ZHEN_HUAN, Persona, load_persona
+from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
 from roleplay.transcript import CHOICES, Exchange, Kept
 
@@ -280,7 +280,7 @@ def main() -> None:
     if settings.auth and not (user and password):
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
     started = startup.start(settings, flags.base_model or settings.base_model)
-    persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
+    persona = load_persona(settings.persona) if settings.persona else started.persona
     votes = ROOT / "votes"
     box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
     print(*started.engine.describe(), sep="\n")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ WORDS = ("snow", "plum", "tea", "silk", "moon", "jade", "crane", "lotus", "amber
 @dataclass(frozen=True)
 class Flags:
     kills: int = flag(30, "runs that are killed once and resumed")
+    jobs: int = flag(os.cpu_count() or 1, "runs at the same time")
     seed: int = flag(0, "of the instants")
 
 
@@ -104,10 +106,20 @@ def kill_once(home: Path, instant: float) -> str:
     return at + (", while a checkpoint was being written" if (run / "incomplete").exists() else "")
 
 
+def kill_and_resume(root: Path, chance: random.Random, longest: float) -> tuple[str, str]:
+    """One run that is killed before it ends, then resumed: when that was, and the adapter's SHA-256."""
+    state = ""
+    while not state:  # the last run had ended before the kill
+        home, instant = Path(tempfile.mkdtemp(dir=root)), chance.uniform(0, longest)
+        state = kill_once(home, instant)
+    finish(start(home, *(["--resume"] if list(run_folder(home).glob("checkpoint-*")) else [])))
+    return f"{instant:5.2f} s, {state}", adapter_sha256(home)
+
+
 def main() -> None:
     flags = parse(Flags, __doc__)
-    chance, matched, killed = random.Random(flags.seed), 0, 0
-    with tempfile.TemporaryDirectory() as folder:
+    matched = 0
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(flags.jobs) as pool:
         root = Path(folder)
         make_base(root / "base")
         make_rows(root / "rows.json")
@@ -117,21 +129,12 @@ def main() -> None:
         finish(undisturbed)
         longest = time.monotonic() - started
         expected = adapter_sha256(root / "whole")
-        while killed < flags.kills:
-            home = Path(tempfile.mkdtemp(dir=root))
-            instant = chance.uniform(0, longest)
-            state = kill_once(home, instant)
-            if not state:  # it had ended before the kill
-                continue
-            killed += 1
-            finish(start(home, *(["--resume"] if list(run_folder(home).glob("checkpoint-*")) else [])))
-            same = adapter_sha256(home) == expected
-            matched += same
-            print(
-                f"kill {killed:>3} of {flags.kills} at {instant:5.2f} s, {state}: "
-                f"{'the same bits' if same else 'DIFFERENT'}",
-                flush=True,
-            )
+        chances = (random.Random(f"{flags.seed} {number}") for number in range(flags.kills))
+        trials = pool.map(lambda chance: kill_and_resume(root, chance, longest), chances)
+        for number, (at, found) in enumerate(trials, 1):
+            matched += found == expected
+            same = "the same bits" if found == expected else "DIFFERENT"
+            print(f"kill {number:>3} of {flags.kills} at {at}: {same}", flush=True)
     print(f"{matched} of {flags.kills} resumed runs match the run that was never killed, bit for bit")
     if matched < flags.kills:
         sys.exit(1)

@@ -6,9 +6,14 @@ same with checkpointing. An update is 16 rows in all of them. Nothing here knows
 """
 
 import dataclasses
+import multiprocessing
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
+import transformers
 from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer, pack_dataset
@@ -17,12 +22,14 @@ from benchmarks.generation import GEMMA_2B
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.generation import load as load_random
 from roleplay import memory, models, packing
+from roleplay.errors import RoleplayError
 from roleplay.persona import Persona
 from roleplay.prompt import IGNORED, Example
 from roleplay.settings import ROOT, Settings
 from train.lora import LoraSettings, attach_lora
 from train.trainer import CharacterTrainer
 
+Result = TypeVar("Result")
 UPDATE = 16  # rows
 TUTORIAL_PERSONA = Persona("甄嬛", "现在你要扮演皇帝身边的女人--甄嬛")
 HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
@@ -36,6 +43,8 @@ def default_data() -> str:
 
 def load(name: str, dtype: str) -> models.BaseModel:
     """A base model as `train.lora` takes it, or random weights in the shape of Gemma-2B; raises `ModelError`."""
+    transformers.utils.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers will drop
     if name == GEMMA_2B:
         return load_random(GenerationFlags(shape=name, dtype=dtype))
     return models.load(name, Settings().cache, dtype)
@@ -167,3 +176,14 @@ def build(
     trainer = RECIPES[recipe](base, rows, settings, arguments)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def in_own_process(measure: Callable[..., Result], recipe: str, *arguments: Any) -> Result:
+    """What `measure` returns in a fresh process; raises `RoleplayError` when that is killed."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(measure, recipe, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RoleplayError(
+                f"the process of {recipe} was killed, most likely for its memory: leave it out, or free some memory"
+            ) from error

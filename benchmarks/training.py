@@ -11,15 +11,12 @@ rows. Prints a table and writes every figure, with the ratios, as one JSON objec
 """
 
 import json
-import multiprocessing
 import random
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +35,7 @@ from benchmarks import recipes
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import RECIPES, TUTORIAL_PERSONA, UPDATE
 from roleplay import models
-from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.instructions import read_rows
 from roleplay.persona import ZHEN_HUAN
@@ -67,13 +64,15 @@ class Flags:
     persona: str = flag("tutorial", "its short persona, or ours, which favours the shared prefix", ("tutorial", "ours"))
     updates: int = flag(3, "timed updates of 16 rows in each process; more makes steadier figures and a longer run")
     repeats: int = flag(3, "times that each arm runs, every other time in reverse order")
-    pack_rows: int = flag(0, "rows that ours and trl_tuned compute at once; 0 is as train.lora chooses")
+    pack_rows: int = flag(
+        0, "rows that ours and trl_tuned compute at once; 0 is as train.lora chooses", (0, 1, 2, 4, 8, 16)
+    )
     dropout: float = flag(0.1, "of LoRA in every arm; with 0 all arms must show the same losses")
     seed: int = flag(0, "of the rows, the initial weights and dropout")
 
 
 class Operations(TorchDispatchMode):
-    """Counts the floating point operations of matrix products and convolutions, forward and backward."""
+    """Counts the floating point operations of matrix products, forward and backward, without fused attention."""
 
     count = 0
 
@@ -116,6 +115,7 @@ class PeakMemory(threading.Thread):
     def __init__(self, device: str) -> None:
         super().__init__(daemon=True)
         self.process, self.on_gpu, self.stop = psutil.Process(), device == "cuda", threading.Event()
+        self.before = self.peak = 0
 
     def run(self) -> None:
         while not self.stop.wait(0.005):
@@ -143,9 +143,9 @@ class PeakMemory(threading.Thread):
 
 @torch.no_grad()
 def product_rate(model: nn.Module, embeddings: torch.Tensor, tokens: int, labels: int) -> float:
-    """Operations per second of the model's own products: every frozen projection on `tokens` rows, the head on `labels`.
+    """Operations per second that the machine reaches in the model's own matrix products, nothing else between them.
 
-    Each product counts with the faster of its two layouts, since that is what the machine can do at this shape.
+    Every frozen projection is multiplied with `tokens` rows and the head with `labels`, in the faster of two layouts.
     """
     linears = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and "lm_head" not in name]
     products = [(m.weight, tokens) for m in linears if not m.weight.requires_grad] + [(embeddings, labels)]
@@ -218,18 +218,6 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
     }
 
 
-def alone(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
-    """`measure` in a process of its own; raises `RoleplayError` when that is killed."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(measure, arm, dtype, flags).result()
-        except BrokenProcessPool as error:
-            raise RoleplayError(
-                f"the arm {arm} in {dtype} was killed, most likely for its memory: leave it out with --arms"
-            ) from error
-
-
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the runs of one arm, the losses of the first, and all runs."""
     medians = {
@@ -255,7 +243,7 @@ def compare(dtype: str, flags: Flags) -> dict[str, Any]:
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in flags.arms}
     for number in range(flags.repeats):
         for arm in flags.arms[:: -1 if number % 2 else 1]:
-            run = alone(arm, dtype, flags)
+            run = recipes.in_own_process(measure, arm, dtype, flags)
             runs[arm].append(run)
             speed = f"{run[SPEED]:.3f} rows/s, {run[MEMORY]:,.0f} MB"
             print(f"{dtype} repeat {number + 1} of {flags.repeats}: {arm} {speed}", file=sys.stderr, flush=True)

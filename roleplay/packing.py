@@ -185,6 +185,7 @@ def use_chunked_loss(model: PreTrainedModel) -> None:
     weight = model.get_output_embeddings().weight.detach()
     model.lm_head = nn.Identity()
     model.loss_function = ChunkedLoss(weight)
+    model.loss_type = "chunked"  # else Trainer takes the first label of a batch for one that nothing predicts
 
 
 @torch.no_grad()

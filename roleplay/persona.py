@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from roleplay.errors import DataError
 
@@ -36,20 +37,25 @@ ZHEN_HUAN = Persona(
 )
 
 
-def load_persona(path: str | Path) -> Persona:
-    """Read a persona from a JSON object with the fields of `Persona`.
-
-    Raises `DataError` when the file is missing, is not such an object, or has no system prompt.
-    """
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not a readable persona ({error}); give a JSON object in UTF-8") from error
+def parse_persona(value: Any, where: str) -> Persona:
+    """A JSON value with the fields of `Persona`; raises `DataError` that names `where` for anything else."""
     known = {field.name for field in fields(Persona)}
     if not isinstance(value, dict) or not set(value) <= known:
-        raise DataError(f"{path}: a persona is a JSON object with the keys {', '.join(sorted(known))}")
-    openers = value.pop("openers", [])
-    texts = [value.get("name"), value.get("system_prompt"), value.get("greeting", ""), *openers]
-    if not all(isinstance(text, str) for text in texts) or not value["system_prompt"].strip():
-        raise DataError(f"{path}: name and system_prompt must be texts, openers a list of texts")
+        raise DataError(f"{where}: a persona is a JSON object with the keys {', '.join(sorted(known))}")
+    value = {"greeting": "", "openers": [], **value}
+    openers = value.pop("openers")
+    texts = [value.get("name"), value.get("system_prompt"), value["greeting"]]
+    if not isinstance(openers, list) or not all(isinstance(text, str) for text in [*texts, *openers]):
+        raise DataError(f"{where}: name, system_prompt and greeting must be texts, openers a list of texts")
+    if not value["system_prompt"].strip():
+        raise DataError(f"{where}: system_prompt is empty; say there who speaks, and how")
     return Persona(**value, openers=tuple(openers))
+
+
+def load_persona(path: str | Path) -> Persona:
+    """Read a persona from a JSON file in UTF-8; raises `DataError` when it cannot be read or is none."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # not UTF-8 and not JSON are both a ValueError
+        raise DataError(f"{path}: not a readable persona ({error}); give a JSON object in UTF-8") from error
+    return parse_persona(value, str(path))

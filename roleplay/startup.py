@@ -1,6 +1,7 @@
 """What a server loads when it starts: an engine, every adapter that fits it, and what a vote records of each."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import AutoTokenizer
@@ -10,6 +11,7 @@ from roleplay.adapters import Adapter
 from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError
+from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
 from roleplay.settings import ROOT, Settings
 
@@ -22,6 +24,7 @@ class Started:
 
     engine: Engine
     provenance: dict[str, dict[str, str]]
+    persona: Persona  # that of the adapter that speaks first
     at_once: int  # answers that it may be asked for at the same time
 
 
@@ -55,6 +58,12 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
     }
 
 
+def _persona(usable: Sequence[Adapter]) -> Persona:
+    """Whom the first adapter was trained to be; Zhen Huan where there is none, or it does not say."""
+    told = usable[0].training.get("persona") if usable else None
+    return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
+
+
 def start(settings: Settings, base_model: str) -> Started:
     """The engine that the settings ask for: this machine's, or with ENGINE_URL a server's.
 
@@ -65,7 +74,8 @@ def start(settings: Settings, base_model: str) -> Started:
         usable = usable_adapters(None, settings.adapter)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         engine: Engine = RemoteEngine(settings.engine_url, tokenizer, usable)
-        return Started(engine, {adapter.name: _provenance(adapter) for adapter in usable}, 8)
+        return Started(engine, {adapter.name: _provenance(adapter) for adapter in usable}, _persona(usable), 8)
     base = models.load(base_model, settings.cache)
     usable = usable_adapters(base, settings.adapter)
-    return Started(LocalEngine(base, usable), {adapter.name: _provenance(adapter) for adapter in usable}, 1)
+    provenance = {adapter.name: _provenance(adapter) for adapter in usable}
+    return Started(LocalEngine(base, usable), provenance, _persona(usable), 1)

@@ -17,7 +17,6 @@ from roleplay import startup
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import Settings
 
 QUESTIONS = {"zh-CN": ("你是谁？", "娘娘今夜为何还不歇息？"), "en-US": ("Who are you?", "Do you miss your old home?")}
@@ -80,7 +79,7 @@ class Flags:
 def main() -> None:
     flags, settings = parse(Flags, __doc__), Settings()
     started = startup.start(settings, settings.base_model)
-    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(Path(mkdtemp())), started.provenance)
+    demo = app.build_demo(started.engine, [started.persona], Box(Path(mkdtemp())), started.provenance)
     for path in shoot(demo, Path(flags.out)):
         print(path)
 

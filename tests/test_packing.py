@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GemmaConfig, GemmaForCausalLM
+from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 
 from roleplay import packing
 from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
+from train.trainer import CharacterTrainer
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WINDOW = 16  # shorter than the rows, so that the sliding window cuts inside them
@@ -104,6 +105,31 @@ def test_twenty_updates_end_at_the_same_weights(build):
     moved = (plain - start).norm()
     assert moved > 0.1
     assert (packed - plain).norm() < 1e-4 * moved
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_the_trainer_averages_over_all_labels_of_an_update(share_prefix, tmp_path):
+    """Two packs of two rows are one update, and its loss is that of the four rows."""
+    rows = examples()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        logging_steps=1,
+        remove_unused_columns=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    model = prepare(with_lora(gemma_3()), share_prefix)
+    trainer = CharacterTrainer(model, arguments, share_prefix=share_prefix, train_dataset=rows, eval_dataset=rows)
+    held_out = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    expected = one_by_one(with_lora(gemma_3()), rows).item()
+    logged = next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry)
+    assert held_out == pytest.approx(expected, rel=1e-6)
+    assert logged == pytest.approx(expected, rel=1e-5)
 
 
 def test_activation_checkpointing_changes_nothing():
