@@ -54,7 +54,9 @@ class PlainChatbot(gr.Chatbot):
 
 
 def pane(**options: Any) -> PlainChatbot:
-    return PlainChatbot(render_markdown=False, latex_delimiters=[], allow_tags=False, buttons=["copy"], **options)
+    return PlainChatbot(
+        autoscroll=False, render_markdown=False, latex_delimiters=[], allow_tags=False, buttons=["copy"], **options
+    )
 
 
 def language_of(request: gr.Request) -> str:

@@ -26,12 +26,15 @@
     });
   };
 
-  // Both panes show the same turns: they follow the one that was last scrolled by hand, else the one that has come
-  // furthest as answers arrive.
+  // Both panes show the same turns: they follow the one that was last scrolled by hand, else the newest question stays
+  // at the top, so that a long answer on one side does not push a short one on the other out of sight.
   let leader = null;
+  const newest = (pane) => {
+    const asked = [...pane.querySelectorAll(".user.message")].at(-1)?.closest(".message-row");
+    return asked ? asked.getBoundingClientRect().top - pane.getBoundingClientRect().top + pane.scrollTop : 0;
+  };
   const follow = () => {
-    const top = leader?.isConnected ? leader.scrollTop : Math.max(...panes().map((pane) => pane.scrollTop));
-    panes().forEach((pane) => { if (pane !== leader) pane.scrollTop = top; });
+    panes().forEach((pane) => { if (pane !== leader) pane.scrollTop = leader?.isConnected ? leader.scrollTop : newest(pane); });
   };
   ["wheel", "touchstart", "pointerdown", "keydown"].forEach((type) =>
     document.addEventListener(type, (event) => { leader = event.target.closest('[role="log"]'); }, true));

@@ -48,6 +48,15 @@ def test_turns_stay_level(page: Page) -> None:
     page.wait_for_function("document.querySelector('#left [role=log]').scrollTop === 0")
 
 
+def test_a_long_answer_does_not_hide_the_short_one_beside_it(page: Page, engine: ScriptedEngine) -> None:
+    ask(page, "first")
+    engine.replies[BASE] = "It goes on and on. " * 400
+    ask(page, "second")
+    expect(bots(page, "left").last).to_be_in_viewport()
+    expect(page.locator("#left .user.message").last).to_be_in_viewport()
+    expect(bots(page, "right").last).to_be_in_viewport()
+
+
 def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: ScriptedEngine) -> None:
     page.get_by_role("button", name=ZHEN_HUAN.openers[0]).click()
     expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=ZHEN_HUAN.openers[0]))
