@@ -21,6 +21,7 @@ from roleplay.errors import ModelError
 QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 _LONG_ROW = 1024  # input features from which a matrix-vector product reads memory as fast as it can
+_MANY_ROWS = 256  # rows from which `F.linear` is the quicker one
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -29,7 +30,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     With few rows of float32 on a CPU, MKL is two to three times as fast when asked for the transposed product, and
     for two equal rows rather than a short one; `F.linear` is best elsewhere.
     """
-    if x.dtype != torch.float32 or x.device.type != "cpu":
+    if x.dtype != torch.float32 or x.device.type != "cpu" or len(x) >= _MANY_ROWS:
         return F.linear(x, weight)
     if len(x) == 1:
         if x.shape[1] >= _LONG_ROW:

@@ -10,6 +10,7 @@ from roleplay.packing import common_prefix
 from roleplay.prompt import Example
 
 FREE_SHARE = 0.6  # of the free memory, what activations may take without checkpointing
+ENOUGH_TOKENS = {"cpu": 400, "cuda": 8192}  # in a pack: with more, the matrix products are hardly any faster
 
 
 def activation_bytes(config: PreTrainedConfig, tokens: int, bytes_per_value: int, dropout: bool) -> int:
@@ -38,8 +39,8 @@ def plan(
 ) -> tuple[int, bool, str]:
     """Rows a pack, whether to checkpoint activations, and the estimate behind both in words.
 
-    `rows` is halved as long as the estimate exceeds what is free, if it `may_shrink`; where one row still does,
-    `checkpointing` "auto" is on and all `rows` go into a pack. The processes of one machine share its memory.
+    If it `may_shrink`, `rows` is halved as long as half of them fill a pack, or the estimate exceeds what is free;
+    where one row still does, `checkpointing` "auto" is on. The processes of one machine share its memory.
     """
     prefix = common_prefix(examples) if share_prefix else 0
     mean = sum(len(example.input_ids) - prefix for example in examples) / len(examples)
@@ -47,15 +48,20 @@ def plan(
     free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available // processes
     free = int(free * FREE_SHARE)
 
-    def need(rows: int) -> int:
-        return activation_bytes(model.config, round(prefix + rows * mean), model.dtype.itemsize, dropout)
+    def tokens(rows: int) -> int:
+        return round(prefix + rows * mean)
 
-    wanted = rows
-    while may_shrink and checkpointing != "on" and need(rows) > free and rows > 1:
+    def need(rows: int) -> int:
+        return activation_bytes(model.config, tokens(rows), model.dtype.itemsize, dropout)
+
+    while may_shrink and rows > 1 and tokens(rows // 2) >= ENOUGH_TOKENS[model.device.type]:
+        rows //= 2
+    enough = rows
+    while may_shrink and rows > 1 and need(rows) > free:
         rows //= 2
     checkpoint = need(rows) > free if checkpointing == "auto" else checkpointing == "on"
     if checkpoint:
-        rows = wanted
-    size, tokens = need(rows) / 1e9, round(prefix + rows * mean)
-    why = f"about {size:.1f} GB of activations for {rows} rows ({tokens} tokens), {free / 1e9:.1f} GB may be used"
+        rows = enough
+    size = need(rows) / 1e9
+    why = f"about {size:.1f} GB of activations for {rows} rows ({tokens(rows)} tokens), {free / 1e9:.1f} GB may be used"
     return rows, checkpoint, f"{'on' if checkpoint else 'off'}: {why}"

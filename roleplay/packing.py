@@ -138,7 +138,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk: int
     ) -> torch.Tensor:
         losses, gradients = [], []
-        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+        pieces = -(-len(targets) // chunk)  # of equal size: the product of a last one of a few rows would be slow
+        for rows, wanted in zip(hidden.tensor_split(pieces), targets.tensor_split(pieces), strict=True):
             # Logits stand as (vocabulary, rows): with the long side first, the CPU multiplies up to twice as fast.
             logits = torch.mm(weight, rows.t()).float()
             largest, picked = logits.amax(0), logits.gather(0, wanted[None])[0]
@@ -158,7 +159,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 class ChunkedLoss:
     """A causal language model's `loss_function` that is handed hidden states in place of logits.
 
-    `chunk` is how many labels have their logits in memory at once: 128 of 262,144 float32 are 134 MB.
+    `chunk` is how many labels at most have their logits in memory at once: 128 of 262,144 float32 are 134 MB.
     """
 
     def __init__(self, weight: torch.Tensor, chunk: int = 128) -> None:

@@ -130,7 +130,7 @@ def items(subject: Subject, lists: Lists, settings: Settings) -> int:
         + len(subject.adapter.training.get("persona", {}).get("openers", [])),
         "identity": arms * len(lists.identity),
         "breaks": arms * len(lists.breaks),
-        "drift": arms * sum(map(len, lists.conversations)),
+        "drift": len(measures.DRIFTING) * sum(map(len, lists.conversations)),
         "plain": 2 * len(lists.plain),
     }
     return sum(counts[section] for section in settings.sections)

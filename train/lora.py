@@ -53,7 +53,7 @@ class LoraSettings:
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)")
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak")
-    epochs: float = flag(3.0, "passes over the training rows")
+    epochs: float = flag(2.0, "passes over the training rows; more learn them by heart")
     batch_size: int = flag(16, "rows in one update, over all devices")
     pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as fit")
     max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns")

@@ -21,6 +21,7 @@ from roleplay.scoreboard import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Bo
 from train.replies import Ask, Writer
 
 PACK = 16  # rows computed at once for their loss
+DRIFTING = (PERSONA, ADAPTER)  # the arms that have a character to lose, and nothing but it to keep it by
 EDGE = 3  # turns at either end of a conversation that are compared for drift
 PAGE_TOKENS = Sampling().max_new_tokens
 SAMPLES = 3
@@ -141,12 +142,18 @@ def plain(subject: Subject, lists: Lists, board: Board, losses: Losses, done: Do
         board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
 
 
+def ask_all(
+    subject: Subject, asked: Sequence[tuple[Sequence[Turn], str]], writer: Writer, done: Done
+) -> dict[str, list[Reply]]:
+    """Every arm's reply to every message after its earlier turns, all in one batch that stays full."""
+    asks = [subject.ask(arm, past, user, n) for arm in subject.arms for n, (past, user) in enumerate(asked)]
+    said = iter(writer.write(asks, done))
+    return {arm: [next(said) for _ in asked] for arm in subject.arms}
+
+
 def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer, done: Done) -> None:
     """Stop, length, likeness, variety and copying of replies to held-out rows."""
-    said: dict[str, list[Reply]] = {}
-    for arm in subject.arms:
-        asks = [subject.ask(arm, row.turns[:-1], row.turns[-1][0], seed) for seed, row in enumerate(rows)]
-        said[arm] = writer.write(asks, done)
+    said = ask_all(subject, [(row.turns[:-1], row.turns[-1][0]) for row in rows], writer, done)
     references = [row.turns[-1][1] for row in rows]
     limit, every = subject.base_tokens, range(len(rows))
     known = set[tuple[str, ...]]().union(*(runs(reply) for row in subject.trained for _, reply in row.turns))
@@ -187,8 +194,7 @@ def openers(subject: Subject, board: Board, writer: Writer, done: Done) -> None:
 def identity(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
     """Questions about who she is; returns every reply with its judgement."""
     values, told = {}, []
-    for arm in subject.arms:
-        said = writer.write([subject.ask(arm, (), item.user, n) for n, item in enumerate(lists.identity)], done)
+    for arm, said in ask_all(subject, [((), item.user) for item in lists.identity], writer, done).items():
         right = [lists.answers(item, reply.text) for item, reply in zip(lists.identity, said, strict=True)]
         values[arm] = [float(good) for good in right]
         told += [
@@ -202,8 +208,7 @@ def identity(subject: Subject, lists: Lists, board: Board, writer: Writer, done:
 def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
     """Attempts to break the role; returns every reply with the rule that it broke, "" for none."""
     values, told = {}, []
-    for arm in subject.arms:
-        said = writer.write([subject.ask(arm, (), item.user, n) for n, item in enumerate(lists.breaks)], done)
+    for arm, said in ask_all(subject, [((), item.user) for item in lists.breaks], writer, done).items():
         faults = [lists.fault(b.user, reply.text, b.obeyed) for b, reply in zip(lists.breaks, said, strict=True)]
         values[arm] = [float(not fault) for fault in faults]
         told += [
@@ -215,9 +220,10 @@ def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer, done: D
 
 
 def drift(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
-    """Conversations in which every arm goes on from its own replies; returns them with the rules that were broken."""
+    """Conversations in which both arms that only have the persona go on from their own replies; returns them with the
+    rules that were broken."""
     talks = lists.conversations
-    turns: dict[tuple[str, int], list[Turn]] = {(arm, n): [] for arm in subject.arms for n in range(len(talks))}
+    turns: dict[tuple[str, int], list[Turn]] = {(arm, n): [] for arm in DRIFTING for n in range(len(talks))}
     faults: dict[tuple[str, int], list[str]] = {key: [] for key in turns}
     for position in range(len(talks[0])):
         lines = {key: talks[key[1]][position] for key in turns}
@@ -225,7 +231,7 @@ def drift(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Do
         for (key, line), reply in zip(lines.items(), writer.write(asks, done), strict=True):
             faults[key].append(lists.fault(line, reply.text))
             turns[key].append((line, reply.text or "…"))  # a prompt holds no empty turn
-    held = {arm: [[float(not f) for f in faults[arm, n]] for n in range(len(talks))] for arm in subject.arms}
+    held = {arm: [[float(not f) for f in faults[arm, n]] for n in range(len(talks))] for arm in DRIFTING}
     for name, part in (("first turns", slice(EDGE)), ("last turns", slice(-EDGE, None))):
         clusters = [number for number in range(len(talks)) for _ in range(EDGE)]
         board.compare(name, {arm: [v for talk in own for v in talk[part]] for arm, own in held.items()}, clusters)

@@ -20,7 +20,7 @@ from roleplay.prompt import PromptEncoder
 from roleplay.sampling import next_token
 from roleplay.scoreboard import Reply
 
-BATCH = 16  # replies in progress; the weights are read once a step for all of them
+BATCH = 32  # replies in progress; the weights are read once a step for all of them
 CACHE_BYTES = 512 << 20
 
 
