@@ -16,18 +16,21 @@ from typing import Any
 import gradio as gr
 from gradio import component_meta
 from gradio.components.chatbot import ChatbotDataMessages
+from starlette.middleware import Middleware
 
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count
 from roleplay.ballots import score as score_of
 from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.faults import Faults
 from roleplay.flags import flag, parse
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
 from roleplay.transcript import CHOICES, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
+SESSIONS = 256  # page loads that the server remembers, at about 0.4 MB each
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
@@ -268,6 +271,8 @@ def look() -> dict[str, Any]:
         "js": f"() => ({script})({json.dumps(texts.TEXTS)})",
         "i18n": I18N,
         "footer_links": [],
+        "app_kwargs": {"middleware": [Middleware(Faults)]},
+        "state_session_capacity": SESSIONS,
     }
 
 
