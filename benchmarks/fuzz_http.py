@@ -24,11 +24,9 @@ from roleplay.engine import LocalEngine
 from roleplay.persona import ZHEN_HUAN as PERSONA
 
 # What Python, and the libraries under the page, say of themselves.
-INSIDES = re.compile(
-    r"Traceback|File \\?\"/|\w\.py\b|[a-z](Error|Exception)\b|object has no|NoneType|<class '|\bpydantic"
-)
+INSIDES = re.compile(r"Traceback|File \\?\"/|\w\.py\b|[a-z](Error|Exception)\b|object has no|NoneType|\bpydantic")
 FULL = 503  # the queue's own refusal
-READING_SECONDS = 15.0
+READING_SECONDS = 4.0
 METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS")
 ODD = ("..%2f..%2fetc%2fpasswd", "%00", "☃", "a" * 3000, "/etc/passwd", "http:%2f%2f127.0.0.1%2f", "-1", "<b>")
 

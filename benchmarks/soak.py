@@ -246,7 +246,7 @@ def main() -> int:
     print(*(tally.wrong + tally.failed + tally.stuck)[:5], sep="\n", file=sys.stderr)
     if flags.json:
         Path(flags.json).parent.mkdir(parents=True, exist_ok=True)
-        report = {"settings": asdict(flags), "figures": figures, "memory": memory, **asdict(tally)}
+        report = {"settings": asdict(flags), "figures": figures, "memory": memory, **vars(tally)}
         Path(flags.json).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return int(bool(tally.wrong or tally.failed or tally.stuck) or not alive or late > early * (1 + GROWTH))
 
