@@ -30,7 +30,6 @@ from roleplay.settings import ROOT, Settings
 from roleplay.transcript import CHOICES, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
-SESSIONS = 256  # page loads that the server remembers, at about 0.4 MB each
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
@@ -272,7 +271,7 @@ def look() -> dict[str, Any]:
         "i18n": I18N,
         "footer_links": [],
         "app_kwargs": {"middleware": [Middleware(Faults)]},
-        "state_session_capacity": SESSIONS,
+        "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
     }
 
 
@@ -293,8 +292,7 @@ def main() -> None:
     print(*started.engine.describe(), sep="\n")
     print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
     demo = build_demo(started.engine, [persona], box, started.provenance, started.at_once)
-    auth = (user, password) if settings.auth else None
-    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look())
+    demo.launch(server_name=settings.host, server_port=settings.port, auth=(user, password) if user else None, **look())
 
 
 if __name__ == "__main__":

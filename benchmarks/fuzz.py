@@ -40,9 +40,7 @@ RENDERED = ", ".join(f".message {element}" for element in ELEMENTS)
 
 @dataclass(frozen=True)
 class Flags:
-    messages: int = flag(
-        20000, "texts that the prompt encoder reads; of those after the tokens' own, one in 1,000 is 1 MB"
-    )
+    messages: int = flag(20000, "texts that the prompt encoder reads; after the tokens' own, one in 4,000 has 1 MB")
     requests: int = flag(3000, "requests to the page's events, after every route was tried")
     browser: bool = flag(True, "show the markup in Chromium as well")
     base_model: str = flag(embedded.NAME, f"whose tokenizer is tried: a base model, or {TINY}")

@@ -51,7 +51,7 @@ def forms(token: str, dice: random.Random) -> list[str]:
 def messages(tokens: Sequence[str], count: int, seed: int = 0) -> Iterator[str]:
     """`count` texts: as many as fit have every form of one of the `tokens` each, the others are mixed at random.
 
-    Every thousandth has a million characters.
+    Every four-thousandth has a million characters.
     """
     dice = random.Random(seed)
     order = dice.sample(list(tokens), len(tokens))
@@ -72,4 +72,4 @@ def messages(tokens: Sequence[str], count: int, seed: int = 0) -> Iterator[str]:
             ),
         ]
         text = dice.choice(glue).join(dice.sample(pieces, dice.randint(2, len(pieces))))
-        yield (text * (1_000_000 // len(text) + 1))[:1_000_000] if number % 1000 == 999 else text
+        yield (text * (1_000_000 // len(text) + 1))[:1_000_000] if number % 4000 == 3999 else text

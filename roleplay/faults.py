@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 SENTENCE = {"detail": "This request cannot be processed: it is not one that the page sends."}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -64,6 +65,6 @@ def _encodable(receive: Receive) -> Receive:
         if _SURROGATE.search(body):
             with contextlib.suppress(ValueError):  # no JSON: it is refused where it is read
                 body = json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
-        return message | {"body": body, "more_body": False} if body else message
+        return {**message, "body": body, "more_body": False} if body else message
 
     return whole
