@@ -16,12 +16,14 @@ from typing import Any
 import gradio as gr
 from gradio import component_meta
 from gradio.components.chatbot import ChatbotDataMessages
+from starlette.middleware import Middleware
 
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count
 from roleplay.ballots import score as score_of
 from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.faults import Faults
 from roleplay.flags import flag, parse
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
@@ -268,6 +270,8 @@ def look() -> dict[str, Any]:
         "js": f"() => ({script})({json.dumps(texts.TEXTS)})",
         "i18n": I18N,
         "footer_links": [],
+        "app_kwargs": {"middleware": [Middleware(Faults)]},
+        "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
     }
 
 
@@ -288,8 +292,7 @@ def main() -> None:
     print(*started.engine.describe(), sep="\n")
     print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
     demo = build_demo(started.engine, [persona], box, started.provenance, started.at_once)
-    auth = (user, password) if settings.auth else None
-    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look())
+    demo.launch(server_name=settings.host, server_port=settings.port, auth=(user, password) if user else None, **look())
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Figures:
     tokens: int
     seconds: float
     tokens_per_second: float  # over all users and both sides
-    first_token_p95: float  # seconds
+    first_token_p95: float  # seconds, of which those spent waiting for other people's answers are a part
     failed: int  # answers that ended neither by a stop token nor at the length limit
 
 
@@ -56,6 +56,7 @@ class User(threading.Thread):
         super().__init__()
         self.engine, self.persona, self.number, self.settings = engine, persona, number, settings
         self.answers: list[Answer] = []
+        self.waits: list[float] = []  # seconds from sending a message to the first token of either side
 
     def run(self) -> None:
         for turn in range(self.settings.questions):
@@ -63,8 +64,12 @@ class User(threading.Thread):
             questions = {side: Question(self.persona, (), user) for side in (ADAPTER, BASE)}
             sampling = Sampling(max_new_tokens=self.settings.tokens, seed=self.number)
             try:
-                *_, last = self.engine.answer(Request(questions, sampling))
+                last, asked, waits = dict[str, Answer](), time.monotonic(), list[float]()
+                for last in self.engine.answer(Request(questions, sampling)):
+                    if not waits and any(answer.tokens for answer in last.values()):
+                        waits.append(time.monotonic() - asked)
                 self.answers += last.values()
+                self.waits += waits
             except RoleplayError as error:
                 self.answers += [Answer(stop=str(error))] * len(questions)
 
@@ -80,7 +85,7 @@ def measure(name: str, engine: Engine, persona: str, count: int, settings: Setti
     answers = [answer for user in users for answer in user.answers]
     good = [answer for answer in answers if answer.stop in ("end", "length")]
     tokens = sum(answer.tokens for answer in good)
-    firsts = sorted(answer.seconds_to_first_token for answer in good)
+    firsts = [seconds for user in users for seconds in user.waits]
     p95 = statistics.quantiles(firsts, n=20, method="inclusive")[-1] if len(firsts) > 1 else float("nan")
     return Figures(name, count, tokens, seconds, tokens / seconds, p95, len(answers) - len(good))
 

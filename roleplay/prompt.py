@@ -89,7 +89,8 @@ class PromptEncoder:
         # Cut every literal after its first character: the halves cannot meet again, for each is encoded alone.
         cuts = sorted({m.start() + 1 for token in literals for m in re.finditer(f"(?={token})", text)})
         pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        return [i for piece in pieces for i in self.encode(piece)]
+        known = {piece: self.encode(piece) for piece in set(pieces)}  # a literal repeated for a megabyte costs once
+        return [i for piece in pieces for i in known[piece]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply's ids, control tokens left out."""

@@ -17,6 +17,7 @@ from roleplay.prompt import Turn
 from roleplay.texts import MAX_EXCHANGES, MAX_MESSAGE
 
 SIDES = (ADAPTER, BASE)
+MAX_REPLY = 20_000  # characters of a reply that a browser hands in
 MAX_TURNS = 40  # earlier turns that an engine is given at most
 OPEN, UNVEILED = "open", "unveiled"  # verdicts of a blind exchange before a vote, and without one
 JOINER = "\N{WORD JOINER}"
@@ -152,13 +153,14 @@ def from_json(value: Any) -> Kept:
         record = [_exchange(item) for item in value["record"]][:MAX_EXCHANGES]
         persona = str(value["persona"])[:MAX_MESSAGE]
         return Kept(record, bool(value["compare"]), persona, bool(value["base_persona"]))
-    except (AttributeError, KeyError, TypeError, ValueError, RoleplayError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RoleplayError) as error:
         raise DataError("the conversation kept in this browser cannot be read: it starts anew") from error
 
 
 def _answer(item: Any) -> Answer:
     first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
-    return Answer(str(item["text"]), int(item["tokens"]), first, whole, str(item["stop"]), int(item["dropped_turns"]))
+    text = str(item["text"])[:MAX_REPLY]
+    return Answer(text, int(item["tokens"]), first, whole, str(item["stop"]), int(item["dropped_turns"]))
 
 
 def _exchange(item: Any) -> Exchange:

@@ -128,6 +128,7 @@ def test_what_a_browser_keeps_comes_back() -> None:
         lambda value: value.update(record=3),
         lambda value: value["record"][0].pop("answers"),
         lambda value: value["record"][0]["answers"]["adapter"].update(tokens="<b>"),
+        lambda value: value["record"][0]["answers"]["adapter"].update(tokens=float("inf")),
         lambda value: value["record"][0]["answers"]["adapter"].pop("stop"),
         lambda value: value["record"][0]["sampling"].update(temperature=99),
         lambda value: value["record"][0].update(order=["adapter", "adapter"]),
@@ -212,3 +213,9 @@ def test_refusals(message: str, persona: str, exchanges: int, says: str) -> None
     refusal = texts.refusal("en", message, persona, exchanges)
     assert says in refusal
     assert bool(says) == bool(refusal)
+
+
+def test_a_reply_that_is_handed_in_is_cut() -> None:
+    value = transcript.to_json(Kept([exchange("one", ADAPTER)], True, "", True))
+    value["record"][0]["answers"][ADAPTER]["text"] = "x" * 1_000_000
+    assert len(transcript.from_json(value).record[0].answers[ADAPTER].text) == transcript.MAX_REPLY

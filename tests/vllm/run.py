@@ -4,7 +4,11 @@
     .venv-vllm/bin/pip uninstall -y torchvision torchaudio torchcodec   # built for another torch than vLLM's
     python -m tests.vllm.run --python .venv-vllm/bin/python
 
-It prints one line per check and ends with status 1 if one fails. `serving` is also what benchmarks.concurrency uses.
+Greedy replies cannot be the same to the end: both compute in bfloat16, in another order, so two tokens that are all but
+equally likely may change places, and all that follows differs. What has to hold is that the replies begin the same
+(`AGREE` of the shorter one on average), that every reply is nearer to its own side than to the other side of our
+engine, that both sides differ, and that the page with ENGINE_URL shows both. It prints one line per check and ends with
+status 1 if one fails. `serving` is also what benchmarks.concurrency uses.
 """
 
 import os
@@ -18,6 +22,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from benchmarks.headless import Tab
 from roleplay import adapters, embedded, models
 from roleplay.adapters import Adapter
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
@@ -33,7 +38,8 @@ CONTEXT = 2048
 START_SECONDS = 600
 QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作两句诗？")
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-AGREE = 0.5  # share of the shorter greedy reply that must be the same: bfloat16 there and here breaks ties differently
+AGREE = 0.5
+PAGE_PORT = 8766
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
     """The address of a running server; raises `ModelError` with its last line when it does not start."""
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "base"]
     command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{adapter.name}={adapter.folder.resolve()}"]
+    # On a CPU, vLLM 0.32 gives a row without an adapter index -1, which is the last slot: it has to stay empty.
+    command += ["--max-loras", "2"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--enforce-eager", "--port", str(PORT)]
     log_path = ROOT / "runs" / "vllm.log"
     log_path.parent.mkdir(exist_ok=True)
@@ -87,6 +95,23 @@ def common(a: str, b: str) -> float:
     return same / shorter if shorter else float(a == b)
 
 
+def page_answers(url: str, adapter: str) -> bool:
+    """Whether the real app, started with ENGINE_URL, answers a message on both sides."""
+    told = {"ENGINE_URL": url, "BASE_MODEL": embedded.NAME, "ADAPTER": adapter, "PORT": str(PAGE_PORT)}
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=os.environ | told)
+    try:
+        tab = Tab.when_up(f"http://127.0.0.1:{PAGE_PORT}", app)
+        composer = tab.find("textbox", "submit")
+        tab.values[composer] = QUESTIONS[0]
+        tab.fire(composer, "submit")
+        answers = tab.values[tab.storage]["record"][-1]["answers"]
+        print(*(f"page {side}: {answer['stop']} {answer['text'][:60]!r}" for side, answer in answers.items()), sep="\n")
+        return {answer["stop"] for answer in answers.values()} <= {"end", "length"} and set(answers) == {ADAPTER, BASE}
+    finally:
+        app.terminate()
+        app.wait(60)
+
+
 def main() -> int:
     settings = parse(Settings, __doc__)
     cache = Environment().cache
@@ -103,10 +128,15 @@ def main() -> int:
                 shares.append(common(here[side].text, there[side].text))
                 print(f"{user} {side}: {shares[-1]:.0%} the same")
                 print(f"  here  {here[side].text!r}\n  there {there[side].text!r}")
+                other = BASE if side == ADAPTER else ADAPTER
+                failed += common(there[side].text, here[other].text) >= shares[-1]
             failed += there[ADAPTER].text == there[BASE].text
             failed += not all(answer.stop in ("end", "length") for answer in there.values())
-        mean = sum(shares) / len(shares)
-    print(f"greedy agreement {mean:.0%} (at least {AGREE:.0%}); sides that did not differ or did not end: {failed}")
+        failed += not page_answers(url, adapter.name)
+    mean = sum(shares) / len(shares)
+    print(
+        f"greedy agreement {mean:.0%} (at least {AGREE:.0%}); sides that mixed, did not differ or did not end: {failed}"
+    )
     return int(failed > 0 or mean < AGREE)
 
 

@@ -1,0 +1,71 @@
+"""Requests that no page sends: a sentence comes back, and the server goes on."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from roleplay.faults import SENTENCE, Faults
+
+
+def answer(app: Any, body: bytes = b"{}", parts: int = 1) -> tuple[int, bytes, dict[str, Any]]:
+    """Status and body that a client gets, and the message that the app behind `Faults` read."""
+    size = -(-len(body) // parts)
+    pieces = [body[n : n + size] for n in range(0, len(body), size)]
+    sent, read = list[dict[str, Any]](), dict[str, Any]()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        read.update(await receive())
+        await app(send)
+
+    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    asyncio.run(Faults(behind)(scope, receive, send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    return sent[0]["status"], sent[1]["body"], read
+
+
+def says(status: int, body: bytes) -> Any:
+    async def app(send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+async def crashes(send: Any) -> None:
+    raise KeyError("a name of ours")
+
+
+@pytest.mark.parametrize("app", [crashes, says(500, b'{"error": null}'), says(400, b"'int' object has no attribute")])
+def test_what_fails_is_one_sentence(app: Any) -> None:
+    status, body, _ = answer(app)
+    assert (status, json.loads(body)) == (400, SENTENCE)
+
+
+@pytest.mark.parametrize("status", [200, 404, 413, 422, 503])
+def test_everything_else_passes(status: int) -> None:
+    assert answer(says(status, b"as it was"))[:2] == (status, b"as it was")
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (b'{"a": "\\ud800 \\ud83d\\ude00"}', {"a": "? 😀"}),
+        (b'{"a": "\\u4e00"}', {"a": "一"}),
+    ],
+)
+def test_half_characters_become_question_marks(body: bytes, read: dict[str, str], parts: int) -> None:
+    message = answer(says(200, b""), body, parts)[2]
+    assert json.loads(message["body"]) == read and not message["more_body"]
+
+
+def test_what_is_no_json_is_left_for_others_to_refuse() -> None:
+    assert answer(says(422, b"no JSON"), b'{"\\ud800')[2]["body"] == b'{"\\ud800'
