@@ -91,8 +91,11 @@ def _message(role: str, *parts: str) -> dict[str, Any]:
 
 
 def defuse(text: str) -> str:
-    """`text` with a word joiner where an HTML parser would begin a tag or an entity: it looks the same, inert."""
-    return re.sub(r"(<(?=[A-Za-z/!?])|&(?=[#A-Za-z]))", rf"\1{JOINER}", text)
+    """`text` with a word joiner where an HTML parser would begin a tag or an entity: it looks the same, inert.
+
+    Where a joiner is there already another is added, so that `restore` finds back to what was said.
+    """
+    return re.sub(rf"(<(?=[A-Za-z/!?{JOINER}])|&(?=[#A-Za-z{JOINER}]))", rf"\1{JOINER}", text)
 
 
 def restore(text: str) -> str:

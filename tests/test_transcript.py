@@ -143,7 +143,23 @@ def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-u
 
 
 @pytest.mark.parametrize(
-    "text", ["<script>x</script>", "a < b & c", "&lt;b&gt;", "<!-- -->", "<?php ?>", "1<2", "文<字", "&#60;", "</p>"]
+    "text",
+    [
+        "<script>x</script>",
+        "a < b & c",
+        "&lt;b&gt;",
+        "<!-- -->",
+        "<?php ?>",
+        "1<2",
+        "文<字",
+        "&#60;",
+        "</p>",
+        "<\u2060b>",
+        "<\u2060\u2060b>",
+        "&\u2060lt;",
+        "<\u20601",
+        "&\u2060 ",
+    ],
 )
 def test_markup_is_made_inert_and_comes_back(text: str) -> None:
     inert = transcript.defuse(text)
