@@ -16,14 +16,15 @@ import gradio as gr
 
 from page.look import I18N, language_of, look
 from page.panes import pane
+from page.scoreboard import scoreboard_html
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
-from roleplay.ballots import Box, count
-from roleplay.ballots import score as score_of
+from roleplay.ballots import Box, count, score
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
+from roleplay.startup import About
 from roleplay.transcript import CHOICES, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
@@ -43,11 +44,12 @@ def build_demo(
     engine: Engine,
     personas: Sequence[Persona],
     box: Box,
-    provenance: Mapping[str, Mapping[str, str]] | None = None,
+    about: Mapping[str, About],
     at_once: int = 1,
 ) -> gr.Blocks:
-    """The whole page; `provenance` is what a vote records of an adapter, `at_once` how many answers may run."""
+    """The whole page; `about` is what it tells of each of the engine's adapters, `at_once` how many answers may run."""
     names, by_name, first = engine.adapters(), {p.name: p for p in personas}, personas[0]
+    provenance = {name: known.provenance for name, known in about.items()}
     sides = (ADAPTER, BASE) if names else (BASE, ADAPTER)  # what the left and the right pane show
 
     def draw(record: Sequence[Exchange], blind: bool, language: str) -> list[list[Any]]:
@@ -100,10 +102,8 @@ def build_demo(
             kept = transcript.from_json(saved) if saved else kept
         except DataError as error:
             gr.Info(str(error))
-        language = language_of(request)
-        score = score_of(language, count(box.votes()))
         values = (kept.record, kept.compare, kept.persona, kept.base_persona)
-        return *draw(kept.record, False, language), *values, score
+        return *draw(kept.record, False, language_of(request)), *values
 
     def compared(compare: bool, blind: bool) -> tuple[Any, bool]:
         return gr.Chatbot(visible=compare), blind and compare
@@ -116,12 +116,14 @@ def build_demo(
         return record, shown, state, beside, compare, gr.Row(visible=False)
 
     def voted(choice: str, record: Record, blind: bool, request: gr.Request) -> tuple[Any, ...]:
-        record, vote = conversation.judge(record, choice, provenance or {})
+        record, vote = conversation.judge(record, choice, provenance)
         if vote:
             box.add(vote)
-        language = language_of(request)
-        score = score_of(language, count(box.votes()))
-        return record, *draw(record, blind, language), gr.Row(visible=False), score
+        return record, *draw(record, blind, language_of(request)), gr.Row(visible=False)
+
+    def measured(name: str, request: gr.Request) -> str:
+        votes = score(language_of(request), count(vote for vote in box.votes() if vote.adapter == name))
+        return scoreboard_html(about[name].folder, votes, language_of(request))
 
     def chosen(name: str) -> tuple[str, Any]:
         openers: list[Any] = [{"text": opener} for opener in by_name[name].openers]
@@ -142,38 +144,46 @@ def build_demo(
             adapter = gr.Dropdown(names, label=I18N("adapter_menu"), visible=len(names) > 1, elem_id="adapter")
             compare = gr.Checkbox(bool(names), label=I18N("compare"), visible=bool(names), elem_id="compare")
             blind = gr.Checkbox(False, label=I18N("blind"), visible=bool(names), elem_id="blind")
-        panes = gr.Row(elem_id="panes")
-        with gr.Column(elem_id="composer"):
-            with gr.Row(visible=False, elem_id="ballot") as ballot:
-                choices = {choice: gr.Button(I18N(choice), size="sm") for choice in ("left", "tie", "bad", "right")}
-            below = gr.Column(elem_id="ask")
-        with gr.Row(elem_id="desk"):
-            with gr.Accordion(I18N("persona"), open=False):
-                prompt = gr.Textbox(first.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
-                base_persona = gr.Checkbox(True, label=I18N("base_persona"), visible=bool(names))
-                reset = gr.Button(I18N("reset"), size="sm")
-            with gr.Accordion(I18N("sampling"), open=False):
-                with gr.Row():
-                    presets = {name: gr.Button(I18N(name), size="sm") for name in conversation.PRESETS}
-                start = Sampling()
-                numbers = [
-                    gr.Slider(0, 2, start.temperature, step=0.05, label=I18N("temperature")),
-                    gr.Slider(0.05, 1, start.top_p, step=0.05, label=I18N("top_p")),
-                    gr.Slider(0, 200, start.top_k, step=1, label=I18N("top_k")),
-                    gr.Slider(1, 2, start.repetition_penalty, step=0.05, label=I18N("repetition_penalty")),
-                    gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
-                ]
-                seed = gr.Number(
-                    None, label=I18N("seed"), placeholder=I18N("new_seed"), precision=0, minimum=0, maximum=2**32 - 1
-                )
-            with gr.Accordion(I18N("keep"), open=False):
-                score = gr.Textbox(
-                    label=I18N("votes"), interactive=False, lines=2, elem_id="score", visible=bool(names)
-                )
-                gr.Markdown(I18N("keep_note"))
-                with gr.Row():
-                    exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
-                file = gr.JSON(visible="hidden")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab(I18N("chat")):
+                panes = gr.Row(elem_id="panes")
+                with gr.Column(elem_id="composer"):
+                    with gr.Row(visible=False, elem_id="ballot") as ballot:
+                        choices = {
+                            choice: gr.Button(I18N(choice), size="sm") for choice in ("left", "tie", "bad", "right")
+                        }
+                    below = gr.Column(elem_id="ask")
+                with gr.Row(elem_id="desk"):
+                    with gr.Accordion(I18N("persona"), open=False):
+                        prompt = gr.Textbox(first.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
+                        base_persona = gr.Checkbox(True, label=I18N("base_persona"), visible=bool(names))
+                        reset = gr.Button(I18N("reset"), size="sm")
+                    with gr.Accordion(I18N("sampling"), open=False):
+                        with gr.Row():
+                            presets = {name: gr.Button(I18N(name), size="sm") for name in conversation.PRESETS}
+                        start = Sampling()
+                        numbers = [
+                            gr.Slider(0, 2, start.temperature, step=0.05, label=I18N("temperature")),
+                            gr.Slider(0.05, 1, start.top_p, step=0.05, label=I18N("top_p")),
+                            gr.Slider(0, 200, start.top_k, step=1, label=I18N("top_k")),
+                            gr.Slider(1, 2, start.repetition_penalty, step=0.05, label=I18N("repetition_penalty")),
+                            gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
+                        ]
+                        seed = gr.Number(
+                            None,
+                            label=I18N("seed"),
+                            placeholder=I18N("new_seed"),
+                            precision=0,
+                            minimum=0,
+                            maximum=2**32 - 1,
+                        )
+                    with gr.Accordion(I18N("keep"), open=False):
+                        gr.Markdown(I18N("keep_note"))
+                        with gr.Row():
+                            exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
+                        file = gr.JSON(visible="hidden")
+            with gr.Tab(I18N("scoreboard"), visible=bool(names)) as scores:
+                board = gr.HTML(elem_id="board")
 
         with panes:
             right = pane(
@@ -209,7 +219,7 @@ def build_demo(
             right.render()
 
         settings, left = [compare, prompt, base_persona], [chat.chatbot, chat.chatbot_state]  # as shown, as continued
-        demo.load(restored, saved, [*left, right, record, *settings, score], **FREE)
+        demo.load(restored, saved, [*left, right, record, *settings], **FREE)
         chat.textbox.stop(stopped, [chat.chatbot, record, blind, *settings], [record, *left, right, *idles], **FREE)
         chat.chatbot.undo(undone, [record, blind, *settings], [record, right, *idles], **FREE)
         gr.on([chat.chatbot.clear, right.clear], cleared, settings, [record, *left, right, *idles], **FREE)
@@ -217,7 +227,8 @@ def build_demo(
         blind.change(blinded, [blind, compare, record], [record, *left, right, compare, ballot], **FREE)
         for choice in CHOICES:
             ins = [gr.State(choice), record, blind]
-            choices[choice].click(voted, ins, [record, *left, right, ballot, score], **FREE)
+            choices[choice].click(voted, ins, [record, *left, right, ballot], **FREE)
+        gr.on([scores.select, adapter.change], measured, adapter, board, **FREE)
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():
             values = list(astuple(conversation.PRESETS[name]))[:4]  # the length is no matter of taste
@@ -245,7 +256,7 @@ def main() -> None:
     box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
     print(*started.engine.describe(), sep="\n")
     print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
-    demo = build_demo(started.engine, [persona], box, started.provenance, started.at_once)
+    demo = build_demo(started.engine, [persona], box, started.about, started.at_once)
     auth = (user, password) if settings.auth else None
     demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look())
 

@@ -67,13 +67,13 @@ def test_refusals_and_errors_end_every_answer(message: str, error: str, says: st
 
 @pytest.mark.parametrize(("names", "menu"), [([], False), (["one"], False), (["one", "two"], True)])
 def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], menu: bool) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path))
+    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path), {})
     shown = {block.elem_id: block.visible for block in demo.blocks.values() if block.elem_id in ("adapter", "right")}
     assert shown == {"adapter": menu, "right": bool(names)}
 
 
 def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path))
+    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())
     info = Client(url, verbose=False).view_api(return_format="dict")
     demo.close()

@@ -171,8 +171,9 @@ def test_blind_vote(page: Page, served: Served, engine: ScriptedEngine) -> None:
     for side, key in zip(("left", "right"), vote.order, strict=True):
         expect(footer(page, side)).to_contain_text(shown[key])
         expect(bots(page, side)).to_contain_text(vote.texts[key])
-    page.get_by_role("button", name="Keep").click()
-    assert "Not yet conclusive" in page.locator("#score textarea").input_value()
+    page.get_by_role("tab", name="Scoreboard").click()
+    expect(page.locator("#board")).to_contain_text("Not yet conclusive")
+    page.get_by_role("tab", name="Chat").click()
     page.get_by_label("Blind", exact=True).uncheck()
     expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="who are you?"))
     expect(page.locator("#left")).to_contain_text("Fine-tuned adapter")

@@ -182,7 +182,7 @@ def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngi
 @pytest.mark.timeout(400)
 def test_the_embedded_model_answers_both_ways(browser: Browser, tmp_path: Path) -> None:
     started = startup.start(Settings(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded")
-    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.provenance)
+    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.about)
     url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
     with opened(browser, url) as page:
         page.set_default_timeout(200_000)
