@@ -25,7 +25,7 @@ from roleplay.flags import flag, parse
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
 from roleplay.startup import About
-from roleplay.transcript import CHOICES, Exchange, Kept
+from roleplay.transcript import CHOICES, GIVEN, NOTHING, PERSONA, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
@@ -49,6 +49,7 @@ def build_demo(
 ) -> gr.Blocks:
     """The whole page; `about` is what it tells of each of the engine's adapters, `at_once` how many answers may run."""
     names, by_name, first = engine.adapters(), {p.name: p for p in personas}, personas[0]
+    speaker = names[0] if names else ""
     provenance = {name: known.provenance for name, known in about.items()}
     sides = (ADAPTER, BASE) if names else (BASE, ADAPTER)  # what the left and the right pane show
 
@@ -57,9 +58,9 @@ def build_demo(
         left, right = (transcript.pane_messages(record, number, blind, sides, language) for number in (0, 1))
         return [left, left, right]
 
-    def idle(record: Record, compare: bool, prompt: str, base_persona: bool) -> tuple[Any, ...]:
+    def idle(record: Record, compare: bool, prompt: str, given: str) -> tuple[Any, ...]:
         """Ballot, browser's copy, both switches and composer as they are while nothing is being answered."""
-        copy, free = transcript.to_json(Kept(record, compare, prompt, base_persona)), gr.Checkbox(interactive=True)
+        copy, free = transcript.to_json(Kept(record, compare, prompt, given)), gr.Checkbox(interactive=True)
         return (
             gr.Row(visible=bool(record) and record[-1].votable),
             copy,
@@ -71,10 +72,11 @@ def build_demo(
     def respond(
         message: str, history: list[Any], request: gr.Request, record: Record, blind: bool, *rest: Any
     ) -> Iterator[tuple[Any, ...]]:
-        compare, prompt, base_persona, adapter, *numbers, seed = rest
+        compare, prompt, given, adapter, *numbers, seed = rest
         language = language_of(request)
         record = transcript.align(transcript.users(history), record)
-        new = conversation.begin(message, compare, blind, prompt, base_persona, adapter, numbers, seed)
+        retriever = about[adapter].retriever if adapter in about else None
+        new = conversation.begin(message, compare, blind, prompt, given, adapter, numbers, seed, retriever)
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         busy: tuple[Any, ...] = (gr.Row(visible=False), gr.skip(), *[gr.Checkbox(interactive=False)] * 2, gr.skip())
         for now in conversation.grow(engine, record, new, language):
@@ -82,7 +84,7 @@ def build_demo(
             left, right = transcript.answer_message(now, 0, blind, sides, language), draw(whole, blind, language)[2]
             yield left, right, whole, *busy
             busy = (gr.skip(),) * len(busy)
-        yield left, right, whole, *idle(whole, compare, prompt, base_persona)
+        yield left, right, whole, *idle(whole, compare, prompt, given)
 
     def stopped(shown: list[Any], request: gr.Request, record: Record, blind: bool, *settings: Any) -> tuple[Any, ...]:
         record = transcript.close(transcript.align(transcript.users(shown), record))
@@ -95,14 +97,20 @@ def build_demo(
     def cleared(*settings: Any) -> tuple[Any, ...]:
         return [], [], [], [], *idle([], *settings)
 
+    def offered(name: str, given: str, **options: Any) -> gr.Radio:
+        """What the base model may be given beside this adapter; the persona where `given` is not among it."""
+        offers = GIVEN if name in about and about[name].retriever else (PERSONA, NOTHING)
+        choices = [(I18N(f"given_{offer}"), offer) for offer in offers]
+        return gr.Radio(choices, value=given if given in offers else PERSONA, **options)
+
     def restored(saved: Any, request: gr.Request) -> tuple[Any, ...]:
         """What this browser kept, or the page as it starts."""
-        kept = Kept([], bool(names), first.system_prompt, True)
+        kept = Kept([], bool(names), first.system_prompt, PERSONA)
         try:
             kept = transcript.from_json(saved) if saved else kept
         except DataError as error:
             gr.Info(str(error))
-        values = (kept.record, kept.compare, kept.persona, kept.base_persona)
+        values = (kept.record, kept.compare, kept.persona, offered(speaker, kept.given))
         return *draw(kept.record, False, language_of(request)), *values
 
     def compared(compare: bool, blind: bool) -> tuple[Any, bool]:
@@ -156,7 +164,8 @@ def build_demo(
                 with gr.Row(elem_id="desk"):
                     with gr.Accordion(I18N("persona"), open=False):
                         prompt = gr.Textbox(first.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
-                        base_persona = gr.Checkbox(True, label=I18N("base_persona"), visible=bool(names))
+                        options = {"label": I18N("given"), "visible": bool(names), "elem_id": "given"}
+                        given = offered(speaker, PERSONA, **options)
                         reset = gr.Button(I18N("reset"), size="sm")
                     with gr.Accordion(I18N("sampling"), open=False):
                         with gr.Row():
@@ -204,7 +213,7 @@ def build_demo(
                 respond,
                 chatbot=pane(label=label, placeholder=first.greeting, elem_id="left"),
                 textbox=text,
-                additional_inputs=[record, blind, compare, prompt, base_persona, adapter, *numbers, seed],
+                additional_inputs=[record, blind, compare, prompt, given, adapter, *numbers, seed],
                 additional_outputs=[right, record, *idles],
                 examples=[[opener] for opener in first.openers],
                 cache_examples=False,
@@ -218,7 +227,7 @@ def build_demo(
             chat.chatbot.unrender().render()
             right.render()
 
-        settings, left = [compare, prompt, base_persona], [chat.chatbot, chat.chatbot_state]  # as shown, as continued
+        settings, left = [compare, prompt, given], [chat.chatbot, chat.chatbot_state]  # as shown, as continued
         demo.load(restored, saved, [*left, right, record, *settings], **FREE)
         chat.textbox.stop(stopped, [chat.chatbot, record, blind, *settings], [record, *left, right, *idles], **FREE)
         chat.chatbot.undo(undone, [record, blind, *settings], [record, right, *idles], **FREE)
@@ -228,6 +237,7 @@ def build_demo(
         for choice in CHOICES:
             ins = [gr.State(choice), record, blind]
             choices[choice].click(voted, ins, [record, *left, right, ballot], **FREE)
+        adapter.change(offered, [adapter, given], given, **FREE)
         gr.on([scores.select, adapter.change], measured, adapter, board, **FREE)
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from roleplay import adapters, models
+from roleplay import adapters, corpus, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
-from roleplay.errors import AdapterError
+from roleplay.errors import AdapterError, DataError
 from roleplay.instructions import file_sha256
 from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
+from roleplay.retrieval import Retriever
 from roleplay.settings import ROOT, Settings
 
 FOLDER = ROOT / "adapters"
@@ -25,6 +26,7 @@ class About:
 
     folder: Path
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
+    retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,12 @@ def _about(adapter: Adapter) -> About:
         "adapter_sha256": file_sha256(adapter.folder / adapters.WEIGHTS),
         "template": adapter.template,
     }
-    return About(adapter.folder, provenance)
+    try:
+        retriever = Retriever(corpus.rows_of(adapter)[0])
+    except DataError as error:
+        retriever = None
+        print(f"retrieval    not offered for {adapter.name}: {error}")
+    return About(adapter.folder, provenance, retriever)
 
 
 def _persona(usable: Sequence[Adapter]) -> Persona:

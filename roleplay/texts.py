@@ -26,7 +26,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "edit": "Edit the message",
         "persona": "Persona",
         "persona_prompt": "System prompt, at most 2,000 characters",
-        "base_persona": "Give the base model the persona as well",
+        "given": "The base model is given",
+        "given_persona": "the persona",
+        "given_nothing": "nothing",
+        "given_examples": "the persona and the three nearest training rows",
         "reset": "Reset",
         "sampling": "Sampling",
         "votes": "Blind votes",
@@ -62,6 +65,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "first": "first in {first:.2f} s",
         "speed": "{speed:.1f} tok/s",
         "seed_shown": "seed {seed}",
+        "with_nothing": "without a persona",
+        "with_examples": "with training rows as examples",
         "length": "cut at the length limit",
         "stopped": "stopped",
         "dropped": "the oldest {dropped} turns no longer fit and were left out",
@@ -109,7 +114,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "edit": "修改消息",
         "persona": "人设",
         "persona_prompt": "系统提示词，最多 2,000 字",
-        "base_persona": "基座模型也使用此人设",
+        "given": "基座模型得到",
+        "given_persona": "此人设",
+        "given_nothing": "无提示",
+        "given_examples": "此人设与最相近的三条训练语料",
         "reset": "还原",
         "sampling": "采样",
         "votes": "盲测结果",
@@ -144,6 +152,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "first": "首词 {first:.2f} 秒",
         "speed": "{speed:.1f} 词元/秒",
         "seed_shown": "种子 {seed}",
+        "with_nothing": "无人设",
+        "with_examples": "以训练语料为例",
         "length": "已达长度上限",
         "stopped": "已停止",
         "dropped": "最早的 {dropped} 轮已放不下，未计入上文",
@@ -239,8 +249,11 @@ def refusal(language: str, message: str, persona: str = "", exchanges: int = 0) 
     return words["too_many"].format(limit=MAX_EXCHANGES) if exchanges >= MAX_EXCHANGES else ""
 
 
-def footer(language: str, answer: Answer, seed: int, side: str) -> str:
-    """What stands under an answer: who spoke (if `side` is given), tokens, times, seed, and what went amiss."""
+def footer(language: str, answer: Answer, seed: int, side: str, given: str = "persona") -> str:
+    """What stands under an answer: who spoke (if `side` is set), tokens, times, seed, and what went amiss.
+
+    What it was given beside the conversation is told where that was not the persona alone.
+    """
     words = TEXTS[language]
     parts = [words[side]] if side in (ADAPTER, BASE) else []
     if answer.tokens:
@@ -252,6 +265,8 @@ def footer(language: str, answer: Answer, seed: int, side: str) -> str:
     elif not answer.stop:
         parts.append(words["reading"])
     parts.append(words["seed_shown"].format(seed=seed))
+    if note := words.get(f"with_{given}"):
+        parts.append(note)
     if answer.dropped_turns:
         parts.append(words["dropped"].format(dropped=answer.dropped_turns))
     if answer.stop not in ("", "end"):
