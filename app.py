@@ -22,6 +22,7 @@ from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count, score
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.loading import loading
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
 from roleplay.startup import About
@@ -260,13 +261,15 @@ def main() -> None:
     user, _, password = settings.auth.partition(":")
     if settings.auth and not (user and password):
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
-    started = startup.start(settings, flags.base_model or settings.base_model)
-    persona = load_persona(settings.persona) if settings.persona else started.persona
-    votes = ROOT / "votes"
-    box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
-    print(*started.engine.describe(), sep="\n")
-    print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
-    demo = build_demo(started.engine, [persona], box, started.about, started.at_once)
+    print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
+    with loading(settings.host, settings.port) as tell:
+        started = startup.start(settings, flags.base_model or settings.base_model, tell)
+        persona = load_persona(settings.persona) if settings.persona else started.persona
+        votes = ROOT / "votes"
+        box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
+        print(*started.engine.describe(), sep="\n")
+        print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
+        demo = build_demo(started.engine, [persona], box, started.about, started.at_once)
     auth = (user, password) if settings.auth else None
     demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look())
 

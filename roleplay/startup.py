@@ -12,6 +12,7 @@ from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, DataError
 from roleplay.instructions import file_sha256
+from roleplay.loading import Tell
 from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
 from roleplay.retrieval import Retriever
@@ -81,19 +82,22 @@ def _persona(usable: Sequence[Adapter]) -> Persona:
     return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
 
 
-def start(settings: Settings, base_model: str) -> Started:
+def start(settings: Settings, base_model: str, tell: Tell = lambda stage: None) -> Started:
     """The engine that the settings ask for: this machine's, or with ENGINE_URL a server's.
 
-    Raises `RoleplayError` when the base model or the adapter that ADAPTER names cannot be used.
+    `tell` hears which stage begins. Raises `RoleplayError` when the base model or the adapter that ADAPTER names cannot
+    be used.
     """
     if settings.engine_url:
+        tell("fetch")
         folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
         usable = usable_adapters(None, settings.adapter)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         engine: Engine = RemoteEngine(settings.engine_url, tokenizer, usable)
         at_once = 8
     else:
-        base = models.load(base_model, settings.cache)
+        base = models.load(base_model, settings.cache, tell=tell)
+        tell("adapters")
         usable = usable_adapters(base, settings.adapter)
         engine, at_once = LocalEngine(base, usable), 1
     return Started(engine, {adapter.name: _about(adapter) for adapter in usable}, _persona(usable), at_once)
