@@ -3,66 +3,36 @@
     python app.py
     python app.py --base-model google/gemma-2b-it
 
-Layout and wiring only, and the one file that imports Gradio; it writes nothing but `votes/`. The environment variables
-it reads are listed in `roleplay/settings.py`.
+Layout and wiring only, with the parts that are in `page/`: nothing else imports Gradio. It writes nothing but `votes/`.
+The environment variables it reads are listed in `roleplay/settings.py`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
-from gradio import component_meta
-from gradio.components.chatbot import ChatbotDataMessages
-from starlette.middleware import Middleware
 
+from page.look import I18N, language_of, look
+from page.panes import pane
+from page.scoreboard import scoreboard_html
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
-from roleplay.ballots import Box, count
-from roleplay.ballots import score as score_of
+from roleplay.ballots import Box, count, score
 from roleplay.errors import DataError, RoleplayError, one_line_errors
-from roleplay.faults import Faults
 from roleplay.flags import flag, parse
+from roleplay.loading import loading
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
-from roleplay.transcript import CHOICES, Exchange, Kept
+from roleplay.startup import About
+from roleplay.transcript import CHOICES, GIVEN, NOTHING, PERSONA, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
-I18N = gr.I18n(**texts.TEXTS)
 Record = list[Exchange]
-component_meta.create_or_modify_pyi = lambda *_: None  # else the class below gets an app.pyi, which mypy would read
-
-
-class PlainChatbot(gr.Chatbot):
-    """A chatbot whose messages are text and nothing else: markup in them is shown, neither rendered nor run."""
-
-    is_template = True  # Gradio then serves the parent's front end
-
-    def postprocess(self, value: Any) -> ChatbotDataMessages:
-        data = super().postprocess(value)
-        for part in (part for message in data.root for part in message.content):
-            part.text = transcript.defuse(part.text)  # type: ignore[union-attr]  # there are no files
-        return data
-
-    def preprocess(self, payload: ChatbotDataMessages | None) -> Any:
-        for part in (part for message in (payload.root if payload else []) for part in message.content):
-            part.text = transcript.restore(part.text)  # type: ignore[union-attr]
-        return super().preprocess(payload)
-
-
-def pane(**options: Any) -> PlainChatbot:
-    return PlainChatbot(
-        autoscroll=False, render_markdown=False, latex_delimiters=[], allow_tags=False, buttons=["copy"], **options
-    )
-
-
-def language_of(request: gr.Request) -> str:
-    return texts.language(request.headers.get("accept-language"))
 
 
 def check_message(message: str, request: gr.Request) -> dict[str, Any]:
@@ -75,11 +45,13 @@ def build_demo(
     engine: Engine,
     personas: Sequence[Persona],
     box: Box,
-    provenance: Mapping[str, Mapping[str, str]] | None = None,
+    about: Mapping[str, About],
     at_once: int = 1,
 ) -> gr.Blocks:
-    """The whole page; `provenance` is what a vote records of an adapter, `at_once` how many answers may run."""
+    """The whole page; `about` is what it tells of each of the engine's adapters, `at_once` how many answers may run."""
     names, by_name, first = engine.adapters(), {p.name: p for p in personas}, personas[0]
+    speaker = names[0] if names else ""
+    provenance = {name: known.provenance for name, known in about.items()}
     sides = (ADAPTER, BASE) if names else (BASE, ADAPTER)  # what the left and the right pane show
 
     def draw(record: Sequence[Exchange], blind: bool, language: str) -> list[list[Any]]:
@@ -87,9 +59,9 @@ def build_demo(
         left, right = (transcript.pane_messages(record, number, blind, sides, language) for number in (0, 1))
         return [left, left, right]
 
-    def idle(record: Record, compare: bool, prompt: str, base_persona: bool) -> tuple[Any, ...]:
+    def idle(record: Record, compare: bool, prompt: str, given: str) -> tuple[Any, ...]:
         """Ballot, browser's copy, both switches and composer as they are while nothing is being answered."""
-        copy, free = transcript.to_json(Kept(record, compare, prompt, base_persona)), gr.Checkbox(interactive=True)
+        copy, free = transcript.to_json(Kept(record, compare, prompt, given)), gr.Checkbox(interactive=True)
         return (
             gr.Row(visible=bool(record) and record[-1].votable),
             copy,
@@ -101,10 +73,11 @@ def build_demo(
     def respond(
         message: str, history: list[Any], request: gr.Request, record: Record, blind: bool, *rest: Any
     ) -> Iterator[tuple[Any, ...]]:
-        compare, prompt, base_persona, adapter, *numbers, seed = rest
+        compare, prompt, given, adapter, *numbers, seed = rest
         language = language_of(request)
         record = transcript.align(transcript.users(history), record)
-        new = conversation.begin(message, compare, blind, prompt, base_persona, adapter, numbers, seed)
+        retriever = about[adapter].retriever if adapter in about else None
+        new = conversation.begin(message, compare, blind, prompt, given, adapter, numbers, seed, retriever)
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         busy: tuple[Any, ...] = (gr.Row(visible=False), gr.skip(), *[gr.Checkbox(interactive=False)] * 2, gr.skip())
         for now in conversation.grow(engine, record, new, language):
@@ -112,7 +85,7 @@ def build_demo(
             left, right = transcript.answer_message(now, 0, blind, sides, language), draw(whole, blind, language)[2]
             yield left, right, whole, *busy
             busy = (gr.skip(),) * len(busy)
-        yield left, right, whole, *idle(whole, compare, prompt, base_persona)
+        yield left, right, whole, *idle(whole, compare, prompt, given)
 
     def stopped(shown: list[Any], request: gr.Request, record: Record, blind: bool, *settings: Any) -> tuple[Any, ...]:
         record = transcript.close(transcript.align(transcript.users(shown), record))
@@ -125,17 +98,21 @@ def build_demo(
     def cleared(*settings: Any) -> tuple[Any, ...]:
         return [], [], [], [], *idle([], *settings)
 
+    def offered(name: str, given: str, **options: Any) -> gr.Radio:
+        """What the base model may be given beside this adapter; the persona where `given` is not among it."""
+        offers = GIVEN if name in about and about[name].retriever else (PERSONA, NOTHING)
+        choices = [(I18N(f"given_{offer}"), offer) for offer in offers]
+        return gr.Radio(choices, value=given if given in offers else PERSONA, **options)
+
     def restored(saved: Any, request: gr.Request) -> tuple[Any, ...]:
         """What this browser kept, or the page as it starts."""
-        kept = Kept([], bool(names), first.system_prompt, True)
+        kept = Kept([], bool(names), first.system_prompt, PERSONA)
         try:
             kept = transcript.from_json(saved) if saved else kept
         except DataError as error:
             gr.Info(str(error))
-        language = language_of(request)
-        score = score_of(language, count(box.votes()))
-        values = (kept.record, kept.compare, kept.persona, kept.base_persona)
-        return *draw(kept.record, False, language), *values, score
+        values = (kept.record, kept.compare, kept.persona, offered(speaker, kept.given))
+        return *draw(kept.record, False, language_of(request)), *values
 
     def compared(compare: bool, blind: bool) -> tuple[Any, bool]:
         return gr.Chatbot(visible=compare), blind and compare
@@ -148,12 +125,14 @@ def build_demo(
         return record, shown, state, beside, compare, gr.Row(visible=False)
 
     def voted(choice: str, record: Record, blind: bool, request: gr.Request) -> tuple[Any, ...]:
-        record, vote = conversation.judge(record, choice, provenance or {})
+        record, vote = conversation.judge(record, choice, provenance)
         if vote:
             box.add(vote)
-        language = language_of(request)
-        score = score_of(language, count(box.votes()))
-        return record, *draw(record, blind, language), gr.Row(visible=False), score
+        return record, *draw(record, blind, language_of(request)), gr.Row(visible=False)
+
+    def measured(name: str, request: gr.Request) -> str:
+        votes = score(language_of(request), count(vote for vote in box.votes() if vote.adapter == name))
+        return scoreboard_html(about[name].folder, votes, language_of(request))
 
     def chosen(name: str) -> tuple[str, Any]:
         openers: list[Any] = [{"text": opener} for opener in by_name[name].openers]
@@ -174,38 +153,47 @@ def build_demo(
             adapter = gr.Dropdown(names, label=I18N("adapter_menu"), visible=len(names) > 1, elem_id="adapter")
             compare = gr.Checkbox(bool(names), label=I18N("compare"), visible=bool(names), elem_id="compare")
             blind = gr.Checkbox(False, label=I18N("blind"), visible=bool(names), elem_id="blind")
-        panes = gr.Row(elem_id="panes")
-        with gr.Column(elem_id="composer"):
-            with gr.Row(visible=False, elem_id="ballot") as ballot:
-                choices = {choice: gr.Button(I18N(choice), size="sm") for choice in ("left", "tie", "bad", "right")}
-            below = gr.Column(elem_id="ask")
-        with gr.Row(elem_id="desk"):
-            with gr.Accordion(I18N("persona"), open=False):
-                prompt = gr.Textbox(first.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
-                base_persona = gr.Checkbox(True, label=I18N("base_persona"), visible=bool(names))
-                reset = gr.Button(I18N("reset"), size="sm")
-            with gr.Accordion(I18N("sampling"), open=False):
-                with gr.Row():
-                    presets = {name: gr.Button(I18N(name), size="sm") for name in conversation.PRESETS}
-                start = Sampling()
-                numbers = [
-                    gr.Slider(0, 2, start.temperature, step=0.05, label=I18N("temperature")),
-                    gr.Slider(0.05, 1, start.top_p, step=0.05, label=I18N("top_p")),
-                    gr.Slider(0, 200, start.top_k, step=1, label=I18N("top_k")),
-                    gr.Slider(1, 2, start.repetition_penalty, step=0.05, label=I18N("repetition_penalty")),
-                    gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
-                ]
-                seed = gr.Number(
-                    None, label=I18N("seed"), placeholder=I18N("new_seed"), precision=0, minimum=0, maximum=2**32 - 1
-                )
-            with gr.Accordion(I18N("keep"), open=False):
-                score = gr.Textbox(
-                    label=I18N("votes"), interactive=False, lines=2, elem_id="score", visible=bool(names)
-                )
-                gr.Markdown(I18N("keep_note"))
-                with gr.Row():
-                    exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
-                file = gr.JSON(visible="hidden")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab(I18N("chat")):
+                panes = gr.Row(elem_id="panes")
+                with gr.Column(elem_id="composer"):
+                    with gr.Row(visible=False, elem_id="ballot") as ballot:
+                        choices = {
+                            choice: gr.Button(I18N(choice), size="sm") for choice in ("left", "tie", "bad", "right")
+                        }
+                    below = gr.Column(elem_id="ask")
+                with gr.Row(elem_id="desk"):
+                    with gr.Accordion(I18N("persona"), open=False):
+                        prompt = gr.Textbox(first.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
+                        options = {"label": I18N("given"), "visible": bool(names), "elem_id": "given"}
+                        given = offered(speaker, PERSONA, **options)
+                        reset = gr.Button(I18N("reset"), size="sm")
+                    with gr.Accordion(I18N("sampling"), open=False):
+                        with gr.Row():
+                            presets = {name: gr.Button(I18N(name), size="sm") for name in conversation.PRESETS}
+                        start = Sampling()
+                        numbers = [
+                            gr.Slider(0, 2, start.temperature, step=0.05, label=I18N("temperature")),
+                            gr.Slider(0.05, 1, start.top_p, step=0.05, label=I18N("top_p")),
+                            gr.Slider(0, 200, start.top_k, step=1, label=I18N("top_k")),
+                            gr.Slider(1, 2, start.repetition_penalty, step=0.05, label=I18N("repetition_penalty")),
+                            gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
+                        ]
+                        seed = gr.Number(
+                            None,
+                            label=I18N("seed"),
+                            placeholder=I18N("new_seed"),
+                            precision=0,
+                            minimum=0,
+                            maximum=2**32 - 1,
+                        )
+                    with gr.Accordion(I18N("keep"), open=False):
+                        gr.Markdown(I18N("keep_note"))
+                        with gr.Row():
+                            exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
+                        file = gr.JSON(visible="hidden")
+            with gr.Tab(I18N("scoreboard"), visible=bool(names)) as scores:
+                board = gr.HTML(elem_id="board")
 
         with panes:
             right = pane(
@@ -226,7 +214,7 @@ def build_demo(
                 respond,
                 chatbot=pane(label=label, placeholder=first.greeting, elem_id="left"),
                 textbox=text,
-                additional_inputs=[record, blind, compare, prompt, base_persona, adapter, *numbers, seed],
+                additional_inputs=[record, blind, compare, prompt, given, adapter, *numbers, seed],
                 additional_outputs=[right, record, *idles],
                 examples=[[opener] for opener in first.openers],
                 cache_examples=False,
@@ -240,16 +228,21 @@ def build_demo(
             chat.chatbot.unrender().render()
             right.render()
 
-        settings, left = [compare, prompt, base_persona], [chat.chatbot, chat.chatbot_state]  # as shown, as continued
-        demo.load(restored, saved, [*left, right, record, *settings, score], **FREE)
+        settings, left = [compare, prompt, given], [chat.chatbot, chat.chatbot_state]  # as shown, as continued
+        demo.load(restored, saved, [*left, right, record, *settings], **FREE)
         chat.textbox.stop(stopped, [chat.chatbot, record, blind, *settings], [record, *left, right, *idles], **FREE)
         chat.chatbot.undo(undone, [record, blind, *settings], [record, right, *idles], **FREE)
-        gr.on([chat.chatbot.clear, right.clear], cleared, settings, [record, *left, right, *idles], **FREE)
+        # An answer in progress would bring its turn back; a ChatInterface runs "_submit_fn" for every way to ask.
+        asking = [fn.get_config() for fn in demo.fns.values() if fn.name == "_submit_fn"]
+        clears = [chat.chatbot.clear, right.clear]
+        gr.on(clears, cleared, settings, [record, *left, right, *idles], cancels=asking, **FREE)
         compare.change(compared, [compare, blind], [right, blind], **FREE)
         blind.change(blinded, [blind, compare, record], [record, *left, right, compare, ballot], **FREE)
         for choice in CHOICES:
             ins = [gr.State(choice), record, blind]
-            choices[choice].click(voted, ins, [record, *left, right, ballot, score], **FREE)
+            choices[choice].click(voted, ins, [record, *left, right, ballot], **FREE)
+        adapter.change(offered, [adapter, given], given, **FREE)
+        gr.on([scores.select, adapter.change], measured, adapter, board, **FREE)
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():
             values = list(astuple(conversation.PRESETS[name]))[:4]  # the length is no matter of taste
@@ -259,20 +252,6 @@ def build_demo(
             made.then(None, file, None, js="(file) => window.saveFile(...file)")
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     return demo
-
-
-def look() -> dict[str, Any]:
-    """The page's appearance, as `launch` takes it: no font, script or style from elsewhere."""
-    script = (ROOT / "assets" / "page.js").read_text(encoding="utf-8")
-    return {
-        "theme": gr.themes.Base(font=["system-ui", "Noto Sans CJK SC", "PingFang SC", "sans-serif"]),
-        "css_paths": ROOT / "assets" / "page.css",
-        "js": f"() => ({script})({json.dumps(texts.TEXTS)})",
-        "i18n": I18N,
-        "footer_links": [],
-        "app_kwargs": {"middleware": [Middleware(Faults)]},
-        "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
-    }
 
 
 @dataclass(frozen=True)
@@ -285,14 +264,17 @@ def main() -> None:
     user, _, password = settings.auth.partition(":")
     if settings.auth and not (user and password):
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
-    started = startup.start(settings, flags.base_model or settings.base_model)
-    persona = load_persona(settings.persona) if settings.persona else started.persona
-    votes = ROOT / "votes"
-    box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
-    print(*started.engine.describe(), sep="\n")
-    print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
-    demo = build_demo(started.engine, [persona], box, started.provenance, started.at_once)
-    demo.launch(server_name=settings.host, server_port=settings.port, auth=(user, password) if user else None, **look())
+    print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
+    with loading(settings.host, settings.port) as tell:
+        started = startup.start(settings, flags.base_model or settings.base_model, tell)
+        persona = load_persona(settings.persona) if settings.persona else started.persona
+        votes = ROOT / "votes"
+        box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
+        print(*started.engine.describe(), sep="\n")
+        print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
+        demo = build_demo(started.engine, [persona], box, started.about, started.at_once)
+    auth = (user, password) if settings.auth else None
+    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look())
 
 
 if __name__ == "__main__":

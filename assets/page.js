@@ -9,6 +9,17 @@
     document.querySelectorAll(".examples").forEach((element) => { element.role = "group"; }); // buttons are no list items
   };
 
+  // Gradio says these two in English alone.
+  const said = [[/^queue: (\d+)\/\d* \|/, "queued"], [/^This application is currently busy/, "queue_full"]];
+  const translate = () => {
+    for (const element of document.querySelectorAll('[data-testid="status-tracker"] *, [data-testid="toast-body"] *')) {
+      for (const node of element.childNodes) {
+        const [, key] = (node.nodeType === Node.TEXT_NODE && said.find(([known]) => known.test(node.data.trim()))) || [];
+        if (key) node.data = words[key].replace("{place}", node.data.match(/\d+/)?.[0]);
+      }
+    }
+  };
+
   const panes = () => ["left", "right"].map((id) => document.querySelector(`#${id} [role="log"]`)).filter(Boolean);
 
   // A message row and the buttons under it differ in height between the panes; equal rows line the turns up.
@@ -49,7 +60,7 @@
     }
     if (due) return;
     due = true;
-    requestAnimationFrame(() => { due = false; label(); level(); follow(); });
+    requestAnimationFrame(() => { due = false; label(); translate(); level(); follow(); });
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["disabled"] });
   window.addEventListener("resize", level);
   label();

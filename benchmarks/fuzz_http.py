@@ -54,7 +54,7 @@ def serve(echo: bool, folder: str, pipe: Connection) -> None:
 
     repeats = {ADAPTER: "{user}", BASE: "{user}"}
     engine: Any = ScriptedEngine(pause=0.002, replies=repeats) if echo else tiny_engine(Path(folder))
-    demo = app.build_demo(engine, [PERSONA], Box(Path(folder) / "votes"))
+    demo = app.build_demo(engine, [PERSONA], Box(Path(folder) / "votes"), {})
     server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())
     pipe.send((url, sorted(server.openapi()["paths"])))
     demo.block_thread()
@@ -117,7 +117,7 @@ def value(dice: random.Random, texts: Iterator[str]) -> Any:
     answer = {"text": next(texts), "stop": "", "dropped_turns": 0, **figures}
     exchange = {"user": next(texts), "answers": {BASE: answer}, "personas": {}, "adapter": "../..", "sampling": {}}
     exchanges = [exchange | {"order": [ADAPTER, BASE], "verdict": ""}] * dice.choice([1, 300])
-    kept = {"record": dice.choice([exchanges, [{"user": 1}], 3]), "compare": "x", "persona": 3, "base_persona": []}
+    kept = {"record": dice.choice([exchanges, [{"user": 1}], 3]), "compare": "x", "persona": 3, "given": []}
     plain: list[Any] = [None, True, 0, -1, 2**63, 1e308, float("nan"), float("inf"), "", [], {}, [[]], {"a": None}]
     near = [
         next(texts),

@@ -41,6 +41,7 @@ class Vote:
     adapter: str
     provenance: Mapping[str, str]  # hashes of base and adapter, template
     time: str
+    examples: int = 0  # how many of the base side's first turns were training rows that retrieval found
 
     @property
     def winner(self) -> str:
@@ -61,6 +62,7 @@ def cast(
     sampling: Mapping[str, float],
     adapter: str,
     provenance: Mapping[str, str],
+    examples: int = 0,
 ) -> Vote:
     """A vote that is dated now (UTC) and carries its prompts' hashes."""
     return Vote(
@@ -73,6 +75,7 @@ def cast(
         adapter,
         dict(provenance),
         datetime.now(UTC).isoformat(timespec="seconds"),
+        examples,
     )
 
 

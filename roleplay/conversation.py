@@ -14,7 +14,9 @@ from roleplay import texts, transcript
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Sampling
 from roleplay.ballots import Vote, cast
 from roleplay.errors import RoleplayError
-from roleplay.transcript import OPEN, SIDES, Exchange
+from roleplay.prompt import Turn
+from roleplay.retrieval import Retriever
+from roleplay.transcript import EXAMPLES, NOTHING, OPEN, SIDES, Exchange
 
 UPDATES_PER_SECOND = 30
 PRESETS = {
@@ -29,23 +31,28 @@ def begin(
     compare: bool,
     blind: bool,
     persona: str,
-    base_persona: bool,
+    given: str,
     adapter: str | None,
     numbers: Sequence[Any],
     seed: float | None,
+    retriever: Retriever | None = None,
 ) -> Exchange:
     """A new exchange, not answered yet.
 
-    `numbers` are the fields of `Sampling` in their order, without the seed; None for `seed` draws a fresh one. With no
-    `adapter` only the base model speaks, with the persona. A blind exchange gets an order that no seed predicts.
+    `given` is one of `transcript.GIVEN`; with examples, `retriever` finds them. `numbers` are the fields of `Sampling`
+    in their order, without the seed; None for `seed` draws a fresh one. With no `adapter` only the base model speaks,
+    with the persona. A blind exchange gets an order that no seed predicts.
     """
     persona, dice = persona.strip(), random.SystemRandom()
     personas = {ADAPTER: persona} if adapter else {BASE: persona}
+    examples: Sequence[Turn] = ()
     if compare and adapter:
-        personas[BASE] = persona if base_persona else ""
+        personas[BASE] = "" if given == NOTHING else persona
+        examples = retriever.examples(message) if given == EXAMPLES and retriever else ()
     return Exchange(
         message,
         personas=personas,
+        examples=tuple(examples),
         adapter=adapter or "",
         sampling=replace(Sampling(*numbers), seed=dice.randrange(2**32) if seed is None else int(seed)),
         order=tuple(dice.sample(SIDES, 2)) if blind else SIDES,
@@ -91,5 +98,6 @@ def judge(
         asdict(last.sampling),
         last.adapter,
         provenance.get(last.adapter, {}),
+        len(last.examples),
     )
     return [*past, replace(last, verdict=choice)], vote

@@ -7,6 +7,7 @@ and no code that comes with a model is ever run.
 import hashlib
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,16 +162,21 @@ def check_folder(folder: Path, dtype: str, device: str) -> None:
         )
 
 
-def load(setting: str, cache: Path, dtype: str = "", attention: str = "") -> BaseModel:
+def load(
+    setting: str, cache: Path, dtype: str = "", attention: str = "", tell: Callable[[str], None] = lambda stage: None
+) -> BaseModel:
     """Load the base model that `setting` names, with the chosen or given dtype and attention implementation.
 
-    Raises `ModelError` when it cannot be found, fetched, is no Gemma text model, or does not fit the memory.
+    `tell` hears which stage begins, "fetch" or "load". Raises `ModelError` when the model cannot be found, fetched, is
+    no Gemma text model, or does not fit the memory.
     """
     source, why = choose_source(setting)
     device = choose_device()
     chosen_dtype = (dtype, "as asked") if dtype else choose_dtype(device[0])
     chosen_attention = (attention, "as asked") if attention else choose_attention(device[0])
+    tell("fetch")
     folder, origin = fetch(source, cache)
+    tell("load")
     check_folder(folder, chosen_dtype[0], device[0])
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -5,46 +5,52 @@ A board is the JSON object that `train.evaluate` writes as scoreboard.json: `arm
 and `samples` for the card, and how all of it was measured.
 """
 
+import json
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from sacrebleu.metrics import CHRF
 
+from roleplay import texts
+from roleplay.errors import DataError
 from roleplay.intervals import Estimate, bootstrap, jackknife, share, share_difference
 from roleplay.probes import units
+from roleplay.texts import TEXTS
 
 BASE, PERSONA, RETRIEVAL, ADAPTER, REFERENCE = "base", "base + persona", "base + retrieval", "adapter", "reference"
 ARMS = (BASE, PERSONA, RETRIEVAL, ADAPTER, REFERENCE)
+MAX_BYTES = 4 << 20  # of a scoreboard.json
 DISTINCT_UNITS = 24  # of every reply at most: distinct-2 falls with length
 CHINESE_RUN, OTHER_RUN = 10, 6  # units in a row that count as copied: 10 characters, or 6 words of about that length
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How to read a figure: `better` is "lower", "higher" or "" where neither is."""
+    """How to read a figure: `better` is "lower", "higher" or "" where neither is. The words are in `texts.MEASURES`."""
 
     better: str
     percent: bool
-    meaning: str
 
 
 MEASURES = {
-    "held-out loss": Measure("lower", False, "Nat per token of her replies in rows that were never trained on."),
-    "stop rate": Measure("higher", True, "Replies that end by themselves within the length that every arm is given."),
-    "stop rate, 256": Measure("higher", True, "Replies that end by themselves within the page's 256 tokens."),
-    "openers that stop": Measure("higher", True, "Greedy replies to the persona's openers that end within 256 tokens."),
-    "tokens": Measure("", False, "Mean length of a reply in tokens, cut at the length that every arm is given."),
-    "chrF": Measure("higher", False, "Character n-grams shared with her written reply, 0 to 100."),
-    "distinct-2": Measure("higher", False, "Distinct pairs of neighbouring words or characters, of all."),
-    "copied": Measure("lower", True, "Replies with a run of 10 characters (6 words) that stands in the training rows."),
-    "identity": Measure("higher", True, "Written questions about who she is that get an accepted answer in character."),
-    "in character": Measure("higher", True, "Written attempts to break the role after which no rule finds a fault."),
-    "first turns": Measure("higher", True, "Replies in the first three of ten turns in which no rule finds a fault."),
-    "last turns": Measure("higher", True, "Replies in the last three of ten turns; lower than the first is drift."),
-    "plain Chinese": Measure("lower", False, "Nat per token of plain Chinese text: higher than base is forgetting."),
-    "plain English": Measure("lower", False, "Nat per token of plain English text: higher than base is forgetting."),
+    "held-out loss": Measure("lower", False),
+    "stop rate": Measure("higher", True),
+    "stop rate, 256": Measure("higher", True),
+    "openers that stop": Measure("higher", True),
+    "tokens": Measure("", False),
+    "chrF": Measure("higher", False),
+    "distinct-2": Measure("higher", False),
+    "copied": Measure("lower", True),
+    "identity": Measure("higher", True),
+    "in character": Measure("higher", True),
+    "first turns": Measure("higher", True),
+    "last turns": Measure("higher", True),
+    "plain Chinese": Measure("lower", False),
+    "plain English": Measure("lower", False),
 }
 
 
@@ -65,9 +71,9 @@ def runs(text: str) -> set[tuple[str, ...]]:
     return {tuple(said[i : i + length]) for i in range(len(said) - length + 1)}
 
 
-def distinct_2(texts: Iterable[str]) -> float:
+def distinct_2(replies: Iterable[str]) -> float:
     """Distinct pairs of neighbouring units over all pairs (Li et al., 2016); 0 where there is no pair."""
-    pairs = [pair for said in map(units, texts) for pair in pairwise(said)]
+    pairs = [pair for said in map(units, replies) for pair in pairwise(said)]
     return len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
@@ -110,9 +116,9 @@ class Board:
                 difference = bootstrap([a - b for a, b in items], weights, clusters)
             self._enter(self.differences, arm, name, difference)
 
-    def compare_distinct(self, texts: Mapping[str, Sequence[str]]) -> None:
+    def compare_distinct(self, replies: Mapping[str, Sequence[str]]) -> None:
         """Enter distinct-2, which is of all replies together and has no value an item."""
-        for arm, own in texts.items():
+        for arm, own in replies.items():
             cut = [" ".join(units(text)[:DISTINCT_UNITS]) for text in own]
             found = jackknife(distinct_2, cut)
             self._enter(self.arms, arm, "distinct-2", Estimate(found.value, max(0.0, found.low), min(1.0, found.high)))
@@ -136,41 +142,63 @@ class Board:
         return {"arms": ordered(self.arms), "differences": ordered(self.differences), "drift": drift, **samples}
 
 
-def figure(name: str, entry: Mapping[str, float] | None) -> str:
+def read(path: Path) -> dict[str, Any]:
+    """A scoreboard.json; raises `DataError` unless it holds known arms, known measures and numbers.
+
+    The file may be a stranger's: of the board that is returned, nothing else may be shown.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"larger than {MAX_BYTES >> 20} MB")
+        board = json.loads(path.read_text(encoding="utf-8"))
+        numbers = list(board.get("rules", {}).values())
+        for part in ("arms", "differences"):
+            for arm, values in board[part].items():
+                if unknown := [name for name in (arm, *values) if name not in (*ARMS, *MEASURES)]:
+                    raise ValueError(f"{unknown[0]!r:.40} is unknown")
+                for entry in values.values():
+                    numbers += [entry[key] for key in ("value", "low", "high")]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError("not all figures are numbers")
+        table(board), verdicts(board)  # raises where a word is in the wrong place, or a figure missing
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path}: not a scoreboard ({error!s:.120}); write it with train.evaluate") from error
+    return board
+
+
+def figure(name: str, entry: Mapping[str, float] | None, language: str = "en") -> str:
     """An estimate of a measure as people read it, "–" where there is none."""
     if entry is None:
         return "–"
     form = "{:.0%}" if MEASURES[name].percent else "{:.2f}"
-    value, low, high = (form.format(entry[key]) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    return TEXTS[language]["figure"].format(**{key: form.format(entry[key]) for key in ("value", "low", "high")})
 
 
-def table(board: Mapping[str, Any], part: str = "arms") -> list[list[str]]:
+def table(board: Mapping[str, Any], part: str = "arms", language: str = "en") -> list[list[str]]:
     """Head and rows: a measure, every arm's figure with its interval, and what the measure means.
 
     `part` "differences" gives the adapter's figure less the arm's instead; shares are in percentage points then.
     """
     arms: Mapping[str, Mapping[str, Any]] = board[part]
-    names = [name for name in MEASURES if any(name in values for values in arms.values())]
-    rows = [[name, *(figure(name, arm.get(name)) for arm in arms.values()), MEASURES[name].meaning] for name in names]
-    return [["", *arms, ""], *rows]
+    rows = []
+    for key, (name, meaning) in texts.MEASURES[language].items():
+        if any(key in values for values in arms.values()):
+            rows.append([name, *(figure(key, arm.get(key), language) for arm in arms.values()), meaning])
+    return [["", *(texts.ARMS[language][arm] for arm in arms), ""], *rows]
 
 
-def verdicts(board: Mapping[str, Any]) -> list[str]:
+def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:
     """At what the adapter is better or worse than each other arm, or not clearly either, and how far the rules err."""
-    sentences = []
+    words, sentences = TEXTS[language], []
     for arm, values in board["differences"].items():
         sorts: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
         for name, entry in values.items():
             if sign := {"higher": 1, "lower": -1}.get(MEASURES[name].better):
                 low, high = sorted((sign * entry["low"], sign * entry["high"]))
-                sorts["better" if low > 0 else "worse" if high < 0 else "undecided"].append(name)
-        told = "; ".join(f"{sort}: {', '.join(names) or 'nothing'}" for sort, names in sorts.items())
-        sentences.append(f"The adapter against {arm}: {told}.")
+                sort = "better" if low > 0 else "worse" if high < 0 else "undecided"
+                sorts[sort].append(texts.MEASURES[language][name][0])
+        told = {sort: words["comma"].join(names) or words["nothing"] for sort, names in sorts.items()}
+        sentences.append(words["against"].format(arm=texts.ARMS[language][arm], **told))
     if check := board.get("rules"):
-        sentences.append(
-            f"The rules blame {check['false_alarms']} of {check['good']} good replies labelled by hand and miss "
-            f"{check['missed']} of {check['broken']} broken ones; "
-            f"they blame {check['blamed']} of {check['references']} held-out references."
-        )
+        sentences.append(words["rules"].format(**check))
     return sentences

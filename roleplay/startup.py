@@ -1,29 +1,41 @@
 """What a server loads when it starts: an engine, every adapter that fits it, and what a vote records of each."""
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from roleplay import adapters, models
+from roleplay import adapters, corpus, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
-from roleplay.errors import AdapterError
+from roleplay.errors import AdapterError, DataError
+from roleplay.instructions import file_sha256
+from roleplay.loading import Tell
 from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
+from roleplay.retrieval import Retriever
 from roleplay.settings import ROOT, Settings
 
 FOLDER = ROOT / "adapters"
 
 
 @dataclass(frozen=True)
+class About:
+    """What a page tells of an adapter beside its answers."""
+
+    folder: Path
+    provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
+    retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
+
+
+@dataclass(frozen=True)
 class Started:
-    """An engine ready to answer; `provenance` holds, by adapter, the hashes and the template of its answers."""
+    """An engine ready to answer, and what is known of each of its adapters."""
 
     engine: Engine
-    provenance: dict[str, dict[str, str]]
+    about: dict[str, About]
     persona: Persona  # that of the adapter that speaks first
     at_once: int  # answers that it may be asked for at the same time
 
@@ -49,13 +61,19 @@ def usable_adapters(base: models.BaseModel | None, wanted: str) -> list[Adapter]
     return usable
 
 
-def _provenance(adapter: Adapter) -> dict[str, str]:
-    return {
+def _about(adapter: Adapter) -> About:
+    provenance = {
         "base_model": adapter.base_model,
         "base_fingerprint": adapter.base_fingerprint,
-        "adapter_sha256": hashlib.sha256((adapter.folder / adapters.WEIGHTS).read_bytes()).hexdigest(),
+        "adapter_sha256": file_sha256(adapter.folder / adapters.WEIGHTS),
         "template": adapter.template,
     }
+    try:
+        retriever = Retriever(corpus.rows_of(adapter)[0])
+    except DataError as error:
+        retriever = None
+        print(f"retrieval    not offered for {adapter.name}: {error}")
+    return About(adapter.folder, provenance, retriever)
 
 
 def _persona(usable: Sequence[Adapter]) -> Persona:
@@ -64,18 +82,22 @@ def _persona(usable: Sequence[Adapter]) -> Persona:
     return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
 
 
-def start(settings: Settings, base_model: str) -> Started:
+def start(settings: Settings, base_model: str, tell: Tell = lambda stage: None) -> Started:
     """The engine that the settings ask for: this machine's, or with ENGINE_URL a server's.
 
-    Raises `RoleplayError` when the base model or the adapter that ADAPTER names cannot be used.
+    `tell` hears which stage begins. Raises `RoleplayError` when the base model or the adapter that ADAPTER names cannot
+    be used.
     """
     if settings.engine_url:
+        tell("fetch")
         folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
         usable = usable_adapters(None, settings.adapter)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         engine: Engine = RemoteEngine(settings.engine_url, tokenizer, usable)
-        return Started(engine, {adapter.name: _provenance(adapter) for adapter in usable}, _persona(usable), 8)
-    base = models.load(base_model, settings.cache)
-    usable = usable_adapters(base, settings.adapter)
-    provenance = {adapter.name: _provenance(adapter) for adapter in usable}
-    return Started(LocalEngine(base, usable), provenance, _persona(usable), 1)
+        at_once = 8
+    else:
+        base = models.load(base_model, settings.cache, tell=tell)
+        tell("adapters")
+        usable = usable_adapters(base, settings.adapter)
+        engine, at_once = LocalEngine(base, usable), 1
+    return Started(engine, {adapter.name: _about(adapter) for adapter in usable}, _persona(usable), at_once)

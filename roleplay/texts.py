@@ -26,7 +26,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "edit": "Edit the message",
         "persona": "Persona",
         "persona_prompt": "System prompt, at most 2,000 characters",
-        "base_persona": "Give the base model the persona as well",
+        "given": "The base model is given",
+        "given_persona": "the persona",
+        "given_nothing": "nothing",
+        "given_examples": "the persona and the three nearest training rows",
         "reset": "Reset",
         "sampling": "Sampling",
         "votes": "Blind votes",
@@ -62,6 +65,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "first": "first in {first:.2f} s",
         "speed": "{speed:.1f} tok/s",
         "seed_shown": "seed {seed}",
+        "with_nothing": "without a persona",
+        "with_examples": "with training rows as examples",
         "length": "cut at the length limit",
         "stopped": "stopped",
         "dropped": "the oldest {dropped} turns no longer fit and were left out",
@@ -74,6 +79,28 @@ TEXTS: dict[str, dict[str, str]] = {
         "even": "A and B win alike ({left} to {right}), as they should.",
         "uneven": "One side wins too often ({left} to {right}): votes may follow the place, not the text.",
         "none_decisive": "{ties} ties, {bad} both bad, no decisive vote yet. Not yet conclusive.",
+        "loading": "One moment, please",
+        "stage_start": "Starting…",
+        "stage_fetch": "Preparing the base model; the first time it is unpacked or downloaded, which takes minutes…",
+        "stage_load": "Loading the base model…",
+        "stage_adapters": "Checking and loading the adapters…",
+        "failed": "It cannot start: {error}",
+        "queued": "Waiting for other answers: yours is number {place} in the queue",
+        "queue_full": "Too many people are waiting just now. Send it again in a minute.",
+        "chat": "Chat",
+        "scoreboard": "Scoreboard",
+        "training": "Training",
+        "board_note": "How the adapter measures up, in replies and text that it never saw. In brackets stands the 95 % "
+        "interval: figures whose intervals overlap may differ by chance.",
+        "board_missing": "{name} has not been measured yet. To measure it, run this where the project is installed:",
+        "plot_board": "Every figure above with its interval, and how long the role is kept",
+        "plot_curve": "The training: loss on training and on held-out rows, lower is better",
+        "figure": "{value} ({low} to {high})",
+        "against": "The adapter against {arm}: better: {better}; worse: {worse}; undecided: {undecided}.",
+        "nothing": "nothing",
+        "comma": ", ",
+        "rules": "The rules blame {false_alarms} of {good} good replies labelled by hand and miss {missed} of {broken} "
+        "broken ones; they blame {blamed} of {references} held-out references.",
     },
     "zh": {
         "tagline": "微调出的角色，与未经微调的模型同题作答",
@@ -95,7 +122,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "edit": "修改消息",
         "persona": "人设",
         "persona_prompt": "系统提示词，最多 2,000 字",
-        "base_persona": "基座模型也使用此人设",
+        "given": "基座模型得到",
+        "given_persona": "此人设",
+        "given_nothing": "无提示",
+        "given_examples": "此人设与最相近的三条训练语料",
         "reset": "还原",
         "sampling": "采样",
         "votes": "盲测结果",
@@ -130,6 +160,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "first": "首词 {first:.2f} 秒",
         "speed": "{speed:.1f} 词元/秒",
         "seed_shown": "种子 {seed}",
+        "with_nothing": "无人设",
+        "with_examples": "以训练语料为例",
         "length": "已达长度上限",
         "stopped": "已停止",
         "dropped": "最早的 {dropped} 轮已放不下，未计入上文",
@@ -142,6 +174,76 @@ TEXTS: dict[str, dict[str, str]] = {
         "even": "甲乙两侧胜数相当（{left} 比 {right}），符合预期。",
         "uneven": "其中一侧胜得过多（{left} 比 {right}）：投票或受位置影响。",
         "none_decisive": "平局 {ties}，都不好 {bad}，尚无有效票，尚无定论。",
+        "loading": "请稍候",
+        "stage_start": "正在启动……",
+        "stage_fetch": "正在准备基座模型；首次需要解包或下载，约几分钟……",
+        "stage_load": "正在加载基座模型……",
+        "stage_adapters": "正在检查并加载适配器……",
+        "failed": "无法启动：{error}",
+        "queued": "正在排队：您是第 {place} 位",
+        "queue_full": "此刻排队的人太多，请稍后再发。",
+        "chat": "对话",
+        "scoreboard": "成绩单",
+        "training": "训练",
+        "board_note": "以适配器未曾见过的问答与文字衡量其水准。括号内为 95% 区间：区间相交时，差别可能出于偶然。",
+        "board_missing": "{name} 尚未测评。请在装有本项目的机器上运行：",
+        "plot_board": "上表各项及其区间，以及角色能保持多少轮",
+        "plot_curve": "训练过程：训练语料与留出语料的损失，越低越好",
+        "figure": "{value}（{low} 至 {high}）",
+        "against": "适配器与“{arm}”相比，更好：{better}；更差：{worse}；未见分晓：{undecided}。",
+        "nothing": "无",
+        "comma": "、",
+        "rules": "规则误判 {good} 条人工标注佳答中的 {false_alarms} 条，漏判 {broken} 条破功回答中的 {missed} 条；"
+        "在 {references} 条留出参考答案中指摘 {blamed} 条。",
+    },
+}
+
+# What the measures of a scoreboard are called and mean. The keys are those of `scoreboard.MEASURES`.
+MEASURES: dict[str, dict[str, tuple[str, str]]] = {
+    "en": {
+        "held-out loss": ("held-out loss", "Nat per token of her replies in rows that were never trained on."),
+        "stop rate": ("stop rate", "Replies that end by themselves within the length that every arm is given."),
+        "stop rate, 256": ("stop rate, 256", "Replies that end by themselves within the page's 256 tokens."),
+        "openers that stop": (
+            "openers that stop",
+            "Greedy replies to the persona's openers that end within 256 tokens.",
+        ),
+        "tokens": ("tokens", "Mean length of a reply in tokens, cut at the length that every arm is given."),
+        "chrF": ("chrF", "Character n-grams shared with her written reply, 0 to 100."),
+        "distinct-2": ("distinct-2", "Distinct pairs of neighbouring words or characters, of all."),
+        "copied": ("copied", "Replies with a run of 10 characters (6 words) that stands in the training rows."),
+        "identity": ("identity", "Written questions about who she is that get an accepted answer in character."),
+        "in character": ("in character", "Written attempts to break the role after which no rule finds a fault."),
+        "first turns": ("first turns", "Replies in the first three of ten turns in which no rule finds a fault."),
+        "last turns": ("last turns", "Replies in the last three of ten turns; lower than the first is drift."),
+        "plain Chinese": ("plain Chinese", "Nat per token of plain Chinese text: higher than base is forgetting."),
+        "plain English": ("plain English", "Nat per token of plain English text: higher than base is forgetting."),
+    },
+    "zh": {
+        "held-out loss": ("留出损失", "她在从未训练过的语料中的回答，每词元的奈特数。"),
+        "stop rate": ("自行收尾", "在各方同等的长度内自己说完的回答。"),
+        "stop rate, 256": ("256 词元内收尾", "在页面的 256 词元内自己说完的回答。"),
+        "openers that stop": ("开场白收尾", "以贪心解码回答各句开场白，在 256 词元内说完的。"),
+        "tokens": ("词元数", "回答的平均长度，以各方同等的长度为限。"),
+        "chrF": ("chrF", "与她原来的回答共有的字符片段，0 至 100。"),
+        "distinct-2": ("distinct-2", "相邻两字（词）的组合中互不相同者所占比例。"),
+        "copied": ("照抄", "含有训练语料中连续 10 字（6 词）原文的回答。"),
+        "identity": ("身份", "固定的身份问题中，以角色口吻答对的。"),
+        "in character": ("不出戏", "固定的诱其出戏之问中，规则挑不出毛病的回答。"),
+        "first turns": ("前三轮", "十轮对话的前三轮中，规则挑不出毛病的回答。"),
+        "last turns": ("后三轮", "十轮对话的后三轮；低于前三轮即为走样。"),
+        "plain Chinese": ("普通中文", "无关中文文字每词元的奈特数；高于基座即为遗忘。"),
+        "plain English": ("普通英文", "无关英文文字每词元的奈特数；高于基座即为遗忘。"),
+    },
+}
+ARMS: dict[str, dict[str, str]] = {  # the keys are those of `scoreboard.ARMS`
+    "en": {arm: arm for arm in ("base", "base + persona", "base + retrieval", "adapter", "reference")},
+    "zh": {
+        "base": "基座",
+        "base + persona": "基座加人设",
+        "base + retrieval": "基座加检索",
+        "adapter": "适配器",
+        "reference": "参考答案",
     },
 }
 
@@ -163,8 +265,11 @@ def refusal(language: str, message: str, persona: str = "", exchanges: int = 0) 
     return words["too_many"].format(limit=MAX_EXCHANGES) if exchanges >= MAX_EXCHANGES else ""
 
 
-def footer(language: str, answer: Answer, seed: int, side: str) -> str:
-    """What stands under an answer: who spoke (if `side` is given), tokens, times, seed, and what went amiss."""
+def footer(language: str, answer: Answer, seed: int, side: str, given: str = "persona") -> str:
+    """What stands under an answer: who spoke (if `side` is set), tokens, times, seed, and what went amiss.
+
+    What it was given beside the conversation is told where that was not the persona alone.
+    """
     words = TEXTS[language]
     parts = [words[side]] if side in (ADAPTER, BASE) else []
     if answer.tokens:
@@ -176,6 +281,8 @@ def footer(language: str, answer: Answer, seed: int, side: str) -> str:
     elif not answer.stop:
         parts.append(words["reading"])
     parts.append(words["seed_shown"].format(seed=seed))
+    if note := words.get(f"with_{given}"):
+        parts.append(note)
     if answer.dropped_turns:
         parts.append(words["dropped"].format(dropped=answer.dropped_turns))
     if answer.stop not in ("", "end"):

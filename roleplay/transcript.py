@@ -18,6 +18,8 @@ from roleplay.texts import MAX_EXCHANGES, MAX_MESSAGE
 
 SIDES = (ADAPTER, BASE)
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
+# What the base model reads beside the conversation; with examples it has the persona as well.
+PERSONA, NOTHING, EXAMPLES = GIVEN = ("persona", "nothing", "examples")
 MAX_TURNS = 40  # earlier turns that an engine is given at most
 OPEN, UNVEILED = "open", "unveiled"  # verdicts of a blind exchange before a vote, and without one
 JOINER = "\N{WORD JOINER}"
@@ -35,6 +37,7 @@ class Exchange:
     sampling: Sampling = field(default_factory=Sampling)
     order: tuple[str, ...] = SIDES  # left, right
     verdict: str = ""  # "" when the labels were shown, else `OPEN`, `UNVEILED` or one of `CHOICES`
+    examples: tuple[Turn, ...] = ()  # training rows that the base side was shown as its first turns
 
     @property
     def votable(self) -> bool:
@@ -42,10 +45,16 @@ class Exchange:
         ended = [self.answers[side].stop in ("end", "length") for side in SIDES if side in self.answers]
         return self.verdict == OPEN and ended == [True, True]
 
+    def given(self, side: str) -> str:
+        """What `side` read beside the conversation, one of `GIVEN`."""
+        if side == BASE and self.examples:
+            return EXAMPLES
+        return PERSONA if self.personas.get(side) else NOTHING
 
-def question(past: Sequence[Exchange], side: str, persona: str, user: str) -> Question:
+
+def question(past: Sequence[Exchange], side: str, persona: str, user: str, examples: Iterable[Turn] = ()) -> Question:
     """What `side` is asked: its own replies, and the other side's where it has none (comparison was off)."""
-    turns: list[Turn] = []
+    turns = list(examples)
     for exchange in past[-MAX_TURNS:]:
         replies = [exchange.answers[s].text for s in (side, *SIDES) if s in exchange.answers]
         if reply := next((text for text in replies if text), ""):
@@ -55,7 +64,10 @@ def question(past: Sequence[Exchange], side: str, persona: str, user: str) -> Qu
 
 def request(past: Sequence[Exchange], new: Exchange) -> Request:
     """The request that `new` stands for, one question for each side that has a persona in it."""
-    questions = {side: question(past, side, persona, new.user) for side, persona in new.personas.items()}
+    examples = {BASE: new.examples}
+    questions = {
+        side: question(past, side, persona, new.user, examples.get(side, ())) for side, persona in new.personas.items()
+    }
     return Request(questions, new.sampling, new.adapter)
 
 
@@ -119,7 +131,7 @@ def answer_message(
     if exchange.verdict == OPEN:
         footer = texts.TEXTS[language]["hidden" if answer.stop else "writing"]
     else:
-        footer = texts.footer(language, answer, exchange.sampling.seed, side if shuffled else "")
+        footer = texts.footer(language, answer, exchange.sampling.seed, side if shuffled else "", exchange.given(side))
     return _message("assistant", answer.text or "…", footer)
 
 
@@ -142,7 +154,7 @@ class Kept:
     record: Sequence[Exchange]
     compare: bool
     persona: str
-    base_persona: bool
+    given: str  # to the base model, one of `GIVEN`
 
 
 def to_json(kept: Kept) -> dict[str, Any]:
@@ -155,7 +167,7 @@ def from_json(value: Any) -> Kept:
     try:
         record = [_exchange(item) for item in value["record"]][:MAX_EXCHANGES]
         persona = str(value["persona"])[:MAX_MESSAGE]
-        return Kept(record, bool(value["compare"]), persona, bool(value["base_persona"]))
+        return Kept(record, bool(value["compare"]), persona, GIVEN[GIVEN.index(value["given"])])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RoleplayError) as error:
         raise DataError("the conversation kept in this browser cannot be read: it starts anew") from error
 
@@ -169,13 +181,15 @@ def _answer(item: Any) -> Answer:
 def _exchange(item: Any) -> Exchange:
     answers = {side: _answer(item["answers"][side]) for side in SIDES if side in item["answers"]}
     personas = {side: str(text)[:MAX_MESSAGE] for side, text in item["personas"].items() if side in SIDES}
+    examples = tuple((str(user), str(reply)) for user, reply in item["examples"])
     order, verdict = tuple(item["order"]), str(item["verdict"])
     if set(order) != set(SIDES) or len(order) != 2 or verdict not in ("", OPEN, UNVEILED, *CHOICES):
         raise ValueError("order or verdict is unknown")
     # A vote counts only for what this server has just said, so an open exchange comes back opened.
     verdict = UNVEILED if verdict == OPEN else verdict
     user = str(item["user"])[:MAX_MESSAGE]
-    return Exchange(user, answers, personas, str(item["adapter"]), Sampling(**item["sampling"]), order, verdict)
+    sampling = Sampling(**item["sampling"])
+    return Exchange(user, answers, personas, str(item["adapter"]), sampling, order, verdict, examples)
 
 
 def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
@@ -190,7 +204,7 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
         for side in SIDES:
             if side in exchange.answers:
                 answer = exchange.answers[side]
-                footer = texts.footer(language, answer, exchange.sampling.seed, "")
+                footer = texts.footer(language, answer, exchange.sampling.seed, "", exchange.given(side))
                 lines += [f"**{titles[side]}**", "", answer.text, "", f"*{footer}*", ""]
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """A page in a real browser on a scripted engine, for the tests that open one: fixtures and what they do in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 import app
 from roleplay.ballots import Box
 from roleplay.persona import ZHEN_HUAN, Persona
+from roleplay.retrieval import Retriever
+from roleplay.startup import About
 from tests.scripted import ScriptedEngine
 
 WIDE, PHONE = (1280, 800), (390, 844)
@@ -19,17 +21,20 @@ expect.set_options(timeout=PATIENCE)
 
 
 class Served:
-    """A page on a scripted engine, and the folder its votes go to."""
+    """A page on a scripted engine, and a folder with its votes and its adapters."""
 
-    def __init__(self, votes: Path, personas: list[Persona], names: list[str]) -> None:
-        self.engine, self.votes = ScriptedEngine(names), votes
-        self.demo = app.build_demo(self.engine, personas, Box(votes))
+    def __init__(
+        self, folder: Path, personas: list[Persona], names: list[str], retrievers: Mapping[str, Retriever] | None = None
+    ) -> None:
+        self.engine, self.votes, self.adapters = ScriptedEngine(names), folder / "votes", folder / "adapters"
+        about = {name: About(self.adapters / name, {}, (retrievers or {}).get(name)) for name in names}
+        self.demo = app.build_demo(self.engine, personas, Box(self.votes), about)
         self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("votes"), [ZHEN_HUAN], ["zhenhuan"])
+    served = Served(tmp_path_factory.mktemp("served"), [ZHEN_HUAN], ["zhenhuan"])
     yield served
     served.demo.close()
 

@@ -79,7 +79,7 @@ class Flags:
 def main() -> None:
     flags, settings = parse(Flags, __doc__), Settings()
     started = startup.start(settings, settings.base_model)
-    demo = app.build_demo(started.engine, [started.persona], Box(Path(mkdtemp())), started.provenance)
+    demo = app.build_demo(started.engine, [started.persona], Box(Path(mkdtemp())), started.about)
     for path in shoot(demo, Path(flags.out)):
         print(path)
 

@@ -4,17 +4,19 @@ import pytest
 from gradio_client import Client
 
 import app
-from roleplay import conversation
+from roleplay import conversation, transcript
 from roleplay.answers import ADAPTER, BASE, Sampling
 from roleplay.ballots import Box
+from roleplay.instructions import Row
 from roleplay.persona import ZHEN_HUAN
+from roleplay.retrieval import Retriever
 from tests.scripted import REPLIES, ScriptedEngine
 
 NUMBERS = (0.7, 0.9, 50, 1.1, 256)
 
 
 def begin(**changes: object) -> conversation.Exchange:
-    asked = {"message": "你是谁？", "compare": True, "blind": False, "persona": " p ", "base_persona": True}
+    asked = {"message": "你是谁？", "compare": True, "blind": False, "persona": " p ", "given": "persona"}
     return conversation.begin(**(asked | {"adapter": "a", "numbers": NUMBERS, "seed": 3} | changes))  # type: ignore[arg-type]
 
 
@@ -22,14 +24,38 @@ def begin(**changes: object) -> conversation.Exchange:
     ("changes", "personas"),
     [
         ({}, {ADAPTER: "p", BASE: "p"}),
-        ({"base_persona": False}, {ADAPTER: "p", BASE: ""}),
+        ({"given": "nothing"}, {ADAPTER: "p", BASE: ""}),
         ({"compare": False}, {ADAPTER: "p"}),
         ({"adapter": None}, {BASE: "p"}),
-        ({"adapter": None, "compare": False, "base_persona": False}, {BASE: "p"}),
+        ({"adapter": None, "compare": False, "given": "nothing"}, {BASE: "p"}),
     ],
 )
 def test_who_is_asked_with_which_persona(changes: dict[str, object], personas: dict[str, str]) -> None:
     assert begin(**changes).personas == personas
+
+
+def test_examples_go_to_the_base_side_alone_and_into_the_vote() -> None:
+    retriever = Retriever([Row((("你从何处来？", "自甄府来。"),)), Row((("Who are you?", "A consort."),))])
+    shown = retriever.examples("你是谁？")
+    assert shown
+    new = begin(given="examples", retriever=retriever, blind=True)
+    past = [conversation.begin("hi", True, False, "p", "persona", "a", NUMBERS, 1)]
+    *_, whole = conversation.grow(ScriptedEngine(pause=0), past, new, "en")
+    questions = transcript.request(past, whole).questions
+    assert questions[BASE].turns == tuple(shown)
+    assert questions[ADAPTER].turns == ()
+    assert (questions[ADAPTER].persona, questions[BASE].persona) == ("p", "p")
+    vote = conversation.judge([*past, whole], "left", {})[1]
+    assert vote
+    assert vote.examples == len(shown)
+    assert vote.prompt_sha256[BASE] != vote.prompt_sha256[ADAPTER]
+
+
+@pytest.mark.parametrize("changes", [{"compare": False}, {"adapter": None}, {"retriever": None}, {"given": "persona"}])
+def test_no_examples_where_there_is_none_to_be_given_them(changes: dict[str, object]) -> None:
+    retriever = Retriever([Row((("你是谁？", "甄嬛。"),))])
+    assert begin(given="examples", retriever=retriever).examples
+    assert begin(**({"given": "examples", "retriever": retriever} | changes)).examples == ()
 
 
 def test_seeds_are_fresh_unless_given() -> None:
@@ -67,13 +93,13 @@ def test_refusals_and_errors_end_every_answer(message: str, error: str, says: st
 
 @pytest.mark.parametrize(("names", "menu"), [([], False), (["one"], False), (["one", "two"], True)])
 def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], menu: bool) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path))
+    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path), {})
     shown = {block.elem_id: block.visible for block in demo.blocks.values() if block.elem_id in ("adapter", "right")}
     assert shown == {"adapter": menu, "right": bool(names)}
 
 
 def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path))
+    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())
     info = Client(url, verbose=False).view_api(return_format="dict")
     demo.close()

@@ -7,8 +7,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import read_votes
-from roleplay.instructions import read_rows
+from roleplay.instructions import Row, read_rows
 from roleplay.persona import ZHEN_HUAN, Persona
+from roleplay.retrieval import Retriever
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine
 
@@ -64,7 +65,7 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     assert {q.persona for q in engine.requests[0].questions.values()} == {ZHEN_HUAN.system_prompt}
     page.get_by_role("button", name="Persona").click()
     page.get_by_label("System prompt").fill("You are a gardener.")
-    page.get_by_label("Give the base model the persona").uncheck()
+    page.get_by_label("nothing", exact=True).check()
     page.get_by_role("button", name="Sampling").click()
     page.get_by_role("button", name="Steady").click()
     expect(page.get_by_label("number input for Temperature")).to_have_value("0.3")
@@ -80,6 +81,29 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     page.get_by_role("spinbutton", name="Seed").fill("")
     ask(page, "once more")
     assert engine.requests[2].sampling.seed not in (0, 42)
+
+
+def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path: Path) -> None:
+    retriever = Retriever([Row((("夜深了", "该歇息了。"),)), Row((("今夜雪大", "且看雪。"),))])
+    served = Served(tmp_path, [ZHEN_HUAN], ["one", "two"], {"one": retriever})
+    with opened(browser, served.url) as page:
+        page.get_by_role("button", name="Persona").click()
+        page.get_by_label("nearest training rows").check()
+        ask(page, "今夜冷么")
+        questions = served.engine.requests[0].questions
+        assert questions[BASE].turns == tuple(retriever.examples("今夜冷么")) != ()
+        assert (questions[ADAPTER].turns, questions[BASE].persona) == ((), ZHEN_HUAN.system_prompt)
+        expect(footer(page, "right")).to_contain_text("with training rows as examples")
+        expect(footer(page, "left")).not_to_contain_text("examples")
+        page.reload()
+        page.get_by_role("button", name="Persona").click()
+        expect(page.get_by_label("nearest training rows")).to_be_checked()
+        page.get_by_label("Adapter", exact=True).click()
+        page.get_by_role("option", name="two").click()
+        expect(page.get_by_label("nearest training rows")).to_have_count(0)
+        ask(page, "再问")
+        assert served.engine.requests[1].questions[BASE].turns[0][0] == "今夜冷么"
+    served.demo.close()
 
 
 def test_exports(page: Page, tmp_path: Path) -> None:
@@ -171,8 +195,9 @@ def test_blind_vote(page: Page, served: Served, engine: ScriptedEngine) -> None:
     for side, key in zip(("left", "right"), vote.order, strict=True):
         expect(footer(page, side)).to_contain_text(shown[key])
         expect(bots(page, side)).to_contain_text(vote.texts[key])
-    page.get_by_role("button", name="Keep").click()
-    assert "Not yet conclusive" in page.locator("#score textarea").input_value()
+    page.get_by_role("tab", name="Scoreboard").click()
+    expect(page.locator("#board")).to_contain_text("Not yet conclusive")
+    page.get_by_role("tab", name="Chat").click()
     page.get_by_label("Blind", exact=True).uncheck()
     expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="who are you?"))
     expect(page.locator("#left")).to_contain_text("Fine-tuned adapter")

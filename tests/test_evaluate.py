@@ -15,7 +15,7 @@ from roleplay.answers import ADAPTER as ADAPTER_SIDE
 from roleplay.answers import BASE as BASE_SIDE
 from roleplay.answers import Question, Request, Sampling
 from roleplay.engine import LocalEngine
-from roleplay.errors import DataError, RoleplayError
+from roleplay.errors import RoleplayError
 from roleplay.instructions import Row
 from roleplay.packing import IGNORED
 from roleplay.prompt import PromptEncoder
@@ -23,7 +23,7 @@ from roleplay.retrieval import Retriever
 from roleplay.scoreboard import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
 from tests import tiny
 from train import measures
-from train.evaluate import Settings, evaluate, find_data
+from train.evaluate import Settings, evaluate
 from train.measures import Losses, Subject, label_count, row_example
 from train.replies import Ask, Writer
 
@@ -212,9 +212,3 @@ def test_what_a_user_can_mend_is_one_line(settings: dict[str, Any], changes: dic
 def test_two_adapters_of_one_name_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RoleplayError, match="have the same name"):
         evaluate(Settings(**{**settings, "adapter": settings["adapter"] * 2}))
-
-
-def test_data_that_is_not_there_is_asked_for(adapter: Adapter) -> None:
-    adapter.training["data"][0]["file"] = "nowhere.json"
-    with pytest.raises(DataError, match="neither in dataset/ nor in runs/"):
-        find_data(adapter, [])

@@ -76,16 +76,44 @@ def test_closed_tab_ends_the_generation(browser: Browser, served: Served, engine
         assert engine.closed_early == 1
 
 
-def test_a_waiting_request_is_shown(browser: Browser, served: Served, engine: ScriptedEngine) -> None:
-    with opened(browser, served.url) as one, opened(browser, served.url) as two:
+@pytest.mark.parametrize(("locale", "told"), [("en-US", "yours is number 1 in the queue"), ("zh-CN", "您是第 1 位")])
+def test_a_waiting_request_is_shown(
+    browser: Browser, served: Served, engine: ScriptedEngine, locale: str, told: str
+) -> None:
+    with opened(browser, served.url) as one, opened(browser, served.url, locale=locale) as two:
         ask(one, "hold on", wait=False)
         expect(bots(one, "left")).to_contain_text(REPLIES[ADAPTER][:8])
         ask(two, "me too", wait=False)
-        expect(two.locator("#left [data-testid=status-tracker]")).to_contain_text("queue: 1")
+        expect(two.locator("#left [data-testid=status-tracker]")).to_contain_text(told)
         engine.gate.set()
         answered(one)
         expect(bots(two, "left")).to_contain_text(REPLIES[ADAPTER].format(user="me too"))
         answered(two)
+
+
+@pytest.mark.parametrize(("locale", "told"), [("en-US", "Too many people are waiting"), ("zh-CN", "排队的人太多")])
+def test_one_too_many_is_turned_away(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str, told: str
+) -> None:
+    monkeypatch.setattr(app, "QUEUE_SIZE", 1)
+    served = Served(tmp_path, [ZHEN_HUAN], ["zhenhuan"])
+    with (
+        opened(browser, served.url) as one,
+        opened(browser, served.url) as two,
+        opened(browser, served.url, locale=locale) as three,
+    ):
+        ask(one, "hold on", wait=False)
+        expect(bots(one, "left")).to_contain_text(REPLIES[ADAPTER][:8])
+        ask(two, "me too", wait=False)
+        expect(two.locator("#left [data-testid=status-tracker]")).to_contain_text("number 1")
+        ask(three, "and me", wait=False)
+        expect(three.get_by_test_id("toast-body")).to_contain_text(told)
+        expect(three.locator("#ask textarea")).to_have_value("and me")
+        served.engine.gate.set()
+        answered(two)
+        ask(three, "and me")
+        expect(bots(three, "left")).to_contain_text(REPLIES[ADAPTER].format(user="and me"))
+    served.demo.close()
 
 
 def test_retry_draws_a_new_seed(page: Page, engine: ScriptedEngine) -> None:
@@ -137,6 +165,24 @@ def test_clear_empties_both_panes(page: Page, engine: ScriptedEngine, side: str)
     assert engine.requests[1].questions[ADAPTER].turns == ()
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_clear_ends_an_answer_in_progress(page: Page, engine: ScriptedEngine, side: str) -> None:
+    ask(page, "first")
+    ask(page, "hold on", wait=False)
+    expect(bots(page, "right").last).to_contain_text(REPLIES[BASE][:8])
+    page.locator(f"#{side}").get_by_role("button", name="Clear").click()
+    for pane in ("left", "right"):
+        expect(page.locator(f"#{pane} .message")).to_have_count(0)
+    answered(page)
+    engine.gate.set()
+    page.wait_for_timeout(700)  # in which a turn could come back
+    assert page.locator("#panes .message").count() == 0
+    assert engine.closed_early == 1
+    ask(page, "second")
+    assert engine.requests[2].questions[ADAPTER].turns == ()
+    expect(bots(page, "left")).to_have_count(1)
+
+
 def test_the_conversation_survives_a_reload(page: Page, engine: ScriptedEngine) -> None:
     ask(page, "remember <me>")
     page.reload()
@@ -182,7 +228,7 @@ def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngi
 @pytest.mark.timeout(400)
 def test_the_embedded_model_answers_both_ways(browser: Browser, tmp_path: Path) -> None:
     started = startup.start(Settings(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded")
-    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.provenance)
+    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.about)
     url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
     with opened(browser, url) as page:
         page.set_default_timeout(200_000)

@@ -8,13 +8,26 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from roleplay import plots
+from roleplay import plots, texts
 from roleplay.ballots import wilson
 from roleplay.errors import DataError
 from roleplay.instructions import near_duplicates, read_rows
 from roleplay.intervals import Estimate, bootstrap, jackknife, share, share_difference
 from roleplay.probes import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists, units
-from roleplay.scoreboard import ADAPTER, BASE, MEASURES, REFERENCE, Board, chrf, distinct_2, runs, table, verdicts
+from roleplay.scoreboard import (
+    ADAPTER,
+    ARMS,
+    BASE,
+    MEASURES,
+    REFERENCE,
+    Board,
+    chrf,
+    distinct_2,
+    read,
+    runs,
+    table,
+    verdicts,
+)
 from roleplay.settings import ROOT
 
 
@@ -210,7 +223,44 @@ def test_table_has_every_measure_with_its_meaning(board: dict) -> None:
     assert head == ["", BASE, ADAPTER, REFERENCE, ""]
     assert [row[0] for row in rows] == ["held-out loss", "stop rate", "distinct-2", "copied"]
     assert rows[1][2].startswith("98% (") and rows[1][3] == "–"
-    assert all(row[-1] == MEASURES[row[0]].meaning for row in rows)
+    assert all(row[-1] == texts.MEASURES["en"][row[0]][1] for row in rows)
+
+
+@pytest.mark.parametrize("language", texts.TEXTS)
+def test_every_measure_and_arm_has_its_words(language: str) -> None:
+    assert list(texts.MEASURES[language]) == list(MEASURES)
+    assert list(texts.ARMS[language]) == list(ARMS)
+
+
+def test_a_board_is_read_back(board: dict, tmp_path: Path) -> None:
+    checked = dict.fromkeys(("false_alarms", "good", "missed", "broken", "blamed", "references"), 3)
+    (tmp_path / "scoreboard.json").write_text(json.dumps(board | {"rules": checked}))
+    found = read(tmp_path / "scoreboard.json")
+    assert found["arms"] == board["arms"]
+    assert "适配器与“基座”相比，更好：留出损失、自行收尾；更差：无" in verdicts(found, "zh")[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[]",
+        "{}",
+        '{"arms": {"<b>": {}}, "differences": {}, "<b>": 1}',
+        '{"arms": {"base": {"<b>": {"value": 1, "low": 1, "high": 1}}}, "differences": {}}',
+        '{"arms": {"<b>": {"copied": {"value": 1, "low": 1, "high": 1}}}, "differences": {}}',
+        '{"arms": {"base": {"copied": {"value": "<b>", "low": 1, "high": 1}}}, "differences": {}}',
+        '{"arms": {"base": {"copied": {"value": NaN, "low": 1, "high": 1}}}, "differences": {}}',
+        '{"arms": {"base": {"copied": {"value": 1, "low": 1}}}, "differences": {}}',
+        '{"arms": {}, "differences": {}, "rules": {"good": "<b>"}}',
+        '{"arms": {}, "differences": {}, "rules": {"good": 1}}',
+        '{"arms": {}, "differences": {}, "rules": [1]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_strangers_board_is_refused(tmp_path: Path, change: str) -> None:
+    (tmp_path / "scoreboard.json").write_text(change)
+    with pytest.raises(DataError, match="not a scoreboard"):
+        read(tmp_path / "scoreboard.json")
 
 
 def test_plot_is_an_image(board: dict, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from roleplay.answers import ADAPTER, BASE, Answer, Sampling
 from roleplay.ballots import Tally
 from roleplay.errors import DataError
 from roleplay.instructions import read_rows
-from roleplay.transcript import OPEN, SIDES, UNVEILED, Exchange, Kept
+from roleplay.transcript import EXAMPLES, NOTHING, OPEN, PERSONA, SIDES, UNVEILED, Exchange, Kept
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
 
@@ -114,17 +114,21 @@ def test_a_vote_closes_the_exchange() -> None:
 
 
 def test_what_a_browser_keeps_comes_back() -> None:
-    kept = Kept([*RECORD, exchange("x", *SIDES, verdict=OPEN)], True, "persona", False)
+    shown = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),))
+    kept = Kept([*RECORD, shown], True, "persona", NOTHING)
     back = transcript.from_json(json.loads(json.dumps(transcript.to_json(kept))))
     assert list(back.record[:3]) == RECORD
-    assert back.record[3].verdict == UNVEILED
-    assert (back.compare, back.persona, back.base_persona) == (True, "persona", False)
+    assert back.record[3] == replace(shown, verdict=UNVEILED)
+    assert (back.compare, back.persona, back.given) == (True, "persona", NOTHING)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         lambda value: value.pop("record"),
+        lambda value: value.update(base_persona=value.pop("given")),  # the form of earlier versions
+        lambda value: value.update(given="<b>"),
+        lambda value: value["record"][0].update(examples=["a"]),
         lambda value: value.update(record=3),
         lambda value: value["record"][0].pop("answers"),
         lambda value: value["record"][0]["answers"]["adapter"].update(tokens="<b>"),
@@ -136,10 +140,25 @@ def test_what_a_browser_keeps_comes_back() -> None:
     ],
 )
 def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-untyped-def]
-    value = json.loads(json.dumps(transcript.to_json(Kept(RECORD, True, "", True))))
+    value = json.loads(json.dumps(transcript.to_json(Kept(RECORD, True, "", PERSONA))))
     change(value)
     with pytest.raises(DataError, match="starts anew"):
         transcript.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "told"),
+    [
+        ({}, PERSONA, "seed 7"),
+        ({"personas": {BASE: ""}}, NOTHING, "seed 7 · without a persona"),
+        ({"examples": (("a", "b"),)}, EXAMPLES, "seed 7 · with training rows as examples"),
+    ],
+)
+def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given: str, told: str) -> None:
+    one = exchange("x", *SIDES, **changes)
+    assert one.given(BASE) == given
+    assert transcript.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told)
+    assert f"{told}*" in transcript.as_markdown([one], "Zhen Huan", "en")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +251,6 @@ def test_refusals(message: str, persona: str, exchanges: int, says: str) -> None
 
 
 def test_a_reply_that_is_handed_in_is_cut() -> None:
-    value = transcript.to_json(Kept([exchange("one", ADAPTER)], True, "", True))
+    value = transcript.to_json(Kept([exchange("one", ADAPTER)], True, "", PERSONA))
     value["record"][0]["answers"][ADAPTER]["text"] = "x" * 1_000_000
     assert len(transcript.from_json(value).record[0].answers[ADAPTER].text) == transcript.MAX_REPLY

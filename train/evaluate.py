@@ -11,7 +11,6 @@ arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts t
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from roleplay import adapters, card, instructions, models, plots
 from roleplay.adapters import Adapter
+from roleplay.corpus import rows_of
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.probes import Lists, load_lists
@@ -29,7 +29,6 @@ from roleplay.scoreboard import ADAPTER, BASE, PERSONA, RETRIEVAL, Board, table,
 from roleplay.settings import ROOT
 from roleplay.settings import Settings as Environment
 from train import measures
-from train.lora import LoraSettings, load_rows
 from train.measures import Losses, Subject
 from train.replies import Writer
 
@@ -49,39 +48,15 @@ class Settings:
     json: str = flag("", "file to write all boards to, as one list")
 
 
-def find_data(adapter: Adapter, given: Sequence[str]) -> list[Path]:
-    """The data files; raises `DataError` when one is missing or is not what the adapter was trained on."""
-    if given:
-        return [Path(path) for path in given]
-    if not adapter.training.get("data"):
-        raise DataError(f"{adapter.folder}: {adapters.TRAINING} names no data; give the files with --data")
-    paths = []
-    for record in adapter.training["data"]:
-        found = [ROOT / folder / record["file"] for folder in ("dataset", "runs")]
-        path = next(filter(Path.exists, found), None)
-        if path is None:
-            raise DataError(f"{record['file']} is neither in dataset/ nor in runs/: give the files with --data")
-        if instructions.file_sha256(path) != record["sha256"]:
-            raise DataError(
-                f"{path} has changed since {adapter.name} was trained, so its held-out rows may have been trained on: "
-                "train again, or give other files with --data"
-            )
-        paths.append(path)
-    return paths
-
-
 def prepare(adapter: Adapter, base: models.BaseModel, settings: Settings) -> tuple[Subject, list[dict[str, Any]]]:
     """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
-    paths = find_data(adapter, settings.data)
-    recipe = adapter.training.get("settings", {})
-    split = {key: recipe[key] for key in ("held_out", "seed") if key in recipe}
-    trained, held_out, files = load_rows(LoraSettings(data=[str(path) for path in paths], **split))
+    trained, held_out, files = rows_of(adapter, settings.data)
     groups = [0] * len(held_out)
     for number, group in enumerate(instructions.groups(held_out)):
         for i in group:
             groups[i] = number
     if len(set(groups)) < 2:
-        raise DataError(f"{paths[0]}: the held-out rows are of one scene; an interval needs two scenes or more")
+        raise DataError(f"{files[0]['file']}: the held-out rows are of one scene; an interval needs two scenes or more")
     arms = (BASE, PERSONA, RETRIEVAL, ADAPTER) if settings.retrieval else (BASE, PERSONA, ADAPTER)
     encoder = PromptEncoder(base.tokenizer, adapter.template)
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files

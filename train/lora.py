@@ -25,6 +25,7 @@ from transformers import TrainingArguments, set_seed
 
 from roleplay import card, instructions, memory, models, packing, plots
 from roleplay.adapters import PROJECTIONS, TEMPLATE, TRAINING
+from roleplay.corpus import HELD_OUT, SEED, load_rows
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.hub import push_adapter
@@ -58,10 +59,10 @@ class LoraSettings:
     pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as fit")
     max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns")
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
-    held_out: float = flag(0.1, "share of rows kept for the held-out loss, where the data names none itself")
+    held_out: float = flag(HELD_OUT, "share of rows kept for the held-out loss, where the data names none itself")
     evaluate_every: int = flag(20, "updates between held-out losses")
     save_every: int = flag(20, "updates between checkpoints")
-    seed: int = flag(0, "fixes the split, the order, the initial weights and dropout")
+    seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout")
     dtype: str = flag("", "of the base weights; LoRA is float32 always", ("", "float32", "bfloat16"))
     attention: str = flag(
         "auto",
@@ -75,21 +76,6 @@ class LoraSettings:
     trackio_space: str = flag("", "a Space (user/name) that shows the live curves")
     push: str = flag("", "Hugging Face repository (user/name) to push the adapter to, private")
     push_modelscope: str = flag("", "ModelScope repository (user/name) to push the adapter to, private")
-
-
-def load_rows(settings: LoraSettings) -> tuple[list[instructions.Row], list[instructions.Row], list[dict[str, Any]]]:
-    """Training rows by weight, held-out rows, and what training.json records of the files."""
-    files, rows = [], []
-    for path in settings.data:
-        found = instructions.read_rows(path)
-        files.append({"file": Path(path).name, "sha256": instructions.file_sha256(path), "rows": len(found)})
-        rows += found
-    train, held_out = instructions.split_rows(rows, settings.held_out, settings.seed)
-    if not train or not held_out:
-        sizes = f"{len(train)} training and {len(held_out)} held-out rows"
-        raise DataError(f"{settings.data[0]}: {sizes}; add rows or change --held-out")
-    instructions.check_no_overlap(train, held_out)
-    return instructions.repeat_by_weight(train, settings.seed), held_out, files
 
 
 def encode(
@@ -154,7 +140,8 @@ def train(settings: LoraSettings) -> Path:
 
     # Data
     persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
-    train_rows, held_out_rows, files = load_rows(settings)
+    train_rows, held_out_rows, files = load_rows(settings.data, settings.held_out, settings.seed)
+    train_rows = instructions.repeat_by_weight(train_rows, settings.seed)
 
     # Model
     environment = Settings()

@@ -1,0 +1,67 @@
+"""The Scoreboard tab: an adapter's figures, its training curve and the votes on it, as HTML. It measures nothing.
+
+The adapter's folder may be a stranger's. Of its scoreboard only numbers are shown, and its pictures go into the page as
+data, so that no file needs to be served.
+"""
+
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+
+from roleplay import card, plots, scoreboard
+from roleplay.errors import DataError
+from roleplay.scoreboard import ADAPTER
+from roleplay.texts import ARMS, TEXTS
+
+MAX_PICTURE = 4 << 20  # bytes
+
+
+def scoreboard_html(folder: Path, votes: str, language: str) -> str:
+    """All that is known of the adapter in `folder`; `votes` is the tally in a sentence."""
+    words = TEXTS[language]
+    parts = [f"<h2>{escape(folder.name)}</h2>", *_figures(folder, language)]
+    parts += [f"<h2>{words['votes']}</h2>", f"<p>{escape(votes)}</p>"]
+    parts += [f"<h2>{words['training']}</h2>", _picture(folder / plots.CURVE, words["plot_curve"])]
+    return "".join(parts)
+
+
+def _figures(folder: Path, language: str) -> list[str]:
+    words, path = TEXTS[language], folder / card.SCOREBOARD
+    if not path.exists():
+        command = f"python -m train.evaluate --adapter adapters/{folder.name}"
+        return [f"<p>{escape(words['board_missing'])} <code>{escape(command)}</code></p>"]
+    try:
+        board = scoreboard.read(path)
+    except DataError as error:
+        return [f"<p>{escape(str(error))}</p>"]
+    told = "".join(f"<li>{escape(sentence)}</li>" for sentence in scoreboard.verdicts(board, language))
+    return [
+        f"<p>{words['board_note']}</p>",
+        _table(scoreboard.table(board, language=language), language),
+        f"<ul>{told}</ul>",
+        _picture(folder / plots.SCOREBOARD, words["plot_board"]),
+    ]
+
+
+def _table(rows: list[list[str]], language: str) -> str:
+    """The table with each measure's meaning under its name; it scrolls inside itself where the page is narrow."""
+    head, *rows = [[escape(cell) for cell in row] for row in rows]
+    own = [' class="own"' if name == escape(ARMS[language][ADAPTER]) else "" for name in head]
+    columns = "".join(f'<th scope="col"{mark}>{name}</th>' for name, mark in zip(head[1:-1], own[1:-1], strict=True))
+    lines = []
+    for name, *figures, meaning in rows:
+        cells = "".join(f"<td{mark}>{figure}</td>" for figure, mark in zip(figures, own[1:-1], strict=True))
+        lines.append(f'<tr><th scope="row">{name}<small>{meaning}</small></th>{cells}</tr>')
+    label = escape(TEXTS[language]["scoreboard"])
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><thead><tr><td></td>{columns}</tr>'
+        f"</thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _picture(path: Path, told: str) -> str:
+    """A PNG with what it shows, nothing where there is none."""
+    if not path.is_file() or path.stat().st_size > MAX_PICTURE:
+        return ""
+    source, told = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}", escape(told)
+    return f'<figure><img src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>'

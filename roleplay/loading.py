@@ -1,0 +1,92 @@
+"""What a browser sees while the model loads: one sentence on the stage, served before there is a page.
+
+It needs the standard library alone. The browser asks again every second and, once the page has taken the server's
+place, opens it by itself. Nothing here knows what is loaded.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from roleplay import texts
+from roleplay.errors import RoleplayError
+from roleplay.settings import ROOT
+
+Tell = Callable[[str], None]  # is given the stage that begins: the end of a `stage_` key in texts.TEXTS
+LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes
+
+PAGE = """<!doctype html>
+<html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>{css}</style></head>
+<body id="loading"><main><h1>{title}</h1><p role="status">{sentence}</p></main>
+<script>
+document.body.classList.toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches);
+setInterval(async () => {{
+  const answer = await fetch("?stage", {{ cache: "no-store" }}).catch(() => null);
+  if (!answer?.ok) return; // the one server has closed, the other is about to open
+  if (!answer.headers.get("content-type").startsWith("text/plain")) return location.reload();
+  document.querySelector("p").textContent = await answer.text();
+}}, 1000);
+</script></body></html>
+"""
+
+
+class _Server(ThreadingHTTPServer):
+    """Holds the stage, or what went wrong, and whether anybody looks."""
+
+    stage, failure, watched = "start", "", False
+
+    def sentence(self, language: str) -> str:
+        words = texts.TEXTS[language]
+        return words["failed"].format(error=self.failure) if self.failure else words[f"stage_{self.stage}"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        language = texts.language(self.headers.get("accept-language"))
+        kind, text = "text/plain", self.server.sentence(language)
+        if not self.path.endswith("?stage"):
+            css = (ROOT / "assets" / "page.css").read_text(encoding="utf-8")
+            title = texts.TEXTS[language]["loading"]
+            kind, text = "text/html", PAGE.format(language=language, title=title, css=css, sentence=escape(text))
+        self.server.watched, body = True, text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """A line for every look would hide the lines that matter."""
+
+
+@contextmanager
+def loading(host: str, port: int) -> Iterator[Tell]:
+    """Serve the stage at `host`:`port` until the block ends; yields the function that says which stage begins.
+
+    A `RoleplayError` of the block is shown before it goes on. Raises one itself when the address cannot be had.
+    """
+    try:
+        server = _Server((host, port), _Handler)
+    except OSError as error:
+        raise RoleplayError(f"{host}:{port} cannot be served ({error.strerror}): set PORT or HOST") from error
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def tell(stage: str) -> None:
+        server.stage = stage
+
+    try:
+        yield tell
+    except RoleplayError as error:
+        server.failure = str(error)
+        time.sleep(LAST_LOOK if server.watched else 0)
+        raise
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,106 @@
+"""The Scoreboard tab in a real browser: figures, verdicts, pictures and votes of the chosen adapter."""
+
+import json
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from roleplay import card, plots
+from roleplay.persona import ZHEN_HUAN
+from roleplay.scoreboard import ADAPTER, BASE, PERSONA, Board
+from tests.pages import PHONE, WIDE, Served, ask, opened, serious
+
+CLUSTERS = range(40)
+CHECKED = {"good": 20, "false_alarms": 1, "broken": 20, "missed": 2, "blamed": 3, "references": 137}
+
+
+def make_board(folder: Path) -> None:
+    """Write an adapter folder with a scoreboard and both plots, from figures made up here."""
+    board = Board()
+    for name, base, adapter in (("held-out loss", 5.7, 4.2), ("tokens", 64.0, 21.0), ("chrF", 4.0, 9.0)):
+        values = {BASE: base, PERSONA: base + 0.1, ADAPTER: adapter}
+        board.compare(name, {arm: [mean + i / 50 for i in CLUSTERS] for arm, mean in values.items()}, CLUSTERS)
+    for name in ("stop rate", "copied", "identity", "in character"):
+        values = {BASE: 10, PERSONA: 11, ADAPTER: 2 if name == "copied" else 38}
+        board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
+    folder.mkdir(parents=True)
+    written = board.as_json() | {"rules": CHECKED}
+    (folder / card.SCOREBOARD).write_text(json.dumps(written), encoding="utf-8")
+    plots.scoreboard(written, folder / plots.SCOREBOARD)
+    plots.training_curve([{"step": 1, "loss": 5.7, "eval_loss": 5.6}, {"step": 2, "loss": 4.2}], folder / plots.CURVE)
+
+
+@pytest.fixture(scope="module")
+def measured(served: Served) -> Served:
+    make_board(served.adapters / "zhenhuan")
+    return served
+
+
+def show(page: Page, name: str = "Scoreboard") -> None:
+    page.get_by_role("tab", name=name).click()
+    page.locator("#board h2").first.wait_for()
+
+
+@pytest.mark.parametrize(("size", "dark"), [(WIDE, False), (WIDE, True), (PHONE, False), (PHONE, True)])
+def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size: tuple[int, int], dark: bool) -> None:
+    with opened(browser, measured.url, size, dark) as page:
+        show(page)
+        row = page.get_by_role("row").filter(has_text="stop rate")
+        expect(row.get_by_role("cell")).to_contain_text(["25% (", "28% (", "95% ("])
+        expect(row).to_contain_text("Replies that end by themselves")
+        expect(page.locator("#board")).to_contain_text(
+            "The adapter against base: better: held-out loss, stop rate, chrF"
+        )
+        expect(page.locator("#board")).to_contain_text("The rules blame 1 of 20 good replies")
+        expect(page.locator("#board")).to_contain_text("No votes yet")
+        shown = "image => image.complete && image.naturalWidth > 100"
+        assert page.locator("#board img").evaluate_all(f"images => images.map({shown})") == [True, True]
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0], "the page overflows"
+        page.wait_for_timeout(400)  # transitions change colours
+        assert serious(page) == {}
+
+
+def test_in_chinese_and_back_to_the_chat(browser: Browser, measured: Served) -> None:
+    with opened(browser, measured.url, locale="zh-CN") as page:
+        show(page, "成绩单")
+        expect(page.locator("#board")).to_contain_text("95%（")
+        expect(page.locator("#board")).to_contain_text("适配器与“基座”相比，更好：留出损失、自行收尾")
+        page.get_by_role("tab", name="对话").click()
+        ask(page, "你好")
+        expect(page.locator("#left .bot.message")).to_be_visible()
+
+
+def test_the_chosen_adapter_and_one_without_a_scoreboard(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, [ZHEN_HUAN], ["one", "two"])
+    make_board(served.adapters / "two")
+    with opened(browser, served.url) as page:
+        show(page)
+        expect(page.locator("#board code")).to_have_text("python -m train.evaluate --adapter adapters/one")
+        assert page.locator("#board img, #board table").count() == 0
+        page.get_by_label("Adapter", exact=True).click()
+        page.get_by_role("option", name="two").click()
+        expect(page.locator("#board table")).to_be_visible()
+    served.demo.close()
+
+
+def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, [ZHEN_HUAN], ["zhenhuan"])
+    make_board(served.adapters / "zhenhuan")
+    path = served.adapters / "zhenhuan" / card.SCOREBOARD
+    hostile = "<img src=x onerror='window.hit=1'>"
+    path.write_text(path.read_text().replace('"base"', json.dumps(hostile)))
+    (served.adapters / "zhenhuan" / plots.CURVE).write_text("<svg onload='window.hit=1'>")
+    with opened(browser, served.url) as page:
+        show(page)
+        expect(page.locator("#board")).to_contain_text("not a scoreboard")
+        assert page.locator("#board img").count() == 1  # the curve, which no browser can draw
+        assert page.evaluate("window.hit") is None
+    served.demo.close()
+
+
+def test_the_page_serves_no_file_of_an_adapter(browser: Browser, measured: Served) -> None:
+    with opened(browser, measured.url) as page:
+        for name in (card.SCOREBOARD, plots.SCOREBOARD):
+            path = measured.adapters / "zhenhuan" / name
+            assert page.request.get(f"{measured.url}gradio_api/file={path}").status == 403
