@@ -41,6 +41,10 @@ class RemoteEngine:
         self._encoders = {template: PromptEncoder(tokenizer, template) for template in TEMPLATES}
         self._known = {adapter.name: adapter for adapter in adapters}
 
+    def add(self, adapter: Adapter) -> None:
+        """Let an adapter be asked for where the server has one of its name."""
+        self._known[adapter.name] = adapter
+
     def describe(self) -> list[str]:
         started = time.monotonic()
         try:

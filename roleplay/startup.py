@@ -28,25 +28,24 @@ class Started:
     at_once: int  # answers that it may be asked for at the same time
 
 
-def usable_adapters(base: models.BaseModel | None, wanted: str) -> list[Adapter]:
-    """The local adapters, `wanted` first; those that do not fit are left out with a printed line.
+def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
+    """The local adapters that the engine takes, `wanted` first; the others are left out with a printed line.
 
     Raises `AdapterError` when `wanted` is not there or does not fit.
     """
     if wanted:
         adapters.find(FOLDER, wanted)
-    usable, print_of_base = [], models.fingerprint(base.model) if base else ""
+    added = []
     for name in sorted(adapters.local_adapters(FOLDER), key=lambda name: name != wanted):
         try:
             adapter = adapters.inspect(adapters.find(FOLDER, name))
-            if base:
-                adapters.check_base(adapter, base.model, print_of_base, base.hub_id)
-            usable.append(adapter)
+            engine.add(adapter)
+            added.append(adapter)
         except AdapterError as error:
             if name == wanted:
                 raise
             print(f"left out     {name}: {error}")
-    return usable
+    return added
 
 
 def _provenance(adapter: Adapter) -> dict[str, str]:
@@ -71,11 +70,10 @@ def start(settings: Settings, base_model: str) -> Started:
     """
     if settings.engine_url:
         folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
-        usable = usable_adapters(None, settings.adapter)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        engine: Engine = RemoteEngine(settings.engine_url, tokenizer, usable)
-        return Started(engine, {adapter.name: _provenance(adapter) for adapter in usable}, _persona(usable), 8)
-    base = models.load(base_model, settings.cache)
-    usable = usable_adapters(base, settings.adapter)
-    provenance = {adapter.name: _provenance(adapter) for adapter in usable}
-    return Started(LocalEngine(base, usable), provenance, _persona(usable), 1)
+        engine: LocalEngine | RemoteEngine = RemoteEngine(settings.engine_url, tokenizer)
+    else:
+        engine = LocalEngine(models.load(base_model, settings.cache))
+    added = add_local(engine, settings.adapter)
+    at_once = 8 if settings.engine_url else 1
+    return Started(engine, {adapter.name: _provenance(adapter) for adapter in added}, _persona(added), at_once)
