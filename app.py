@@ -3,20 +3,19 @@
     python app.py
     python app.py --base-model google/gemma-2b-it
 
-Layout and wiring only, and the one file that imports Gradio; it writes nothing but `votes/`. The environment variables
-it reads are listed in `roleplay/settings.py`.
+Layout and wiring only, with the parts that are in `page/`: nothing else imports Gradio. It writes nothing but `votes/`.
+The environment variables it reads are listed in `roleplay/settings.py`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
-from gradio import component_meta
-from gradio.components.chatbot import ChatbotDataMessages
 
+from page.look import I18N, language_of, look
+from page.panes import pane
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count
@@ -31,36 +30,7 @@ QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with 
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
-I18N = gr.I18n(**texts.TEXTS)
 Record = list[Exchange]
-component_meta.create_or_modify_pyi = lambda *_: None  # else the class below gets an app.pyi, which mypy would read
-
-
-class PlainChatbot(gr.Chatbot):
-    """A chatbot whose messages are text and nothing else: markup in them is shown, neither rendered nor run."""
-
-    is_template = True  # Gradio then serves the parent's front end
-
-    def postprocess(self, value: Any) -> ChatbotDataMessages:
-        data = super().postprocess(value)
-        for part in (part for message in data.root for part in message.content):
-            part.text = transcript.defuse(part.text)  # type: ignore[union-attr]  # there are no files
-        return data
-
-    def preprocess(self, payload: ChatbotDataMessages | None) -> Any:
-        for part in (part for message in (payload.root if payload else []) for part in message.content):
-            part.text = transcript.restore(part.text)  # type: ignore[union-attr]
-        return super().preprocess(payload)
-
-
-def pane(**options: Any) -> PlainChatbot:
-    return PlainChatbot(
-        autoscroll=False, render_markdown=False, latex_delimiters=[], allow_tags=False, buttons=["copy"], **options
-    )
-
-
-def language_of(request: gr.Request) -> str:
-    return texts.language(request.headers.get("accept-language"))
 
 
 def check_message(message: str, request: gr.Request) -> dict[str, Any]:
@@ -257,18 +227,6 @@ def build_demo(
             made.then(None, file, None, js="(file) => window.saveFile(...file)")
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     return demo
-
-
-def look() -> dict[str, Any]:
-    """The page's appearance, as `launch` takes it: no font, script or style from elsewhere."""
-    script = (ROOT / "assets" / "page.js").read_text(encoding="utf-8")
-    return {
-        "theme": gr.themes.Base(font=["system-ui", "Noto Sans CJK SC", "PingFang SC", "sans-serif"]),
-        "css_paths": ROOT / "assets" / "page.css",
-        "js": f"() => ({script})({json.dumps(texts.TEXTS)})",
-        "i18n": I18N,
-        "footer_links": [],
-    }
 
 
 @dataclass(frozen=True)

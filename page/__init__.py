@@ -1,0 +1,1 @@
+"""The parts of the page that Gradio draws; `app.py` lays them out and wires them."""
