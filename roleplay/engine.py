@@ -154,9 +154,10 @@ class LocalEngine:
         with self._attaching:
             self._attached = {other: attached for other, attached in self._attached.items() if other != name}
 
-    def moves(self, name: str) -> float:
-        """How far an adapter moves the model, see `adapters.probe`."""
-        return self._attached[name].moves
+    def moves(self, adapter: str) -> float | None:
+        """How far an adapter moves the model, see `adapters.probe`; None for one that is not loaded."""
+        attached = self._attached.get(adapter)
+        return attached and attached.moves
 
     def last_used(self, name: str) -> float:
         """When an adapter was added or last asked, on the clock of `time.monotonic`."""
@@ -185,6 +186,10 @@ class LocalEngine:
     def adapters(self) -> list[str]:
         """The names that `Request.adapter` may take, the default first."""
         return list(self._attached)
+
+    def problem(self) -> str:
+        """None: while this process lives it can answer."""
+        return ""
 
     @property
     def busy(self) -> bool:
