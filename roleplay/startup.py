@@ -11,11 +11,14 @@ from roleplay.adapters import Adapter
 from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError
+from roleplay.guests import Guests
 from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
 from roleplay.settings import ROOT, Settings
+from roleplay.zero import Lender, ZeroEngine
 
 FOLDER = ROOT / "adapters"
+REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Started:
     provenance: dict[str, dict[str, str]]
     persona: Persona  # that of the adapter that speaks first
     at_once: int  # answers that it may be asked for at the same time
+    guests: Guests | None = None  # where adapters from the Hub may join
 
 
 def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
@@ -63,17 +67,28 @@ def _persona(usable: Sequence[Adapter]) -> Persona:
     return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
 
 
-def start(settings: Settings, base_model: str) -> Started:
-    """The engine that the settings ask for: this machine's, or with ENGINE_URL a server's.
+def start(settings: Settings, base_model: str, lender: Lender | None = None) -> Started:
+    """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
+
+    `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere.
 
     Raises `RoleplayError` when the base model or the adapter that ADAPTER names cannot be used.
     """
     if settings.engine_url:
         folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        engine: LocalEngine | RemoteEngine = RemoteEngine(settings.engine_url, tokenizer)
-    else:
-        engine = LocalEngine(models.load(base_model, settings.cache))
+        remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
+        added = add_local(remote, settings.adapter)
+        return Started(remote, {a.name: _provenance(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
+    base = models.load(base_model, settings.cache)
+    engine = LocalEngine(base)
     added = add_local(engine, settings.adapter)
-    at_once = 8 if settings.engine_url else 1
-    return Started(engine, {adapter.name: _provenance(adapter) for adapter in added}, _persona(added), at_once)
+    provenance = {a.name: _provenance(a) for a in added}
+    if lender:  # guests cannot join: what is forked has the weights of the start
+        return Started(ZeroEngine(engine, *lender), provenance, _persona(added), ZERO_AT_ONCE)
+
+    def arrived(guest: Adapter) -> None:
+        provenance[guest.name] = _provenance(guest)
+
+    guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
+    return Started(engine, provenance, _persona(added), 1, guests if settings.hub_adapters else None)

@@ -24,7 +24,7 @@ class Served:
     def __init__(self, votes: Path, personas: list[Persona], names: list[str]) -> None:
         self.engine, self.votes = ScriptedEngine(names), votes
         self.demo = app.build_demo(self.engine, personas, Box(votes))
-        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
+        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
 
 
 @pytest.fixture(scope="module")
