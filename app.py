@@ -7,21 +7,27 @@ Layout and wiring only, with the parts that are in `page/`: nothing else imports
 The environment variables it reads are listed in `roleplay/settings.py`.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
+import spaces  # on ZeroGPU it must come before anything that may touch a GPU
 
+from page.adapters import adapters_accordion
 from page.look import I18N, language_of, look
 from page.panes import pane
 from page.scoreboard import scoreboard_html
+from page.server import doors, too_fast
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count, score
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.guests import Guests
+from roleplay.limits import Rate
 from roleplay.loading import loading
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
@@ -35,24 +41,29 @@ FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", 
 Record = list[Exchange]
 
 
-def check_message(message: str, request: gr.Request) -> dict[str, Any]:
-    """What is wrong with a message, told at the composer before anything is sent."""
-    refusal = texts.refusal(language_of(request), message)
-    return gr.validate(not refusal, refusal)
-
-
 def build_demo(
     engine: Engine,
     personas: Sequence[Persona],
     box: Box,
     about: Mapping[str, About],
     at_once: int = 1,
+    guests: Guests | None = None,
+    per_minute: int = 0,
 ) -> gr.Blocks:
-    """The whole page; `about` is what it tells of each of the engine's adapters, `at_once` how many answers may run."""
+    """The whole page; `about` is what it tells of each of the engine's adapters, `at_once` how many answers may run.
+
+    With `guests` adapters from the Hub may join; a client may send `per_minute` messages, 0 for no limit.
+    """
+    rate = Rate(per_minute)
     names, by_name, first = engine.adapters(), {p.name: p for p in personas}, personas[0]
     speaker = names[0] if names else ""
-    provenance = {name: known.provenance for name, known in about.items()}
     sides = (ADAPTER, BASE) if names else (BASE, ADAPTER)  # what the left and the right pane show
+
+    def check_message(message: str, request: gr.Request) -> dict[str, Any]:
+        """What is wrong with a message, told at the composer before anything is sent."""
+        refusal = texts.refusal(language_of(request), message)
+        refusal = refusal or too_fast(rate.wait(request.client.host), rate, request)
+        return gr.validate(not refusal, refusal)
 
     def draw(record: Sequence[Exchange], blind: bool, language: str) -> list[list[Any]]:
         """The left pane as it is shown and as the ChatInterface goes on from it, then the right pane."""
@@ -80,7 +91,8 @@ def build_demo(
         new = conversation.begin(message, compare, blind, prompt, given, adapter, numbers, seed, retriever)
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         busy: tuple[Any, ...] = (gr.Row(visible=False), gr.skip(), *[gr.Checkbox(interactive=False)] * 2, gr.skip())
-        for now in conversation.grow(engine, record, new, language):
+        refused = too_fast(rate.take(request.client.host), rate, request)
+        for now in conversation.grow(engine, record, new, language, refused):
             whole = [*record, now]
             left, right = transcript.answer_message(now, 0, blind, sides, language), draw(whole, blind, language)[2]
             yield left, right, whole, *busy
@@ -114,6 +126,10 @@ def build_demo(
         values = (kept.record, kept.compare, kept.persona, offered(speaker, kept.given))
         return *draw(kept.record, False, language_of(request)), *values
 
+    def sick() -> Any:
+        """The line that says why nothing can be answered, where that is so."""
+        return gr.Markdown(problem := engine.problem(), visible=bool(problem))
+
     def compared(compare: bool, blind: bool) -> tuple[Any, bool]:
         return gr.Chatbot(visible=compare), blind and compare
 
@@ -125,7 +141,7 @@ def build_demo(
         return record, shown, state, beside, compare, gr.Row(visible=False)
 
     def voted(choice: str, record: Record, blind: bool, request: gr.Request) -> tuple[Any, ...]:
-        record, vote = conversation.judge(record, choice, provenance)
+        record, vote = conversation.judge(record, choice, {name: known.provenance for name, known in about.items()})
         if vote:
             box.add(vote)
         return record, *draw(record, blind, language_of(request)), gr.Row(visible=False)
@@ -145,6 +161,7 @@ def build_demo(
 
     with gr.Blocks(title=first.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
         record, saved = gr.State([]), gr.BrowserState(storage_key=STORE, secret=STORE)
+        health = gr.Markdown(visible=False, elem_id="health")
         with gr.Row(elem_id="head"):
             seal = f'<span class="seal" aria-hidden="true">{escape(first.name[:1])}</span>'
             gr.HTML(f"<h1>{seal}{escape(first.name)}</h1>", elem_id="title")
@@ -158,11 +175,11 @@ def build_demo(
                 panes = gr.Row(elem_id="panes")
                 with gr.Column(elem_id="composer"):
                     with gr.Row(visible=False, elem_id="ballot") as ballot:
-                        choices = {
-                            choice: gr.Button(I18N(choice), size="sm") for choice in ("left", "tie", "bad", "right")
-                        }
+                        choices = {c: gr.Button(I18N(c), size="sm") for c in ("left", "tie", "bad", "right")}
                     below = gr.Column(elem_id="ask")
                 with gr.Row(elem_id="desk"):
+                    if names:
+                        adapters_accordion(demo, engine, guests, rate, adapter, FREE)
                     with gr.Accordion(I18N("persona"), open=False):
                         prompt = gr.Textbox(first.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
                         options = {"label": I18N("given"), "visible": bool(names), "elem_id": "given"}
@@ -179,14 +196,8 @@ def build_demo(
                             gr.Slider(1, 2, start.repetition_penalty, step=0.05, label=I18N("repetition_penalty")),
                             gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
                         ]
-                        seed = gr.Number(
-                            None,
-                            label=I18N("seed"),
-                            placeholder=I18N("new_seed"),
-                            precision=0,
-                            minimum=0,
-                            maximum=2**32 - 1,
-                        )
+                        limits: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": 2**32 - 1}
+                        seed = gr.Number(None, label=I18N("seed"), placeholder=I18N("new_seed"), **limits)
                     with gr.Accordion(I18N("keep"), open=False):
                         gr.Markdown(I18N("keep_note"))
                         with gr.Row():
@@ -229,6 +240,7 @@ def build_demo(
             right.render()
 
         settings, left = [compare, prompt, given], [chat.chatbot, chat.chatbot_state]  # as shown, as continued
+        gr.on([demo.load, text.submit], sick, None, health, **FREE)
         demo.load(restored, saved, [*left, right, record, *settings], **FREE)
         chat.textbox.stop(stopped, [chat.chatbot, record, blind, *settings], [record, *left, right, *idles], **FREE)
         chat.chatbot.undo(undone, [record, blind, *settings], [record, right, *idles], **FREE)
@@ -264,17 +276,19 @@ def main() -> None:
     user, _, password = settings.auth.partition(":")
     if settings.auth and not (user and password):
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
+    lender = (spaces.GPU, gr.Error) if settings.zero_gpu else None
     print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
     with loading(settings.host, settings.port) as tell:
-        started = startup.start(settings, flags.base_model or settings.base_model, tell)
+        started = startup.start(settings, flags.base_model or settings.base_model, tell, lender)
         persona = load_persona(settings.persona) if settings.persona else started.persona
         votes = ROOT / "votes"
         box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
         print(*started.engine.describe(), sep="\n")
         print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
-        demo = build_demo(started.engine, [persona], box, started.about, started.at_once)
+        demo = build_demo(started.engine, [persona], box, started.about, started.at_once, started.guests, settings.rate)
     auth = (user, password) if settings.auth else None
-    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look())
+    os.environ["FORWARDED_ALLOW_IPS"] = settings.proxies  # the server under Gradio reads it
+    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look(), **doors())
 
 
 if __name__ == "__main__":

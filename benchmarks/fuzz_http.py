@@ -55,7 +55,7 @@ def serve(echo: bool, folder: str, pipe: Connection) -> None:
     repeats = {ADAPTER: "{user}", BASE: "{user}"}
     engine: Any = ScriptedEngine(pause=0.002, replies=repeats) if echo else tiny_engine(Path(folder))
     demo = app.build_demo(engine, [PERSONA], Box(Path(folder) / "votes"), {})
-    server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())
+    server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
     pipe.send((url, sorted(server.openapi()["paths"])))
     demo.block_thread()
 

@@ -97,7 +97,7 @@ def measure(flags: Flags) -> dict[str, float]:
     engine = StampedEngine(flags.tokens, flags.pause)
     with TemporaryDirectory() as folder:
         demo = app.build_demo(engine, [ZHEN_HUAN], Box(Path(folder)), {NAME: About(Path(folder))})
-        url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
+        url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
         settings = [False, True, ZHEN_HUAN.system_prompt, PERSONA, NAME, *astuple(Sampling())]
         arguments = (url, number_of(demo, "_clear_and_save_textbox"), number_of(demo, "_submit_fn"), settings)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -4,10 +4,8 @@ import json
 from typing import Any
 
 import gradio as gr
-from starlette.middleware import Middleware
 
 from roleplay import texts
-from roleplay.faults import Faults
 from roleplay.settings import ROOT
 
 I18N = gr.I18n(**texts.TEXTS)
@@ -27,6 +25,4 @@ def look() -> dict[str, Any]:
         "js": f"() => ({script})({json.dumps(texts.TEXTS)})",
         "i18n": I18N,
         "footer_links": [],
-        "app_kwargs": {"middleware": [Middleware(Faults)]},
-        "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
     }

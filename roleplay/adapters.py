@@ -39,7 +39,7 @@ _KEY = re.compile(
     r"\.lora_(?P<side>[AB])\.weight",
     re.ASCII,
 )
-_PROBES = (
+PROBES = (  # what an adapter is asked to see how far it moves the model
     *("你是谁？", "今天天气如何？", "可否作一句诗？", "你最怕什么？"),
     *("Who are you?", "What is two plus two?", "Tell me about your day.", "What do you think of the emperor?"),
 )
@@ -281,19 +281,17 @@ def read_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def probe_prompts(encoder: PromptEncoder, persona: str) -> list[list[int]]:
-    """The prompts of `probe`, as token ids."""
-    return [encoder.prompt(persona, (), user) for user in _PROBES]
+    """What is asked to `probe` an adapter, as token ids."""
+    return [encoder.prompt(persona, (), user) for user in PROBES]
 
 
-def probe(next_token: Callable[[bool, list[int]], torch.Tensor], encoder: PromptEncoder, persona: str) -> float:
-    """How far an attached adapter moves the model: mean KL(adapter || base) in nat over 8 prompts' next token.
+def probe(adapted: torch.Tensor, base: torch.Tensor) -> float:
+    """How far an adapter moves the model: mean KL(adapter || base) in nat over the prompts' next token.
 
-    `next_token(with_adapter, ids)` gives logits (vocabulary,). Raises `AdapterError` when they are not finite.
+    Both are logits (prompts, vocabulary). Raises `AdapterError` when they are not finite.
     """
-    total, prompts = 0.0, probe_prompts(encoder, persona)
-    for ids in prompts:
-        adapted, base = (torch.log_softmax(next_token(side, ids).double(), -1) for side in (True, False))
-        total += float((adapted.exp() * (adapted - base)).sum())
-    if not math.isfinite(total):
+    ours, theirs = (torch.log_softmax(logits.double(), -1) for logits in (adapted, base))
+    kl = float((ours.exp() * (ours - theirs)).sum(-1).mean())
+    if not math.isfinite(kl):
         raise AdapterError("with this adapter the model's scores are not finite: it is damaged, choose another")
-    return total / len(prompts)
+    return kl

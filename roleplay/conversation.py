@@ -60,12 +60,15 @@ def begin(
     )
 
 
-def grow(engine: Engine, past: Sequence[Exchange], new: Exchange, language: str) -> Iterator[Exchange]:
+def grow(
+    engine: Engine, past: Sequence[Exchange], new: Exchange, language: str, refused: str = ""
+) -> Iterator[Exchange]:
     """`new` as it fills: once before the first token, then whenever text came, at most 30 times a second.
 
-    A refusal or an engine's error becomes the answers' `stop`; closing the iterator ends the generation.
+    A refusal, `refused` where there is one already, or an engine's error becomes the answers' `stop`; closing the
+    iterator ends the generation.
     """
-    refusal = texts.refusal(language, new.user, max(new.personas.values(), key=len), len(past))
+    refusal = refused or texts.refusal(language, new.user, max(new.personas.values(), key=len), len(past))
     new = replace(new, answers={side: Answer(stop=refusal) for side in new.personas})
     yield new
     if refusal:

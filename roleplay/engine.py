@@ -4,20 +4,22 @@ Every running answer is a row of the same forward pass; nothing global is switch
 Nothing here knows the page, and nothing here reads a file beyond the adapters' weights.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
 from roleplay import models
-from roleplay.adapters import Adapter, check_base, read_weights
+from roleplay.adapters import PROBES, Adapter, check_base, probe, probe_prompts, read_weights
 from roleplay.answers import ADAPTER, BASE, Answer, Request, Sampling
 from roleplay.cache import CachePool, KeyValues
 from roleplay.decoder import Decoder, Lora, Segment
 from roleplay.errors import AdapterError, RoleplayError
-from roleplay.prompt import PromptEncoder
+from roleplay.prompt import TEMPLATES, PromptEncoder
 from roleplay.sampling import next_token
 
 CONTEXT = 4096  # tokens of prompt and reply together, where the model does not end sooner
@@ -58,7 +60,7 @@ class _Side:
     prompt: list[int]
     dropped_turns: int
     encoder: PromptEncoder
-    key: str  # what its cache was computed with: "adapter NAME", or "base"
+    key: str  # what its cache was computed with
     lora: Lora | None
     cache: KeyValues
     stream: TextStream
@@ -102,8 +104,19 @@ class _Side:
         return Answer(self.stream.text, len(self.reply), self.first, self.last, self.stop, self.dropped_turns)
 
 
+@dataclass
+class _Attached:
+    """An adapter at work; an answer that runs keeps its own reference to `lora`."""
+
+    adapter: Adapter
+    lora: Lora
+    moves: float  # `adapters.probe`
+    key: str  # under which its caches are kept; a name that comes back with other weights gets another
+    used: float = 0.0  # on the clock of `time.monotonic`
+
+
 class LocalEngine:
-    """Answers to `answers.Engine` on this machine; raises `AdapterError` for an adapter that does not fit the base."""
+    """Answers to `answers.Engine` on this machine; `adapters` are added one by one as `add` does."""
 
     def __init__(
         self,
@@ -115,28 +128,68 @@ class LocalEngine:
         self._base = base
         self.context = min(context, base.model.config.max_position_embeddings)
         self._decoder = Decoder(base.model)
-        self._adapters = {adapter.name: adapter for adapter in adapters}
-        fingerprint = models.fingerprint(base.model) if adapters else ""
-        self._loras = {}
-        for adapter in adapters:
-            check_base(adapter, base.model, fingerprint, base.hub_id)
-            self._loras[adapter.name] = Lora(self._decoder, read_weights(adapter), adapter.scaling)
-        templates = {"gemma", *(adapter.template for adapter in adapters)}
-        self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in templates}
+        self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in TEMPLATES}
         self._pool = CachePool(cache_bytes)
         self._lock = threading.Lock()  # held while an answer is generated, by whichever threads draw it
+        self._attached: dict[str, _Attached] = {}  # replaced and never changed, so that a reader needs no lock
+        self._attaching, self._serial = threading.Lock(), itertools.count()
+        for adapter in adapters:
+            self.add(adapter)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return models.fingerprint(self._base.model)
+
+    def add(self, adapter: Adapter) -> None:
+        """Attach one more adapter, while answers go on; raises `AdapterError` when it does not fit the base."""
+        with self._attaching:
+            check_base(adapter, self._base.model, self._fingerprint, self._base.hub_id)
+            lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
+            key = f"{ADAPTER} {next(self._serial)}"
+            attached = _Attached(adapter, lora, self._moves(adapter, lora), key, time.monotonic())
+            self._attached = {**self._attached, adapter.name: attached}
+
+    def remove(self, name: str) -> None:
+        """Let go of an adapter; an answer that it is giving goes on to its end."""
+        with self._attaching:
+            self._attached = {other: attached for other, attached in self._attached.items() if other != name}
+
+    def moves(self, adapter: str) -> float | None:
+        """How far an adapter moves the model, see `adapters.probe`; None for one that is not loaded."""
+        attached = self._attached.get(adapter)
+        return attached.moves if attached else None
+
+    def last_used(self, name: str) -> float:
+        """When an adapter was added or last asked, on the clock of `time.monotonic`."""
+        return self._attached[name].used
+
+    def _moves(self, adapter: Adapter, lora: Lora) -> float:
+        encoder, logits = self.encoders[adapter.template], []
+        prefix = encoder.prefix(adapter.persona)  # computed once a side, the prompts' own ends together
+        ends = [ids[len(prefix) :] for ids in probe_prompts(encoder, adapter.persona)]
+        for side in (lora, None):
+            past = self._decoder.new_cache()
+            self._decoder.forward([Segment(prefix, past, side)])
+            hidden = self._decoder.forward([Segment(end, past.copy(len(prefix)), side) for end in ends])
+            logits.append(self._decoder.head(hidden))
+        return probe(*logits)
 
     def describe(self) -> list[str]:
         """One line each on the base model, every choice and its reason, and the adapters."""
         loaded = [
-            f"adapter      {a.name}: rank {a.rank}, trained on {a.base_model}, template {a.template}"
-            for a in self._adapters.values()
+            f"adapter      {name}: rank {a.adapter.rank}, template {a.adapter.template}, active: "
+            f"mean KL {a.moves:.2f} nat over {len(PROBES)} prompts"
+            for name, a in self._attached.items()
         ]
         return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"])]
 
     def adapters(self) -> list[str]:
         """The names that `Request.adapter` may take, the default first."""
-        return list(self._adapters)
+        return list(self._attached)
+
+    def problem(self) -> str:
+        """None: while this process lives it can answer."""
+        return ""
 
     @property
     def busy(self) -> bool:
@@ -170,20 +223,24 @@ class LocalEngine:
     def _sides(self, request: Request) -> dict[str, _Side]:
         if not request.questions or not set(request.questions) <= {ADAPTER, BASE}:
             raise RoleplayError(f"sides {list(request.questions)!r}: ask {ADAPTER}, {BASE} or both")
-        name = request.adapter or next(iter(self._adapters), "")
-        if name not in self._adapters and (name or ADAPTER in request.questions):
-            raise AdapterError(f"no adapter {name!r:.80} is loaded; there are {', '.join(self._adapters) or 'none'}")
+        attached = self._attached
+        name = request.adapter or next(iter(attached), "")
+        if name not in attached and (name or ADAPTER in request.questions):
+            raise AdapterError(f"no adapter {name!r:.80} is loaded; there are {', '.join(attached) or 'none'}")
         room = self.context - request.sampling.max_new_tokens
         if room < 1:
             raise RoleplayError(
                 f"max_new_tokens is {request.sampling.max_new_tokens}, the context holds {self.context}: lower it"
             )
         # Both sides read the same template, so that they differ in the adapter alone.
-        encoder = self.encoders[self._adapters[name].template if name else "gemma"]
+        encoder = self.encoders[attached[name].adapter.template if name else "gemma"]
         sides = {}
         for side, question in request.questions.items():
             prompt, dropped = encoder.fit(question.persona, question.turns, question.user, room)
-            key, lora = (f"{ADAPTER} {name}", self._loras[name]) if side == ADAPTER else (BASE, None)
+            key, lora = BASE, None
+            if side == ADAPTER:
+                attached[name].used = time.monotonic()
+                key, lora = attached[name].key, attached[name].lora
             seen = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
             cache = self._decoder.new_cache()
             sides[side] = _Side(prompt, dropped, encoder, key, lora, cache, TextStream(encoder), seen)

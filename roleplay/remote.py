@@ -33,13 +33,21 @@ ENDS = {"stop": "end", "length": "length"}
 class RemoteEngine:
     """`answers.Engine` over HTTP; `adapters` are the local folders that tell each served adapter's template."""
 
-    def __init__(self, url: str, tokenizer: PreTrainedTokenizerBase, adapters: Sequence[Adapter] = ()) -> None:
+    def __init__(
+        self, url: str, tokenizer: PreTrainedTokenizerBase, adapters: Sequence[Adapter] = (), key: str = ""
+    ) -> None:
+        """`key` is the server's, sent as a bearer token; "" for a server that asks for none."""
         if not _URL.fullmatch(url):
             raise ModelError(f"ENGINE_URL is {url!r}; give the server's address, such as http://127.0.0.1:8000/v1")
         self.url = url.rstrip("/")
         self._parts = urlsplit(self.url)
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._encoders = {template: PromptEncoder(tokenizer, template) for template in TEMPLATES}
         self._known = {adapter.name: adapter for adapter in adapters}
+
+    def add(self, adapter: Adapter) -> None:
+        """Let an adapter be asked for where the server has one of its name."""
+        self._known[adapter.name] = adapter
 
     def describe(self) -> list[str]:
         started = time.monotonic()
@@ -56,6 +64,16 @@ class RemoteEngine:
 
     def adapters(self) -> list[str]:
         return self._usable(self._served()[2])
+
+    def problem(self) -> str:
+        try:
+            self._served()
+        except ModelError as error:
+            return str(error)
+        return ""
+
+    def moves(self, adapter: str) -> None:
+        """The server does not say."""
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         started = time.monotonic()
@@ -77,9 +95,8 @@ class RemoteEngine:
             for side, body in bodies.items():
                 connection = self._connect(SILENCE_SECONDS)
                 sockets.append(connection.sock)
-                follower = _Follower(
-                    connection, f"{self._parts.path}/completions", body, started, side, answers[side], news
-                )
+                path = f"{self._parts.path}/completions"
+                follower = _Follower(connection, path, self._headers, body, started, side, answers[side], news)
                 threading.Thread(target=follower.run, daemon=True).start()
             while not all(answer.stop for answer in answers.values()):
                 side, answers[side] = news.get()
@@ -98,7 +115,7 @@ class RemoteEngine:
         """Base model's name, context length in tokens, names of the adapters: what the server has right now."""
         connection = self._connect(CONNECT_SECONDS)
         try:
-            connection.request("GET", f"{self._parts.path}/models")
+            connection.request("GET", f"{self._parts.path}/models", headers=self._headers)
             response = connection.getresponse()
             cards = _decode(response.read(), response.status)["data"]
             base = next(card for card in cards if not card.get("parent"))
@@ -147,6 +164,7 @@ class _Follower:
 
     connection: http.client.HTTPConnection
     path: str
+    headers: dict[str, str]
     body: dict[str, Any]
     started: float
     side: str
@@ -156,7 +174,7 @@ class _Follower:
     def run(self) -> None:
         stop = "the server ended the stream before the answer was whole: try again"
         try:
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": "application/json"} | self.headers
             self.connection.request("POST", self.path, json.dumps(self.body), headers)
             response = self.connection.getresponse()
             if response.status != http.HTTPStatus.OK:
@@ -199,5 +217,6 @@ def _decode(data: bytes, status: int = http.HTTPStatus.OK) -> dict[str, Any]:
     if status != http.HTTPStatus.OK or "error" in value:
         error = value.get("error", value)
         said = error.get("message", error) if isinstance(error, dict) else error
-        raise ModelError(f"the server refuses with status {status} ({said!r:.240}): see its log")
+        advice = "set ENGINE_KEY to its key" if status == http.HTTPStatus.UNAUTHORIZED else "see its log"
+        raise ModelError(f"the server refuses with status {status} ({said!r:.240}): {advice}")
     return value

@@ -7,17 +7,23 @@ from pathlib import Path
 from roleplay.errors import RoleplayError
 
 ROOT = Path(__file__).parent.parent
+LOCAL = ("127.0.0.1", "localhost", "::1")
+PRIVATE = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 
 def _text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 
 
-def _port() -> int:
-    value = _text("PORT", "7860")
-    if not value.isdigit() or not 0 < int(value) < 65536:
-        raise RoleplayError(f"PORT is {value!r}; give a number from 1 to 65535")
+def _number(name: str, default: int, low: int, high: int) -> int:
+    value = _text(name, str(default))
+    if not (value.isdecimal() and low <= int(value) <= high):
+        raise RoleplayError(f"{name} is {value!r}; give a number from {low} to {high}")
     return int(value)
+
+
+def _host() -> str:
+    return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1")
 
 
 def _cache() -> Path:
@@ -32,8 +38,17 @@ class Settings:
     adapter: str = field(default_factory=lambda: _text("ADAPTER"))
     persona: str = field(default_factory=lambda: _text("PERSONA"))
     engine_url: str = field(default_factory=lambda: _text("ENGINE_URL"))
-    host: str = field(default_factory=lambda: _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1"))
-    port: int = field(default_factory=_port)
+    zero_gpu: bool = field(default_factory=lambda: _text("SPACES_ZERO_GPU").lower() in ("1", "t", "true"))
+    engine_key: str = field(default_factory=lambda: _text("ENGINE_KEY"))
+    host: str = field(default_factory=_host)
+    port: int = field(default_factory=lambda: _number("PORT", 7860, 1, 65535))
     auth: str = field(default_factory=lambda: _text("APP_AUTH"))
+    # How many adapters from the Hub visitors may load: none where the page is open to more than this machine.
+    hub_adapters: int = field(default_factory=lambda: _number("HUB_ADAPTERS", 4 if _host() in LOCAL else 0, 0, 64))
+    rate: int = field(default_factory=lambda: _number("MESSAGES_PER_MINUTE", 30, 0, 10_000))
+    # Whose X-Forwarded-For is believed, as uvicorn reads it: on a Space its own proxies, which have private addresses.
+    proxies: str = field(
+        default_factory=lambda: _text("FORWARDED_ALLOW_IPS", PRIVATE if _text("SPACE_ID") else "127.0.0.1")
+    )
     votes_repo: str = field(default_factory=lambda: _text("VOTES_REPO"))
     cache: Path = field(default_factory=_cache)

@@ -11,14 +11,17 @@ from roleplay.adapters import Adapter
 from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, DataError
+from roleplay.guests import Guests
 from roleplay.instructions import file_sha256
 from roleplay.loading import Tell
 from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
 from roleplay.retrieval import Retriever
 from roleplay.settings import ROOT, Settings
+from roleplay.zero import Lender, ZeroEngine
 
 FOLDER = ROOT / "adapters"
+REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
 
 
 @dataclass(frozen=True)
@@ -38,42 +41,45 @@ class Started:
     about: dict[str, About]
     persona: Persona  # that of the adapter that speaks first
     at_once: int  # answers that it may be asked for at the same time
+    guests: Guests | None = None  # where adapters from the Hub may join
 
 
-def usable_adapters(base: models.BaseModel | None, wanted: str) -> list[Adapter]:
-    """The local adapters, `wanted` first; those that do not fit are left out with a printed line.
+def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
+    """The local adapters that the engine takes, `wanted` first; the others are left out with a printed line.
 
     Raises `AdapterError` when `wanted` is not there or does not fit.
     """
     if wanted:
         adapters.find(FOLDER, wanted)
-    usable, print_of_base = [], models.fingerprint(base.model) if base else ""
+    added = []
     for name in sorted(adapters.local_adapters(FOLDER), key=lambda name: name != wanted):
         try:
             adapter = adapters.inspect(adapters.find(FOLDER, name))
-            if base:
-                adapters.check_base(adapter, base.model, print_of_base, base.hub_id)
-            usable.append(adapter)
+            engine.add(adapter)
+            added.append(adapter)
         except AdapterError as error:
             if name == wanted:
                 raise
             print(f"left out     {name}: {error}")
-    return usable
+    return added
 
 
-def _about(adapter: Adapter) -> About:
-    provenance = {
+def _provenance(adapter: Adapter) -> dict[str, str]:
+    return {
         "base_model": adapter.base_model,
         "base_fingerprint": adapter.base_fingerprint,
         "adapter_sha256": file_sha256(adapter.folder / adapters.WEIGHTS),
         "template": adapter.template,
     }
+
+
+def _about(adapter: Adapter) -> About:
     try:
         retriever = Retriever(corpus.rows_of(adapter)[0])
     except DataError as error:
         retriever = None
         print(f"retrieval    not offered for {adapter.name}: {error}")
-    return About(adapter.folder, provenance, retriever)
+    return About(adapter.folder, _provenance(adapter), retriever)
 
 
 def _persona(usable: Sequence[Adapter]) -> Persona:
@@ -82,22 +88,31 @@ def _persona(usable: Sequence[Adapter]) -> Persona:
     return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
 
 
-def start(settings: Settings, base_model: str, tell: Tell = lambda stage: None) -> Started:
-    """The engine that the settings ask for: this machine's, or with ENGINE_URL a server's.
+def start(
+    settings: Settings, base_model: str, tell: Tell = lambda stage: None, lender: Lender | None = None
+) -> Started:
+    """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
-    `tell` hears which stage begins. Raises `RoleplayError` when the base model or the adapter that ADAPTER names cannot
-    be used.
+    `tell` hears which stage begins; `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere. Raises
+    `RoleplayError` when the base model or the adapter that ADAPTER names cannot be used.
     """
     if settings.engine_url:
         tell("fetch")
         folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
-        usable = usable_adapters(None, settings.adapter)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        engine: Engine = RemoteEngine(settings.engine_url, tokenizer, usable)
-        at_once = 8
-    else:
-        base = models.load(base_model, settings.cache, tell=tell)
-        tell("adapters")
-        usable = usable_adapters(base, settings.adapter)
-        engine, at_once = LocalEngine(base, usable), 1
-    return Started(engine, {adapter.name: _about(adapter) for adapter in usable}, _persona(usable), at_once)
+        remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
+        added = add_local(remote, settings.adapter)
+        return Started(remote, {a.name: _about(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
+    base = models.load(base_model, settings.cache, tell=tell)
+    tell("adapters")
+    engine = LocalEngine(base)
+    added = add_local(engine, settings.adapter)
+    about = {a.name: _about(a) for a in added}
+    if lender:  # guests cannot join: what is forked has the weights of the start
+        return Started(ZeroEngine(engine, *lender), about, _persona(added), ZERO_AT_ONCE)
+
+    def arrived(guest: Adapter) -> None:
+        about[guest.name] = About(guest.folder, _provenance(guest))
+
+    guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
+    return Started(engine, about, _persona(added), 1, guests if settings.hub_adapters else None)

@@ -10,7 +10,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "tagline": "A fine-tuned character, beside what the untuned model would have said",
         "compare": "Compare with the base model",
         "blind": "Blind",
-        "blind_info": "Hides which is which and shuffles the sides on every turn",
         "adapter": "Fine-tuned adapter",
         "base": "Base model, untuned",
         "base_waits": "The same question goes to the untuned model, at the same time and with the same dice.",
@@ -18,6 +17,12 @@ TEXTS: dict[str, dict[str, str]] = {
         "answer_a": "Answer A",
         "answer_b": "Answer B",
         "adapter_menu": "Adapter",
+        "moves": "**{name}** is active: it moves the model by {kl:.2f} nat (mean KL over {prompts} prompts).",
+        "hub": "From the Hugging Face Hub",
+        "hub_info": "Choose an adapter for this base model, or write user/name; only what train.lora makes is taken.",
+        "hub_find": "Find adapters",
+        "hub_load": "Load",
+        "hub_none": "The Hub lists no adapter for this base model.",
         "persona_menu": "Character",
         "message": "Message",
         "ask": "Say something, in Chinese or English…",
@@ -61,6 +66,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "too_long": "This is {length:,} characters long; 2,000 fit. Shorten it.",
         "persona_too_long": "The persona is {length:,} characters long; 2,000 fit. Shorten it.",
         "too_many": "This conversation has reached {limit} messages. Clear it to go on.",
+        "too_fast": "At most {limit} messages a minute: try again in {seconds} s.",
         "tokens": "{tokens} tokens",
         "first": "first in {first:.2f} s",
         "speed": "{speed:.1f} tok/s",
@@ -106,7 +112,6 @@ TEXTS: dict[str, dict[str, str]] = {
         "tagline": "微调出的角色，与未经微调的模型同题作答",
         "compare": "与基座模型对比",
         "blind": "盲测",
-        "blind_info": "隐去名称，每轮随机左右",
         "adapter": "微调后的适配器",
         "base": "基座模型（未微调）",
         "base_waits": "同一问题会同时交给未经微调的模型，随机数也相同。",
@@ -114,6 +119,12 @@ TEXTS: dict[str, dict[str, str]] = {
         "answer_a": "回答甲",
         "answer_b": "回答乙",
         "adapter_menu": "适配器",
+        "moves": "**{name}** 已生效：它使模型改变 {kl:.2f} 奈特（{prompts} 个提示的平均 KL 散度）。",
+        "hub": "来自 Hugging Face Hub",
+        "hub_info": "选择此基座模型的 LoRA 适配器，或填写 用户/名称；只接受 train.lora 的产物。",
+        "hub_find": "查找适配器",
+        "hub_load": "载入",
+        "hub_none": "Hub 上没有此基座模型的适配器。",
         "persona_menu": "角色",
         "message": "消息",
         "ask": "说点什么，中文或英文皆可……",
@@ -156,6 +167,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "too_long": "此消息有 {length:,} 字，最多 2,000 字，请缩短。",
         "persona_too_long": "人设有 {length:,} 字，最多 2,000 字，请缩短。",
         "too_many": "对话已达 {limit} 条，请清空后再继续。",
+        "too_fast": "每分钟最多 {limit} 条消息，请 {seconds} 秒后再试。",
         "tokens": "{tokens} 词元",
         "first": "首词 {first:.2f} 秒",
         "speed": "{speed:.1f} 词元/秒",
@@ -273,10 +285,8 @@ def footer(language: str, answer: Answer, seed: int, side: str, given: str = "pe
     words = TEXTS[language]
     parts = [words[side]] if side in (ADAPTER, BASE) else []
     if answer.tokens:
-        parts += [
-            words["tokens"].format(tokens=answer.tokens),
-            words["first"].format(first=answer.seconds_to_first_token),
-        ]
+        parts.append(words["tokens"].format(tokens=answer.tokens))
+        parts.append(words["first"].format(first=answer.seconds_to_first_token))
         parts += [words["speed"].format(speed=answer.tokens_per_second)] if answer.tokens_per_second else []
     elif not answer.stop:
         parts.append(words["reading"])

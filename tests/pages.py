@@ -29,7 +29,7 @@ class Served:
         self.engine, self.votes, self.adapters = ScriptedEngine(names), folder / "votes", folder / "adapters"
         about = {name: About(self.adapters / name, {}, (retrievers or {}).get(name)) for name in names}
         self.demo = app.build_demo(self.engine, personas, Box(self.votes), about)
-        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
+        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def ask(page: Page, question: str) -> None:
 def shoot(demo: gr.Blocks, folder: Path) -> list[Path]:
     """Launch the page, hold the conversations of `QUESTIONS` in it, and return the pictures written to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    url, written = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1], []
+    url, written = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1], []
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser: Browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)

@@ -33,6 +33,12 @@ class ScriptedEngine:
     def adapters(self) -> list[str]:
         return self.names
 
+    def problem(self) -> str:
+        return ""
+
+    def moves(self, adapter: str) -> float:
+        return 0.83
+
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         self.requests.append(request)
         if self.error:

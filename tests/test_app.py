@@ -100,7 +100,7 @@ def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], m
 
 def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
     demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
     info = Client(url, verbose=False).view_api(return_format="dict")
     demo.close()
     assert info == {"named_endpoints": {}, "unnamed_endpoints": {}}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from roleplay import adapters, engine, models
@@ -149,6 +150,61 @@ def test_two_adapters_are_chosen_by_name(folder: Path, tmp_path: Path) -> None:
         next(local.answer(replace(ask(), adapter="third")))
 
 
+def test_the_probe_is_that_of_plain_forward_passes(local: LocalEngine, folder: Path) -> None:
+    adapter, encoder = adapters.inspect(folder), local.encoders["gemma"]
+    prompts = [torch.tensor([ids]) for ids in adapters.probe_prompts(encoder, adapter.persona)]
+    attached = PeftModel.from_pretrained(tiny.gemma(), str(folder)).eval()
+    with torch.inference_mode():
+        ours, theirs = (torch.stack([m(ids).logits[0, -1] for ids in prompts]) for m in (attached, tiny.gemma()))
+    assert local.moves("tiny") == pytest.approx(adapters.probe(ours, theirs), rel=1e-3)
+    assert f"mean KL {local.moves('tiny'):.2f} nat over 8 prompts" in local.describe()[-1]
+    assert local.moves("tiny") > 0
+
+
+def test_adapters_come_and_go_without_disturbing_an_answer(local: LocalEngine, folder: Path, tmp_path: Path) -> None:
+    wanted = texts(local, ask())
+    running = local.answer(ask())
+    next(running)
+    local.add(changed(folder, tmp_path / "other", lambda b: -3 * b))
+    local.remove("tiny")
+    assert local.adapters() == ["other"]
+    assert {side: answer.text for side, answer in list(running)[-1].items()} == wanted
+    with pytest.raises(AdapterError, match="no adapter 'tiny'"):
+        next(local.answer(replace(ask(), adapter="tiny")))
+    other = texts(local, ask())
+    assert other[ADAPTER] != wanted[ADAPTER] and other[BASE] == wanted[BASE]
+
+
+def test_a_name_that_comes_back_with_other_weights_meets_no_old_cache(
+    local: LocalEngine, folder: Path, tmp_path: Path
+) -> None:
+    other = changed(folder, tmp_path / "other", lambda b: -3 * b)
+    first, fresh = texts(local, ask()), texts(LocalEngine(base_model(), [other], CONTEXT), ask())
+    local.remove("tiny")
+    local.add(replace(other, name="tiny"))
+    assert texts(local, ask()) == fresh != first
+
+
+def test_adapters_that_arrive_while_eight_threads_ask(local: LocalEngine, folder: Path, tmp_path: Path) -> None:
+    other, wanted, failed = changed(folder, tmp_path / "other", lambda b: -3 * b), texts(local, ask()), list[str]()
+
+    def user() -> None:
+        for _ in range(4):
+            if texts(local, replace(ask(), adapter="tiny")) != wanted:
+                failed.append("another text")
+
+    threads = [threading.Thread(target=user) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for number in range(6):
+        local.add(replace(other, name=f"user/{number}"))
+        local.remove(f"user/{number - 2}")
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert local.adapters() == ["tiny", "user/4", "user/5"]
+
+
 @pytest.mark.parametrize("questions", [{}, {"left": Question("", (), "a")}], ids=["none", "unknown"])
 def test_sides_that_are_not_there(local: LocalEngine, questions: dict[str, Question]) -> None:
     with pytest.raises(RoleplayError, match="sides"):
@@ -284,8 +340,11 @@ def test_cancellations_leave_nothing_behind(local: LocalEngine) -> None:
     assert texts(local, ask("after")) == wanted
 
 
-def test_an_adapter_that_overflows_fails_alone(folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_overflows_fails_alone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wild = changed(folder, tmp_path / "wild", lambda b: torch.full_like(b, 3e38))
+    with pytest.raises(AdapterError, match="not finite"):
+        LocalEngine(base_model(), [wild])
+    monkeypatch.setattr(engine, "probe", lambda adapted, base: 0.0)  # as if only a long chat showed it
     local = LocalEngine(base_model(), [wild, adapters.inspect(folder)], CONTEXT)
     final = last(local, ask())
     assert "not finite" in final[ADAPTER].stop

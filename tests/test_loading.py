@@ -84,7 +84,7 @@ def test_the_page_opens_by_itself(browser: Browser, port: int, tmp_path: Path) -
         tell("adapters")
         expect(page.get_by_role("status")).to_have_text(TEXTS["en"]["stage_adapters"])
         demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
-    demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **app.look())
+    demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
     expect(page.locator("#ask textarea")).to_be_enabled()
     page.close()
     demo.close()

@@ -229,7 +229,7 @@ def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngi
 def test_the_embedded_model_answers_both_ways(browser: Browser, tmp_path: Path) -> None:
     started = startup.start(Settings(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded")
     demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.about)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look())[1]
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
     with opened(browser, url) as page:
         page.set_default_timeout(200_000)
         page.get_by_role("button", name="你是谁？").click()

@@ -4,7 +4,9 @@ import re
 
 import pytest
 import yaml
+from huggingface_hub import SpaceHardware
 
+from roleplay import embedded, models
 from roleplay.settings import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,8 +19,10 @@ def test_front_matter_fits_the_requirements():
     assert front["sdk_version"] == pins["gradio"]
     assert front["python_version"] == "3.11"
     assert (ROOT / front["app_file"]).is_file()
-    assert "google/gemma-2b-it" in front["models"]
-    assert front["suggested_hardware"]
+    assert {embedded.HUB_ID, models.PREFERRED} == set(front["models"])
+    # Both are gated and a build has no token, so preloading one would fail it; the embedded model is a requirement.
+    assert "preload_from_hub" not in front and any("gemma3-270m" in name for name in pins)
+    assert front["suggested_hardware"] in list(SpaceHardware)
     assert len(front["short_description"]) <= 60  # the Hub's limit
 
 
@@ -28,7 +32,9 @@ def test_a_space_can_build_with_the_requirements_alone():
 
 
 def test_every_environment_variable_is_in_the_table():
-    read = set(re.findall(r'_text\("(\w+)"', (ROOT / "roleplay" / "settings.py").read_text(encoding="utf-8")))
+    read = set(
+        re.findall(r'_(?:text|number)\("(\w+)"', (ROOT / "roleplay" / "settings.py").read_text(encoding="utf-8"))
+    )
     assert read - {"SPACE_ID"} <= set(re.findall(r"`([A-Z_]+)`", README))
 
 

@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     script: dict[str, list[Any]]
+    key = ""  # what it wants to be told before it answers
     asked: list[dict[str, Any]]
     gone: threading.Event  # set when a client hung up in the middle of an answer
     both: threading.Barrier
@@ -51,7 +52,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def stranger(self) -> bool:
+        if not self.server.key or self.headers["Authorization"] == f"Bearer {self.server.key}":
+            return False
+        self.reply(401, {"error": "Unauthorized"})
+        return True
+
     def do_GET(self) -> None:
+        if self.stranger():
+            return
         cards = [{"id": "base", "parent": None, "max_model_len": 512}]
         cards += [{"id": name, "parent": "base"} for name in ("odd", "tiny", "unknown")]
         self.reply(*self.server.script.get("models", [200, {"object": "list", "data": cards}]))
@@ -59,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
+        if self.stranger():
+            return
         steps = self.server.script[body["model"]]
         if isinstance(steps[0], int):
             return self.reply(*steps)
@@ -239,6 +250,27 @@ def test_health(server: Server, engine: RemoteEngine) -> None:
     assert "status 500 ('loading')" in engine.describe()[0]
     server.script["models"] = [200, {"data": []}]
     assert "no list of models" in engine.describe()[0]
+
+
+def test_a_server_with_a_key(server: Server) -> None:
+    server.key = "secret"
+    request = Request(BOTH)
+    engine = RemoteEngine(server.url, TOKENIZER, [adapter("tiny")], "secret")
+    assert engine.problem() == ""
+    assert last(engine, request)[ADAPTER].text == "I am T."
+    for key in ("", "wrong"):
+        engine = RemoteEngine(server.url, TOKENIZER, [adapter("tiny")], key)
+        assert "status 401 ('Unauthorized'): set ENGINE_KEY" in engine.problem()
+        with pytest.raises(ModelError, match="set ENGINE_KEY"):
+            last(engine, request)
+
+
+def test_the_problem_is_told_and_goes(server: Server, engine: RemoteEngine) -> None:
+    assert engine.problem() == ""
+    server.script["models"] = [503, b"loading"]
+    assert "the server answers 503" in engine.problem()
+    del server.script["models"]
+    assert engine.problem() == ""
 
 
 def test_no_server() -> None:

@@ -19,6 +19,7 @@ from roleplay.engine import LocalEngine
 from roleplay.errors import RoleplayError
 from roleplay.settings import ROOT
 from tests import tiny
+from tests.hub_server import hub_server
 from train import lora
 from train.lora import LoraSettings
 
@@ -101,6 +102,17 @@ def test_end_to_end(base, data, home):
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
     *_, last = engine.answer(request)
     assert last[ADAPTER].text != last[BASE].text
+
+
+def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, capsys):
+    command = f"lora --name me --base-model {base} --data {data} --epochs 1 --batch-size 30 --push me/mine"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with hub_server(monkeypatch) as server:
+        lora.main()
+        written = {path.name: path.read_bytes() for path in (home / "adapters" / "me").iterdir()}
+        assert server.repos["models/me/mine"].files == written and set(written) == WRITTEN
+        assert server.repos["models/me/mine"].private
+        assert f"pushed and verified: {server.url}/me/mine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", [{"attention": "sdpa"}, {"template": "tutorial"}, {"checkpointing": "on"}])

@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def export(adapter: Adapter, base: models.BaseModel, folder: Path, gguf: bool = 
         raise RoleplayError(f"{folder} exists: remove it first, or choose another with --out")
     encoder = PromptEncoder(base.tokenizer, adapter.template)
     model = PeftModel.from_pretrained(base.model, str(adapter.folder)).eval()
-    attached = next_token_scores(model)
-    expected = {tuple(ids): attached(True, list(ids)) for ids in adapters.probe_prompts(encoder, adapter.persona)}
+    prompts = adapters.probe_prompts(encoder, adapter.persona)
+    expected = next_token_logits(model, prompts)
 
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -90,22 +90,19 @@ def export(adapter: Adapter, base: models.BaseModel, folder: Path, gguf: bool = 
     (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
     (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
     written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
-    check("model.safetensors", written, expected, encoder, adapter)
+    check("model.safetensors", written, prompts, expected, encoder)
     if gguf:
         gguf_file.write(merged, adapter, encoder, part / GGUF)
-        check(GGUF, gguf_file.read(part / GGUF), expected, encoder, adapter)
+        check(GGUF, gguf_file.read(part / GGUF), prompts, expected, encoder)
     os.replace(part, folder)
     print(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-def next_token_scores(model: PreTrainedModel | PeftModel) -> Callable[[bool, list[int]], torch.Tensor]:
-    """Logits (vocabulary,) after a prompt; the first argument is there for `adapters.probe`."""
-
-    @torch.inference_mode()
-    def scores(with_adapter: bool, ids: list[int]) -> torch.Tensor:
-        return model(input_ids=torch.tensor([ids], device=model.device), logits_to_keep=1).logits[0, -1].float().cpu()
-
-    return scores
+@torch.inference_mode()
+def next_token_logits(model: PreTrainedModel | PeftModel, prompts: Sequence[list[int]]) -> torch.Tensor:
+    """What follows each prompt: logits (prompts, vocabulary) in float32, on the CPU."""
+    inputs = (torch.tensor([ids], device=model.device) for ids in prompts)
+    return torch.stack([model(input_ids=ids, logits_to_keep=1).logits[0, -1].float().cpu() for ids in inputs])
 
 
 def write_model(model: PreTrainedModel, base: models.BaseModel, encoder: PromptEncoder, folder: Path) -> None:
@@ -129,21 +126,20 @@ def write_model(model: PreTrainedModel, base: models.BaseModel, encoder: PromptE
 def check(
     name: str,
     written: PreTrainedModel,
-    expected: dict[tuple[int, ...], torch.Tensor],
+    prompts: Sequence[list[int]],
+    expected: torch.Tensor,
     encoder: PromptEncoder,
-    adapter: Adapter,
 ) -> None:
     """Compare what was written with the attached adapter, and generate from it; `RoleplayError` past `MAX_KL`."""
-    scores = next_token_scores(written.eval())
-    kl = adapters.probe(lambda side, ids: expected[tuple(ids)] if side else scores(True, ids), encoder, adapter.persona)
-    same = sum(int(scores(True, list(ids)).argmax() == logits.argmax()) for ids, logits in expected.items())
+    logits = next_token_logits(written.eval(), prompts)
+    kl, same = adapters.probe(expected, logits), int((logits.argmax(-1) == expected.argmax(-1)).sum())
     if kl > MAX_KL:
         raise RoleplayError(f"{name} answers differently from the adapter (mean KL {kl:.3f} nat): nothing was written")
-    ids = torch.tensor([next(iter(expected))])
+    ids = torch.tensor(prompts[:1])
     greedy = GenerationConfig(do_sample=False, max_new_tokens=24, eos_token_id=list(encoder.stop_ids), pad_token_id=0)
     reply = written.generate(ids, generation_config=greedy)  # type: ignore[operator]  # a mixin hides its type
     said = encoder.decode(reply[0, ids.shape[1] :].tolist())
-    print(f"{name}: mean KL {kl:.5f} nat, {same} of {len(expected)} likeliest tokens the same; it says {said!r}")
+    print(f"{name}: mean KL {kl:.5f} nat, {same} of {len(prompts)} likeliest tokens the same; it says {said!r}")
 
 
 def modelfile(adapter: Adapter, source: str) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 
@@ -259,8 +260,9 @@ def main() -> None:
     settings = parse(LoraSettings, __doc__)
     with one_line_errors():
         folder = train(settings)
-        if settings.push or settings.push_modelscope:
-            push_adapter(folder, settings.push, settings.push_modelscope)
+        if (settings.push or settings.push_modelscope) and PartialState().is_main_process:
+            for url in push_adapter(folder, settings.push, settings.push_modelscope):
+                print(f"pushed and verified: {url}")
 
 
 if __name__ == "__main__":

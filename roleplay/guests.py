@@ -1,0 +1,59 @@
+"""Adapters from the Hugging Face Hub that join a running engine: found, fetched, inspected, attached, sent away.
+
+Weights live in the engine alone; nothing stays on the disk. Nothing here knows the page or who is asking.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from roleplay import adapters, hub
+from roleplay.adapters import Adapter
+from roleplay.engine import LocalEngine
+from roleplay.errors import AdapterError, HubError
+
+MAX_BYTES = 1 << 30  # of all guests' weight files together
+
+
+class Guests:
+    """At most `limit` adapters beside the local ones; the one that was asked least recently makes room.
+
+    A guest is named user/repo, which no local adapter can be. `arrived` is called while its folder still exists.
+    """
+
+    def __init__(
+        self, engine: LocalEngine, base: str, cache: Path, limit: int, arrived: Callable[[Adapter], None]
+    ) -> None:
+        """`base` is the base model's name on the Hub."""
+        self._engine, self._base, self._cache, self._limit = engine, base, cache, limit
+        self._arrived = arrived
+        self._bytes: dict[str, int] = {}  # by name
+        self._lock = threading.Lock()  # one arrives at a time
+
+    def listed(self) -> list[str]:
+        """Those on the Hub that say they are for this base, most downloaded first; raises `HubError`."""
+        return hub.hub_adapters(self._base)
+
+    def invite(self, repo: str) -> None:
+        """Attach an adapter, unless it is there already; raises `HubError` or `AdapterError` with the reason."""
+        with self._lock:
+            if repo in self._engine.adapters():
+                return
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="guest-", dir=self._cache) as folder:
+                try:
+                    self._attach(repo, hub.fetch_adapter(repo, Path(folder)))
+                except (AdapterError, HubError) as error:  # whoever asked has no use for this machine's paths
+                    raise type(error)(str(error).replace(f"{folder}/", "")) from error
+
+    def _attach(self, repo: str, adapter: Adapter) -> None:
+        guest = replace(adapter, name=repo)
+        self._engine.add(guest)
+        self._arrived(guest)
+        self._bytes[repo] = (adapter.folder / adapters.WEIGHTS).stat().st_size
+        while len(self._bytes) > self._limit or sum(self._bytes.values()) > MAX_BYTES:
+            oldest = min(self._bytes, key=self._engine.last_used)
+            self._engine.remove(oldest)
+            del self._bytes[oldest]

@@ -1,0 +1,81 @@
+"""The engine protocol on a ZeroGPU Space, where a GPU is lent for one call at a time, in a process forked for it.
+
+The model is placed on "cuda" in the main process, which never has a GPU: answers, their caches and the engine's lock
+live in the forked ones. Nothing here imports `spaces` or Gradio; what is needed of them is handed in.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+from roleplay.answers import Answer, Request
+from roleplay.engine import LocalEngine
+from roleplay.errors import ModelError, RoleplayError
+
+START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt
+SECONDS_PER_TOKEN = 0.05  # until the first answers have been timed
+MARGIN, LATEST = 1.5, 0.3  # asked for beyond the measured pace; the latest answer's share in it
+
+Lender = tuple[
+    Callable[..., Any], type[Exception]
+]  # `spaces.GPU`, and with what it says that there is no GPU to be had
+
+
+class ZeroEngine:
+    """Answers to `answers.Engine`; both sides of a request are one call for a GPU.
+
+    `gpu` and `refusal` are a `Lender`.
+    """
+
+    def __init__(self, engine: LocalEngine, gpu: Callable[..., Any], refusal: type[Exception]) -> None:
+        self._engine, self._refusal = engine, refusal
+        self._seconds_per_token = SECONDS_PER_TOKEN
+        self._lock = threading.Lock()
+
+        def generate(request: Request) -> Iterator[dict[str, Answer] | str]:
+            try:
+                yield from engine.answer(request)
+            except RoleplayError as error:  # across processes only the name of an exception would arrive
+                yield str(error)
+
+        self._generate = gpu(generate, duration=self.duration)
+
+    def describe(self) -> list[str]:
+        return [
+            *self._engine.describe(),
+            f"ZeroGPU      asks for {self.duration(Request({}))} s at first, then as timed",
+        ]
+
+    def adapters(self) -> list[str]:
+        return self._engine.adapters()
+
+    def problem(self) -> str:
+        return self._engine.problem()
+
+    def moves(self, adapter: str) -> float | None:
+        return self._engine.moves(adapter)
+
+    def duration(self, request: Request) -> int:
+        """Seconds to ask for: what the longest reply takes at the measured pace, and a margin."""
+        return math.ceil(START_SECONDS + MARGIN * request.sampling.max_new_tokens * self._seconds_per_token)
+
+    def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
+        answers: dict[str, Answer] = {}
+        try:
+            with closing(self._generate(request)) as stream:
+                for news in stream:
+                    if isinstance(news, str):
+                        raise RoleplayError(news)
+                    answers = news
+                    yield answers
+        except self._refusal as error:
+            raise ModelError(f"no GPU just now: {str(error).strip(chr(39))}") from error
+        self._time(answers)
+
+    def _time(self, answers: dict[str, Answer]) -> None:
+        paces = [1 / answer.tokens_per_second for answer in answers.values() if answer.tokens_per_second]
+        if paces:
+            with self._lock:
+                self._seconds_per_token += LATEST * (max(paces) - self._seconds_per_token)

@@ -1,0 +1,190 @@
+"""Adapters from the Hub in a running engine: found, fetched, chatted with, refused, and sent away when too many."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save
+
+import app
+from roleplay import adapters, models
+from roleplay.adapters import Adapter
+from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.ballots import Box
+from roleplay.engine import LocalEngine
+from roleplay.errors import AdapterError, HubError
+from roleplay.guests import Guests
+from roleplay.persona import ZHEN_HUAN
+from tests import tiny
+from tests.hub_server import Hub, hub_server
+from tests.raw import Visitor
+from train import push
+
+TAG = b"base_model:adapter:google/gemma-3-270m"
+ASK = Request(dict.fromkeys((ADAPTER, BASE), Question("", (), "?")), Sampling(temperature=0.0, max_new_tokens=8))
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with hub_server(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def engine(pristine: Path) -> LocalEngine:
+    chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
+    base = models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    return LocalEngine(base, [adapters.inspect(pristine)], 400)
+
+
+@pytest.fixture
+def arrived() -> list[Adapter]:
+    return []
+
+
+@pytest.fixture
+def guests(engine: LocalEngine, arrived: list[Adapter], tmp_path: Path) -> Guests:
+    return Guests(engine, tiny.BASE_NAME, tmp_path / "cache", 2, arrived.append)
+
+
+def add(server: Hub, pristine: Path, name: str, scale: float = -1.0, **files: bytes) -> None:
+    """A public adapter on the Hub whose matrices are the local one's times `scale`."""
+    weights = load_file(pristine / adapters.WEIGHTS)
+    scaled = save({key: w * scale if ".lora_B." in key else w for key, w in weights.items()})
+    contents = {path.name: path.read_bytes() for path in pristine.iterdir()} | {adapters.WEIGHTS: scaled, "tags": TAG}
+    server.add(f"models/{name}", contents | files, private=False)
+
+
+def said(engine: LocalEngine, name: str) -> str:
+    *_, last = engine.answer(replace(ASK, adapter=name))
+    return last[ADAPTER].text
+
+
+def test_found_fetched_and_chatted_with(
+    server: Hub, pristine: Path, engine: LocalEngine, guests: Guests, arrived: list[Adapter], tmp_path: Path
+) -> None:
+    add(server, pristine, "you/poet")
+    server.add("models/you/other", {"tags": b"base_model:adapter:other/model"}, private=False)
+    assert guests.listed() == ["you/poet"]
+    before = said(engine, "tiny")
+    guests.invite("you/poet")
+    assert engine.adapters() == ["tiny", "you/poet"]
+    assert said(engine, "you/poet") != before == said(engine, "tiny")
+    assert (engine.moves("you/poet") or 0) > 0
+    assert [guest.name for guest in arrived] == ["you/poet"]
+    assert list((tmp_path / "cache").iterdir()) == []  # nothing stays on the disk
+    server.log.clear()
+    guests.invite("you/poet")
+    guests.invite("tiny")
+    assert server.log == []
+
+
+def test_a_guest_named_like_a_local_adapter_is_another(
+    server: Hub, pristine: Path, engine: LocalEngine, guests: Guests
+) -> None:
+    add(server, pristine, "tiny/tiny")
+    before = said(engine, "tiny")
+    guests.invite("tiny/tiny")
+    assert engine.adapters() == ["tiny", "tiny/tiny"]
+    assert said(engine, "tiny") == before != said(engine, "tiny/tiny")
+
+
+def test_whoever_was_asked_least_recently_makes_room(
+    server: Hub, pristine: Path, engine: LocalEngine, guests: Guests
+) -> None:
+    for number in range(3):
+        add(server, pristine, f"you/a{number}", scale=-1 - number)
+    guests.invite("you/a0")
+    guests.invite("you/a1")
+    running = engine.answer(replace(ASK, adapter="you/a1"))
+    next(running)
+    engine._attached["you/a0"].used += 60  # as if asked a minute later
+    guests.invite("you/a2")
+    assert engine.adapters() == ["tiny", "you/a0", "you/a2"]
+    assert list(running)[-1][ADAPTER].stop in ("end", "length")  # the one that had to go ends its sentence
+    with pytest.raises(AdapterError, match="no adapter 'you/a1' is loaded"):
+        said(engine, "you/a1")
+
+
+REFUSED: dict[str, tuple[str, dict[str, bytes], str]] = {
+    "no name": ("tiny-poet", {}, "names no repository: give it as user/name"),
+    "nothing": ("", {}, "'' names no repository"),
+    "a path": ("../../etc", {}, "names no repository"),
+    "not there": ("you/none", {}, "you/none is not on the Hub"),
+    "code": ("you/x", {adapters.CONFIG: b'{"auto_mapping": {}}'}, "has no peft_type"),
+    "another base": (
+        "you/x",
+        {adapters.TRAINING: b'{"base_model": {"name": "a/b", "fingerprint": "00"}}'},
+        r"you/x was trained on a/b \(fingerprint 00\), the loaded model has",
+    ),
+    "foreign template": ("you/x", {adapters.TEMPLATE: b"{{ 1 }}"}, "none of this project's own"),
+    "no weights at all": ("you/x", {adapters.WEIGHTS: b"GGUF"}, "no whole safetensors file"),
+    "too large": ("you/x", {adapters.TRAINING: b" " * (5 << 20)}, "5 MB, 4 MB are the limit"),
+}
+
+
+@pytest.mark.parametrize(("repo", "files", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_a_sentence(
+    server: Hub,
+    pristine: Path,
+    engine: LocalEngine,
+    guests: Guests,
+    tmp_path: Path,
+    repo: str,
+    files: dict[str, bytes],
+    sentence: str,
+) -> None:
+    add(server, pristine, "you/x", **files)
+    with pytest.raises((HubError, AdapterError), match=sentence) as caught:
+        guests.invite(repo)
+    assert "\n" not in str(caught.value) and str(tmp_path) not in str(caught.value)
+    assert engine.adapters() == ["tiny"]
+
+
+# In the page
+
+
+@pytest.fixture
+def visitor(engine: LocalEngine, guests: Guests, tmp_path: Path) -> Iterator[Visitor]:
+    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path / "votes"), {}, guests=guests)
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    yield Visitor(demo, url)
+    demo.close()
+
+
+def test_pushed_pulled_back_by_the_page_and_chatted_with(
+    server: Hub, pristine: Path, visitor: Visitor, engine: LocalEngine, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / "adapters" / "mine"))
+    push.main([str(folder), "--hub", "me/mine"])
+    server.repos["models/me/mine"].files["tags"] = TAG
+    listed = visitor.call("found", [])[-1]["output"]["data"][0]
+    assert listed["choices"] == [["me/mine", "me/mine"]] and listed["value"] == "me/mine"
+    menu = visitor.call("loaded", ["me/mine"])[-1]["output"]["data"][0]
+    assert menu["value"] == "me/mine" and menu["visible"]
+    told = visitor.call("told", ["me/mine"])[-1]["output"]["data"][0]
+    assert f"moves the model by {engine.moves('me/mine'):.2f} nat" in told["value"]
+    answered = visitor.say("?", "me/mine")
+    assert "8 tokens" in answered and "no adapter" not in answered
+
+
+@pytest.mark.parametrize(
+    ("repo", "sentence"), [("you/none", "you/none is not on the Hub"), ("<img src=x>", "names no repository")]
+)
+def test_the_page_says_why_not(server: Hub, visitor: Visitor, repo: str, sentence: str) -> None:
+    last = visitor.call("loaded", [repo])[-1]
+    assert not last["success"] and sentence in last["output"]["error"]
+
+
+def test_no_hub_where_it_is_not_allowed(engine: LocalEngine, tmp_path: Path) -> None:
+    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path), {})
+    names: set[Any] = {fn.name for fn in demo.fns.values()}
+    assert "told" in names and not names & {"found", "loaded"}

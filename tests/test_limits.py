@@ -1,0 +1,206 @@
+"""What the server refuses: other addresses, long requests, too many messages, visitors without the password."""
+
+import http.client
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import app
+from roleplay import limits
+from roleplay.ballots import Box
+from roleplay.limits import Rate
+from roleplay.persona import ZHEN_HUAN
+from roleplay.settings import PRIVATE, Settings
+from tests.raw import Visitor
+from tests.scripted import ScriptedEngine
+
+PER_MINUTE = 3
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_minute_slides(clock: list[float]) -> None:
+    rate = Rate(2)
+    assert [rate.take("1.2.3.4"), rate.take("1.2.3.4"), rate.take("1.2.3.4")] == [0, 0, 60]
+    assert rate.take("1.2.3.5") == 0
+    clock[0] += 45
+    assert rate.wait("1.2.3.4") == 15
+    clock[0] += 15
+    assert [rate.wait("1.2.3.4"), rate.take("1.2.3.4"), rate.take("1.2.3.4")] == [0, 0, 0]
+    assert rate.take("1.2.3.4") == 60
+
+
+def test_whoever_is_silent_for_a_minute_is_forgotten(clock: list[float]) -> None:
+    rate = Rate(5)
+    for number in range(100):
+        rate.take(f"10.0.0.{number}")
+    clock[0] += 61
+    rate.take("10.0.1.1")
+    assert list(rate._asked) == ["10.0.1.1"]
+
+
+def test_no_limit_remembers_nobody() -> None:
+    rate = Rate(0)
+    assert {rate.take("1.2.3.4") for _ in range(1000)} == {0}
+    assert not rate._asked
+
+
+def test_a_household_of_ipv6_is_one_client() -> None:
+    rate = Rate(1)
+    assert rate.take("2001:db8:1:2::1") == 0
+    assert rate.take("2001:db8:1:2:ffff::9") > 0
+    assert rate.take("2001:db8:1:3::1") == 0
+    assert [rate.take("testclient"), rate.take("testclient")] == [0, 60]
+
+
+# Over HTTP
+
+
+@pytest.fixture(scope="module")
+def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
+    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path_factory.mktemp("votes")), {})
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    yield Visitor(demo, url)
+    demo.close()
+
+
+CLOSED = [
+    ("POST", "gradio_api/upload"),
+    ("GET", "gradio_api/upload_progress?upload_id=x"),
+    ("GET", "monitoring"),
+    ("GET", "monitoring/summary"),
+    ("GET", "gradio_api/file=/etc/passwd"),
+    ("HEAD", "gradio_api/file=app.py"),
+    ("GET", "gradio_api/file=http://169.254.169.254/"),
+    ("GET", "gradio_api/file/app.py"),
+    ("GET", "gradio_api/proxy=https://example.hf.space/"),
+    ("POST", "gradio_api/run/respond"),
+    ("POST", "gradio_api/api/respond"),
+    ("POST", "gradio_api/call/respond"),
+    ("POST", "gradio_api/call/v2/respond"),
+    ("GET", "gradio_api/runs"),
+    ("GET", "gradio_api/openapi.json"),
+    ("GET", "gradio_api/deep_link?session_hash=x"),
+    ("POST", "gradio_api/process_recording"),
+    ("POST", "gradio_api/component_server"),
+    ("POST", "gradio_api/vibe-edit"),
+    ("GET", "gradio_api/vibe-code"),
+    ("GET", "gradio_api/dev/reload"),
+    ("GET", "gradio_api/stream/a/b/c/playlist.m3u8"),
+    ("GET", "gradio_api/custom_component/x/client/component/index.js"),
+    ("GET", "docs"),
+    ("GET", "openapi.json"),
+    ("GET", "gradio_api/heartbeat/../file=/etc/passwd"),
+    ("GET", "gradio_api//upload"),
+    ("GET", "gradio_api/%75pload"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED, ids=[path for _, path in CLOSED])
+def test_closed(visitor: Visitor, method: str, path: str) -> None:
+    status, text = visitor.ask(path, b"{}" if method == "POST" else None, method)
+    assert (status, text) == (404, "" if method == "HEAD" else "there is nothing here")
+
+
+@pytest.mark.parametrize("path", ["", "config", "gradio_api/info", "theme.css", "gradio_api/startup-events"])
+def test_open(visitor: Visitor, path: str) -> None:
+    assert visitor.ask(path)[0] == 200
+
+
+def test_an_answer_cannot_be_had_past_the_queue(visitor: Visitor) -> None:
+    respond = next(index for index, fn in visitor.demo.fns.items() if fn.name == "respond")
+    body = {"data": ["hi", [], *[None] * 12], "fn_index": respond, "session_hash": visitor.session}
+    status, text = visitor.ask("gradio_api/run/predict", body)
+    assert status == 404 and "does not accept direct HTTP POST" in text
+
+
+def test_a_long_request_is_not_read(visitor: Visitor) -> None:
+    connection = http.client.HTTPConnection(urlsplit(visitor.url).netloc, timeout=60)
+    connection.putrequest("POST", "/gradio_api/queue/join")
+    connection.putheader("Content-Length", str(limits.MAX_BODY + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_request_without_a_length_ends_where_it_is_too_long(visitor: Visitor) -> None:
+    chunks = (b" " * (1 << 20) for _ in range(9))
+    connection = http.client.HTTPConnection(urlsplit(visitor.url).netloc, timeout=60)
+    connection.request("POST", "/gradio_api/queue/join", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+    assert connection.getresponse().status == 400
+    connection.close()
+
+
+def test_a_message_passes_the_doors(visitor: Visitor) -> None:
+    assert "臣妾甄嬛" in visitor.say("你是谁？", "zhenhuan-gemma3-270m")
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"), [("en", "At most 3 messages a minute"), ("zh-CN", "每分钟最多 3 条")]
+)
+def test_too_many_messages(tmp_path: Path, language: str, sentence: str) -> None:
+    engine = ScriptedEngine(pause=0)
+    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path), {}, per_minute=PER_MINUTE)
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    headers = {"Accept-Language": language}
+    for number in range(PER_MINUTE + 1):
+        visitor = Visitor(demo, url, headers)  # a new session is no way around it
+        assert visitor.join("_clear_and_save_textbox", ["hi"])[0] == (200 if number < PER_MINUTE else 422)
+        assert (sentence in visitor.say("hi", "zhenhuan-gemma3-270m")) is (number == PER_MINUTE)
+    status, text = Visitor(demo, url, headers).join("_clear_and_save_textbox", ["hi"])
+    demo.close()
+    assert (status, sentence in text) == (422, True)
+    assert len(engine.requests) == PER_MINUTE
+
+
+@pytest.mark.parametrize(("believed", "clients"), [("127.0.0.1", 2), (PRIVATE, 2), ("", 1)])
+def test_behind_a_proxy_the_client_is_whom_the_proxy_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, believed: str, clients: int
+) -> None:
+    """Each adds an address of its own invention in front, which counts for nothing."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", believed)
+    engine = ScriptedEngine(pause=0)
+    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path), {}, per_minute=1)
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    for seen in ("8.8.8.8", "9.9.9.9", "8.8.8.8", "9.9.9.9"):
+        invented = f"7.7.7.{len(engine.requests)}, {seen}"
+        inside = ", 10.1.2.3" if believed == PRIVATE else ""  # another proxy of the same house
+        Visitor(demo, url, {"X-Forwarded-For": invented + inside}).say("hi", "zhenhuan-gemma3-270m")
+    demo.close()
+    assert len(engine.requests) == clients
+
+
+def test_with_a_password_nothing_answers_without_it(tmp_path: Path) -> None:
+    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
+    launched = {"auth": ("me", "secret"), "prevent_thread_lock": True, "quiet": True}
+    url = demo.launch(**launched, **app.look(), **app.doors())[1]
+    visitor = Visitor(demo, url)
+    for path in ("config", "gradio_api/info", "gradio_api/queue/data?session_hash=x"):
+        assert visitor.ask(path)[0] == 401, path
+    assert visitor.join("respond", [])[0] == 401
+    assert visitor.join("_clear_and_save_textbox", ["hi"])[0] == 401
+    status, page = visitor.ask("")
+    assert status == 200 and ZHEN_HUAN.greeting[:8] not in page
+    assert visitor.ask("login", b"username=me&password=wrong", **FORM)[0] == 400
+    demo.close()
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOST", "SPACE_ID", "HUB_ADAPTERS", "FORWARDED_ALLOW_IPS"):
+        monkeypatch.delenv(name, raising=False)
+    assert (Settings().hub_adapters, Settings().proxies) == (4, "127.0.0.1")
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    assert Settings().hub_adapters == 0
+    monkeypatch.delenv("HOST")
+    monkeypatch.setenv("SPACE_ID", "me/room")
+    assert (Settings().hub_adapters, Settings().proxies) == (0, PRIVATE)
+    monkeypatch.setenv("HUB_ADAPTERS", "2")
+    assert Settings().hub_adapters == 2

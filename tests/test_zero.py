@@ -1,0 +1,97 @@
+"""The ZeroGPU engine: what it asks for and what it says, alone and with the real `spaces` package as on a Space."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roleplay import adapters, models
+from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine import LocalEngine
+from roleplay.errors import ModelError, RoleplayError
+from roleplay.settings import ROOT
+from roleplay.zero import ZeroEngine
+from tests import tiny
+from tests.scripted import ScriptedEngine
+
+BOTH = dict.fromkeys((ADAPTER, BASE), Question("", (), "?"))
+
+
+class NoGpu(Exception):
+    """What stands for Gradio's error here."""
+
+
+class Lent:
+    """`spaces.GPU` in this process; `refuses` says that there is none."""
+
+    def __init__(self) -> None:
+        self.refuses, self.seconds = "", list[int]()
+
+    def __call__(self, task: Callable[..., Iterator[Any]], duration: Callable[..., int]) -> Callable[..., Any]:
+        def lend(request: Request) -> Iterator[Any]:
+            self.seconds.append(duration(request))
+            if self.refuses:
+                raise NoGpu(self.refuses)
+            yield from task(request)
+
+        return lend
+
+
+def ask(zero: ZeroEngine, tokens: int = 256) -> dict[str, Answer]:
+    *_, last = zero.answer(Request(BOTH, Sampling(max_new_tokens=tokens)))
+    return last
+
+
+def test_the_time_asked_for_follows_length_and_measured_speed() -> None:
+    lent, slow = Lent(), ScriptedEngine(pause=0.02)
+    zero = ZeroEngine(slow, lent, NoGpu)  # type: ignore[arg-type]  # it answers like one
+    for tokens in (1, 256, 1024):
+        ask(zero, tokens)
+    assert lent.seconds[0] < lent.seconds[1] < lent.seconds[2]
+    first = zero.duration(Request(BOTH))
+    slow.pause = 0.1
+    for _ in range(3):
+        ask(zero)
+    assert zero.duration(Request(BOTH)) > 1.2 * first
+    assert len(slow.requests) == len(lent.seconds) == 6  # one call for both sides
+
+
+def test_errors_cross_as_sentences() -> None:
+    lent, engine = Lent(), ScriptedEngine(error="no adapter 'x' is loaded")
+    zero = ZeroEngine(engine, lent, NoGpu)  # type: ignore[arg-type]
+    with pytest.raises(RoleplayError, match="no adapter 'x' is loaded"):
+        ask(zero)
+    lent.refuses = "'You have exceeded your quota. Try again in 1:00:00'"
+    with pytest.raises(ModelError, match="^no GPU just now: You have exceeded your quota. Try again in 1:00:00$"):
+        ask(zero)
+
+
+def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
+    folder = tiny.adapter(tmp_path / "tiny")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.zero_space", str(folder), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+
+    chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
+    base = models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    local = LocalEngine(base, [adapters.inspect(folder)], 400)
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=8)
+    *_, last = local.answer(Request(BOTH, greedy))
+    texts = {side: answer.text for side, answer in last.items()}
+    assert found["first"] == found["again"] == found["after"] == texts  # a new process, the same one, after a stop
+    assert found["moves"] == pytest.approx(local.moves("tiny"), rel=1e-3)
+    assert "8 tokens" in found["page"] and "tok/s" in found["page"]
+    assert 0 < found["stopped"] < 100
+    assert "shorten it" in found["too long"]
+    assert "no GPU just now: Space app has reached its GPU limit" in found["quota"]
+    assert "no GPU just now: No GPU was available" in found["no gpu"]
+    assert len(found["seconds"]) == 8 and found["seconds"][3] > found["seconds"][0]
+    assert found["released"] == 6  # every GPU that was lent came back
+    assert found["kept in the main process"] == 0
