@@ -244,10 +244,7 @@ def build_demo(
         demo.load(restored, saved, [*left, right, record, *settings], **FREE)
         chat.textbox.stop(stopped, [chat.chatbot, record, blind, *settings], [record, *left, right, *idles], **FREE)
         chat.chatbot.undo(undone, [record, blind, *settings], [record, right, *idles], **FREE)
-        # An answer in progress would bring its turn back; a ChatInterface runs "_submit_fn" for every way to ask.
-        asking = [fn.get_config() for fn in demo.fns.values() if fn.name == "_submit_fn"]
-        clears = [chat.chatbot.clear, right.clear]
-        gr.on(clears, cleared, settings, [record, *left, right, *idles], cancels=asking, **FREE)
+        gr.on([chat.chatbot.clear, right.clear], cleared, settings, [record, *left, right, *idles], **FREE)
         compare.change(compared, [compare, blind], [right, blind], **FREE)
         blind.change(blinded, [blind, compare, record], [record, *left, right, compare, ballot], **FREE)
         for choice in CHOICES:

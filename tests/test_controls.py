@@ -64,8 +64,8 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     answered(page)
     assert {q.persona for q in engine.requests[0].questions.values()} == {ZHEN_HUAN.system_prompt}
     page.get_by_role("button", name="Persona").click()
-    page.get_by_label("System prompt").fill("You are a gardener.")
     page.get_by_label("nothing", exact=True).check()
+    page.get_by_label("System prompt").fill("You are a gardener.")
     page.get_by_role("button", name="Sampling").click()
     page.get_by_role("button", name="Steady").click()
     expect(page.get_by_label("number input for Temperature")).to_have_value("0.3")
