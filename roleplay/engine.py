@@ -157,7 +157,7 @@ class LocalEngine:
     def moves(self, adapter: str) -> float | None:
         """How far an adapter moves the model, see `adapters.probe`; None for one that is not loaded."""
         attached = self._attached.get(adapter)
-        return attached and attached.moves
+        return attached.moves if attached else None
 
     def last_used(self, name: str) -> float:
         """When an adapter was added or last asked, on the clock of `time.monotonic`."""

@@ -22,7 +22,8 @@ _OPEN = re.compile(
 )
 
 Message = MutableMapping[str, Any]
-Receive, Send = Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Rate:
@@ -51,8 +52,8 @@ class Rate:
             return wait
 
     def _wait(self, key: str, now: float) -> int:
-        asked = self._asked.get(key, ())
-        if not self.per_minute or len(asked) < self.per_minute or asked[0] <= now - MINUTE:
+        asked = self._asked.get(key)
+        if not asked or len(asked) < self.per_minute or asked[0] <= now - MINUTE:
             return 0
         return max(1, round(asked[0] + MINUTE - now))
 
