@@ -11,6 +11,7 @@ from roleplay.persona import ZHEN_HUAN
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, Board
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
 
+pytest_plugins = ("pages",)
 CLUSTERS = range(40)
 CHECKED = {"good": 20, "false_alarms": 1, "broken": 20, "missed": 2, "blamed": 3, "references": 137}
 
@@ -103,4 +104,4 @@ def test_the_page_serves_no_file_of_an_adapter(browser: Browser, measured: Serve
     with opened(browser, measured.url) as page:
         for name in (card.SCOREBOARD, plots.SCOREBOARD):
             path = measured.adapters / "zhenhuan" / name
-            assert page.request.get(f"{measured.url}gradio_api/file={path}").status == 403
+            assert page.request.get(f"{measured.url}gradio_api/file={path}").status == 404
