@@ -177,8 +177,8 @@ class LocalEngine:
     def describe(self) -> list[str]:
         """One line each on the base model, every choice and its reason, and the adapters."""
         loaded = [
-            f"adapter      {name}: rank {a.adapter.rank}, template {a.adapter.template}, active: "
-            f"mean KL {a.moves:.2f} nat over {len(PROBES)} prompts"
+            f"adapter      {name}: rank {a.adapter.rank}, trained on {a.adapter.base_model}, template "
+            f"{a.adapter.template}, active: mean KL {a.moves:.2f} nat over {len(PROBES)} prompts"
             for name, a in self._attached.items()
         ]
         return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"])]
