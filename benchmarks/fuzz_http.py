@@ -99,10 +99,8 @@ class Prober:
             kept = f"{method} {path:.80} {str(options)[:400]} -> {status} {text[:300]}"
             if status >= 500 and status != FULL:
                 self.failed.append(kept)
-            # What the front end is made of names many a file and error.
-            front_end = path.startswith(("/assets", "/static", "/svelte", "/config")) or "text/html" in kind
-            found = INSIDES.search(text)
-            if found and not front_end:
+            front_end = path.startswith(("/assets", "/static", "/svelte")) or "text/html" in kind
+            if not front_end and (found := INSIDES.search(text)):  # the front end's own files name many an error
                 self.told.append(f"{text[max(0, found.start() - 200) : found.end() + 200]} <- {kept}")
         return status
 
