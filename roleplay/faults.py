@@ -8,12 +8,10 @@ import contextlib
 import json
 import re
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from roleplay.limits import Message, Receive, Send, refuse
+
 SENTENCE = {"detail": "This request cannot be processed: it is not one that the page sends."}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -48,9 +46,7 @@ class Faults:
 
 
 async def _refuse(send: Send) -> None:
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(SENTENCE).encode()})
+    await refuse(send, 400, json.dumps(SENTENCE).encode(), b"application/json")
 
 
 def _encodable(receive: Receive) -> Receive:

@@ -77,9 +77,9 @@ class Doors:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         if not _OPEN.fullmatch(scope["path"]):
-            return await _refuse(send, 404, b"there is nothing here")
+            return await refuse(send, 404, b"there is nothing here")
         if int(dict(scope["headers"]).get(b"content-length", b"0")) > self._limit:
-            return await _refuse(send, 413, b"too long")
+            return await refuse(send, 413, b"too long")
         taken = 0
 
         async def counted() -> Message:
@@ -92,6 +92,7 @@ class Doors:
         await self._app(scope, counted, send)
 
 
-async def _refuse(send: Send, status: int, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+async def refuse(send: Send, status: int, body: bytes, kind: bytes = b"text/plain") -> None:
+    """A whole response of this content type."""
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     await send({"type": "http.response.body", "body": body})

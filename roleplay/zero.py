@@ -18,9 +18,7 @@ START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt
 SECONDS_PER_TOKEN = 0.05  # until the first answers have been timed
 MARGIN, LATEST = 1.5, 0.3  # asked for beyond the measured pace; the latest answer's share in it
 
-Lender = tuple[
-    Callable[..., Any], type[Exception]
-]  # `spaces.GPU`, and with what it says that there is no GPU to be had
+Lender = tuple[Callable[..., Any], type[Exception]]  # `spaces.GPU`, and what it raises where no GPU is to be had
 
 
 class ZeroEngine:
