@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from roleplay import texts
+from roleplay import retrieval, texts
 from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.errors import DataError, RoleplayError
 from roleplay.prompt import Turn
@@ -181,7 +181,8 @@ def _answer(item: Any) -> Answer:
 def _exchange(item: Any) -> Exchange:
     answers = {side: _answer(item["answers"][side]) for side in SIDES if side in item["answers"]}
     personas = {side: str(text)[:MAX_MESSAGE] for side, text in item["personas"].items() if side in SIDES}
-    examples = tuple((str(user), str(reply)) for user, reply in item["examples"])
+    shown = item["examples"][: retrieval.EXAMPLES]
+    examples = tuple((str(user)[:MAX_REPLY], str(reply)[:MAX_REPLY]) for user, reply in shown)
     order, verdict = tuple(item["order"]), str(item["verdict"])
     if set(order) != set(SIDES) or len(order) != 2 or verdict not in ("", OPEN, UNVEILED, *CHOICES):
         raise ValueError("order or verdict is unknown")

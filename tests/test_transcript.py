@@ -253,4 +253,7 @@ def test_refusals(message: str, persona: str, exchanges: int, says: str) -> None
 def test_a_reply_that_is_handed_in_is_cut() -> None:
     value = transcript.to_json(Kept([exchange("one", ADAPTER)], True, "", PERSONA))
     value["record"][0]["answers"][ADAPTER]["text"] = "x" * 1_000_000
-    assert len(transcript.from_json(value).record[0].answers[ADAPTER].text) == transcript.MAX_REPLY
+    value["record"][0]["examples"] = [["x" * 1_000_000] * 2] * 100
+    (kept,) = transcript.from_json(value).record
+    assert len(kept.answers[ADAPTER].text) == transcript.MAX_REPLY
+    assert [len(text) for turn in kept.examples for text in turn] == [transcript.MAX_REPLY] * 6
