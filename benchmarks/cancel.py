@@ -6,7 +6,6 @@ Prints threads, memory and the lock as it goes, and at the end whether an undist
 before; writes the figures as one JSON object.
 """
 
-import json
 import random
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.generation import EMBEDDED, random_adapter
+from benchmarks.report import write
 from roleplay import models
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
@@ -74,9 +74,7 @@ def main() -> None:
         stop_one(engine, chance, flags.longest)
     report = {"settings": asdict(flags), "lines": lines, "same_answer": undisturbed(engine) == before}
     print("an undisturbed answer says the same:", report["same_answer"])
-    target = Path(flags.json)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write(report, flags.json)
 
 
 if __name__ == "__main__":

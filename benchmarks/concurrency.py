@@ -8,7 +8,6 @@ It prints, per engine and number of users, tokens per second over all of them an
 percentile), and writes the same as JSON.
 """
 
-import json
 import statistics
 import threading
 import time
@@ -16,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.report import write
 from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.engine import LocalEngine
@@ -114,7 +114,7 @@ def main() -> None:
                 speed = f"{row.tokens_per_second:>9.1f} {row.first_token_p95:>14.2f} s {row.failed:>7}"
                 print(f"{name:<16} {count:>5} {speed}", flush=True)
     if settings.json:
-        Path(settings.json).write_text(json.dumps({"settings": asdict(settings), "figures": figures}, indent=1))
+        write({"settings": asdict(settings), "figures": figures}, settings.json)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,17 @@ of which have to be 0, and ends with status 1 if one is not.
 """
 
 import itertools
-import json
 import re
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from benchmarks import fuzz_http
 from benchmarks.hostile import MARKUP, messages
+from benchmarks.report import write
 from roleplay import embedded, models
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
@@ -154,8 +153,7 @@ def main() -> int:
     if flags.json:
         report = {"settings": asdict(flags), "tried": tried, "found": found}
         report["counts"] = {name: len(which) for name, which in found.items()}
-        Path(flags.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(flags.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write(report, flags.json)
     return int(any(found.values()))
 
 

@@ -23,6 +23,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GemmaConfig, GemmaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
+from benchmarks.report import write
 from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
@@ -239,9 +240,7 @@ def main() -> None:
         else:
             adapter = random_adapter(base, Path(folder) / "random")
         report = run(flags, base, adapter)
-    target = Path(flags.json)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write(report, flags.json)
     print(json.dumps(report, indent=2))
 
 

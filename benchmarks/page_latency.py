@@ -9,7 +9,6 @@ read the machine's monotonic clock. A token counts from when it existed until th
 page's own wait between two updates included. It writes nothing but the file that --json names.
 """
 
-import json
 import multiprocessing
 import re
 import time
@@ -25,6 +24,7 @@ import httpx
 import numpy as np
 
 import app
+from benchmarks.report import write
 from roleplay.answers import Answer, Request, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
@@ -125,7 +125,7 @@ def main() -> None:
         goal = {"p95_ms": f"  (goal: at most {GOAL_MS})", "updates_per_second": f"  (goal: at most {GOAL_UPDATES})"}
         print(f"{name:20}{value:10,g}{goal.get(name, '')}")
     if flags.json:
-        Path(flags.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write(found, flags.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ median in the second quarter of the run against that in the last: the first quar
 request was stuck, refused or failed, an answer was wrong, or memory grew by more than 2 %.
 """
 
-import json
 import os
 import random
 import socket
@@ -32,6 +31,7 @@ import psutil
 
 from benchmarks import fuzz_http
 from benchmarks.headless import Refused, Stuck, Tab
+from benchmarks.report import write
 from roleplay import conversation, embedded, startup
 from roleplay.answers import Engine
 from roleplay.errors import one_line_errors
@@ -246,9 +246,8 @@ def main() -> int:
     print(*(f"{name:<34} {value:>9}" for name, value in figures.items()), sep="\n")
     print(*(tally.wrong + tally.failed + tally.stuck)[:5], sep="\n", file=sys.stderr)
     if flags.json:
-        Path(flags.json).parent.mkdir(parents=True, exist_ok=True)
         report = {"settings": asdict(flags), "figures": figures, "memory": memory, **vars(tally)}
-        Path(flags.json).write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write(report, flags.json)
     return int(bool(tally.wrong or tally.failed or tally.stuck) or not alive or late > early * (1 + GROWTH))
 
 

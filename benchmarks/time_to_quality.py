@@ -12,7 +12,6 @@ as JSON after every run.
 import csv
 import dataclasses
 import hashlib
-import json
 import math
 import random
 import statistics
@@ -31,6 +30,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from benchmarks import recipes
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import TUTORIAL_PERSONA
+from benchmarks.report import write
 from roleplay import packing
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
@@ -151,11 +151,6 @@ def learn(recipe: str, settings: LoraSettings, target: float, flags: Flags) -> l
     return curve.points
 
 
-def write(report: dict[str, Any], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     flags = parse(Flags, __doc__)
     runs: list[dict[str, Any]] = []
@@ -166,7 +161,7 @@ def main() -> None:
         )
         runs.append({"choice": "tutorial", "seed": seed, "points": [(updates, whole, target)]})
         print(f"seed {seed}  tutorial: {target:.4f} nat per label after {updates} updates, {whole:.0f} s", flush=True)
-        write(report, Path(flags.json))
+        write(report, flags.json)
         for choice in flags.choices:
             settings = LoraSettings(**CHOICES[choice], seed=seed)
             points = recipes.in_own_process(learn, "ours", settings, target, flags)
@@ -175,12 +170,12 @@ def main() -> None:
             runs.append({"choice": choice, "seed": seed, "points": points, "ratio": ratio})
             reached = f"reached in {seconds:.0f} s, {ratio:.3f} of it" if ratio else f"not reached in {seconds:.0f} s"
             print(f"seed {seed}  {choice}: {loss:.4f} after {updates} updates, {reached}", flush=True)
-            write(report, Path(flags.json))
+            write(report, flags.json)
     for choice in flags.choices:
         found = [run["ratio"] for run in runs if run["choice"] == choice]
         report["ratios"][choice] = None if None in found else round(statistics.median(found), 4)
         print(f"{choice}: ours/tutorial {report['ratios'][choice] or 'not reached with every seed'}")
-    write(report, Path(flags.json))
+    write(report, flags.json)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ runs the arms in reverse. The first update warms up and has its operations count
 rows. Prints a table and writes every figure, with the ratios, as one JSON object; each figure is the median.
 """
 
-import json
 import random
 import statistics
 import sys
@@ -18,7 +17,6 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -34,6 +32,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from benchmarks import recipes
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import RECIPES, TUTORIAL_PERSONA, UPDATE
+from benchmarks.report import write
 from roleplay import models
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
@@ -275,9 +274,7 @@ def main() -> None:
         "dtypes": results,
         "ratios": next(iter(results.values()))["ratios"],  # of the dtype that was named first
     }
-    target = Path(flags.json)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write(report, flags.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+"""Where the figures of a benchmark go; what they mean is the benchmark's matter."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write(report: Mapping[str, Any], path: str) -> None:
+    """Write `report` as one JSON object, its folder made where it is missing."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
