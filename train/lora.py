@@ -57,7 +57,7 @@ class LoraSettings:
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak")
     epochs: float = flag(2.0, "passes over the training rows; more learn them by heart")
     batch_size: int = flag(16, "rows in one update, over all devices")
-    pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as fit")
+    pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as make it quicker and fit")
     max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns")
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
     held_out: float = flag(HELD_OUT, "share of rows kept for the held-out loss, where the data names none itself")
