@@ -118,6 +118,17 @@ def push_space(
     return f"{api.endpoint}/spaces/{repo}"
 
 
+def is_open(repo: str) -> bool:
+    """Whether the Hub has a model that anyone may download without a token, as the build of a Space has to."""
+    if not _REPO.fullmatch(repo):
+        return False
+    try:
+        HfApi().auth_check(repo, token=False)
+    except (httpx2.TransportError, hf.HfHubHTTPError, hf.OfflineModeIsEnabled):
+        return False
+    return True
+
+
 def _api(repo: str) -> HfApi:
     if not _REPO.fullmatch(repo):
         raise HubError(f"{repo!r:.80} names no repository: give it as user/name")

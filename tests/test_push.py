@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from roleplay import hub
 from roleplay.errors import HubError
@@ -66,6 +67,22 @@ def test_space_with_a_token_in_a_file(server: Hub, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="looks like a token"):
         hub.push_space("me/room", {"app.py": tmp_path / "app.py"}, {}, {})
     assert server.log == []
+
+
+def test_an_open_base_model_is_preloaded_and_a_gated_one_is_not(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_text("---\ntitle: t\n---\n\nA room.\n---\n")
+    monkeypatch.setattr(push, "ROOT", tmp_path)
+    monkeypatch.setattr(push, "tracked_files", lambda: {"README.md": tmp_path / "README.md"})
+    server.add("models/google/gemma-2b-it", {}, private=False).gated = True
+    server.add("models/me/merged", {}, private=False)
+    server.add("models/me/private", {}, private=True)
+    for base in ("google/gemma-2b-it", "me/private", "me/nothing", "embedded", "me/merged"):
+        push.main(["--space", "me/room", "--variables", f"BASE_MODEL={base}"])
+        front, text = server.repos["spaces/me/room"].files["README.md"].decode().split("---\n", 2)[1:]
+        expected = {"title": "t"} | ({"preload_from_hub": [base]} if base == "me/merged" else {})
+        assert (yaml.safe_load(front), text) == (expected, "\nA room.\n---\n")
 
 
 # The script

@@ -20,7 +20,7 @@ def test_front_matter_fits_the_requirements():
     assert front["python_version"] == "3.11"
     assert (ROOT / front["app_file"]).is_file()
     assert {embedded.HUB_ID, models.PREFERRED} == set(front["models"])
-    # Both are gated and a build has no token, so preloading one would fail it; the embedded model is a requirement.
+    # Both are gated and a build has no token, so preloading one would fail it; `train.push` adds an open one.
     assert "preload_from_hub" not in front and any("gemma3-270m" in name for name in pins)
     assert front["suggested_hardware"] in list(SpaceHardware)
     assert len(front["short_description"]) <= 60  # the Hub's limit

@@ -19,7 +19,7 @@ from pathlib import Path
 from huggingface_hub import SpaceHardware
 
 from roleplay import hub
-from roleplay.card import write_card
+from roleplay.card import CARD, write_card
 from roleplay.errors import HubError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.settings import ROOT
@@ -72,6 +72,10 @@ def push_space(settings: Settings) -> None:
     if settings.hardware and settings.hardware not in list(SpaceHardware):
         raise HubError(f"unknown hardware {settings.hardware!r}: choose one of {', '.join(SpaceHardware)}")
     files = tracked_files()
+    base = variables.get("BASE_MODEL", "")
+    if hub.is_open(base):
+        files[CARD] = preloading(files[CARD], base)
+        print(f"preloaded: {base}, when the Space is built")
     show(files)
     print(f"variables: {variables or 'none'}; secrets: {settings.secrets or 'none'}")
     if settings.dry_run:
@@ -89,6 +93,15 @@ def tracked_files() -> dict[str, Path]:
     if done.returncode != 0 or not names:
         raise HubError(f"git lists no files in {ROOT}: push a Space from a clone of this repository")
     return {name: ROOT / name for name in names}
+
+
+def preloading(readme: Path, base: str) -> Path:
+    """A copy of the README whose front matter has a Space download `base` when it is built and not when it starts."""
+    target = ROOT / "runs" / "push" / CARD
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _, front, text = readme.read_text(encoding="utf-8").split("---\n", 2)
+    target.write_text(f"---\n{front}preload_from_hub:\n  - {base}\n---\n{text}", encoding="utf-8")
+    return target
 
 
 def show(files: Mapping[str, Path]) -> None:
