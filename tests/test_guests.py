@@ -149,6 +149,24 @@ def test_refused_with_a_sentence(
     assert engine.adapters() == ["tiny"]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_one_that_memory_has_no_room_for(
+    server: Hub, pristine: Path, engine: LocalEngine, guests: Guests, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    add(server, pristine, "you/x")
+
+    def full(*_: Any) -> float:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_moves", full)
+        with pytest.raises(AdapterError, match=r"^you/x could not be loaded \((MemoryError|CUDA out of memory)"):
+            guests.invite("you/x")
+    assert engine.adapters() == ["tiny"]
+    guests.invite("you/x")
+    assert engine.adapters() == ["tiny", "you/x"]
+
+
 # In the page
 
 
