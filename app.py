@@ -148,7 +148,7 @@ def build_demo(
 
     def measured(name: str, request: gr.Request) -> str:
         votes = score(language_of(request), count(vote for vote in box.votes() if vote.adapter == name))
-        return scoreboard_html(about[name].folder, votes, language_of(request))
+        return scoreboard_html(name, about[name].folder, votes, language_of(request))
 
     def chosen(name: str) -> tuple[str, Any]:
         openers: list[Any] = [{"text": opener} for opener in by_name[name].openers]

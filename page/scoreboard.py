@@ -16,20 +16,22 @@ from roleplay.texts import ARMS, TEXTS
 MAX_PICTURE = 4 << 20  # bytes
 
 
-def scoreboard_html(folder: Path, votes: str, language: str) -> str:
-    """All that is known of the adapter in `folder`; `votes` is the tally in a sentence."""
+def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
+    """All that is known of an adapter; `votes` is the tally in a sentence. A guest's folder is no longer there."""
     words = TEXTS[language]
-    parts = [f"<h2>{escape(folder.name)}</h2>", *_figures(folder, language)]
+    parts = [f"<h2>{escape(name)}</h2>", *_figures(name, folder, language)]
     parts += [f"<h2>{words['votes']}</h2>", f"<p>{escape(votes)}</p>"]
     parts += [f"<h2>{words['training']}</h2>", _picture(folder / plots.CURVE, words["plot_curve"])]
     return "".join(parts)
 
 
-def _figures(folder: Path, language: str) -> list[str]:
+def _figures(name: str, folder: Path, language: str) -> list[str]:
     words, path = TEXTS[language], folder / card.SCOREBOARD
     if not path.exists():
-        command = f"python -m train.evaluate --adapter adapters/{folder.name}"
-        return [f"<p>{escape(words['board_missing'])} <code>{escape(command)}</code></p>"]
+        here = f"adapters/{name.split('/')[-1]}"
+        fetch = f"hf download {name} --local-dir {here} && " if "/" in name else ""
+        command = f"{fetch}python -m train.evaluate --adapter {here}"
+        return [f"<p>{escape(words['board_missing'].format(name=name))} <code>{escape(command)}</code></p>"]
     try:
         board = scoreboard.read(path)
     except DataError as error:

@@ -1,11 +1,13 @@
 """The Scoreboard tab in a real browser: figures, verdicts, pictures and votes of the chosen adapter."""
 
+import html
 import json
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from page.scoreboard import scoreboard_html
 from roleplay import card, plots
 from roleplay.persona import ZHEN_HUAN
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, Board
@@ -77,12 +79,21 @@ def test_the_chosen_adapter_and_one_without_a_scoreboard(browser: Browser, tmp_p
     make_board(served.adapters / "two")
     with opened(browser, served.url) as page:
         show(page)
+        expect(page.locator("#board")).to_contain_text("one has not been measured yet")
         expect(page.locator("#board code")).to_have_text("python -m train.evaluate --adapter adapters/one")
         assert page.locator("#board img, #board table").count() == 0
         page.get_by_label("Adapter", exact=True).click()
         page.get_by_role("option", name="two").click()
         expect(page.locator("#board table")).to_be_visible()
     served.demo.close()
+
+
+def test_a_guest_whose_folder_is_gone(tmp_path: Path) -> None:
+    shown = scoreboard_html("you/<b>poet", tmp_path / "guest-x", "No votes yet", "en")
+    assert "<h2>you/&lt;b&gt;poet</h2>" in shown and "guest-x" not in shown
+    shown = scoreboard_html("you/poet", tmp_path / "guest-x", "No votes yet", "en")
+    command = "hf download you/poet --local-dir adapters/poet && python -m train.evaluate --adapter adapters/poet"
+    assert html.escape(command) in shown
 
 
 def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
