@@ -52,7 +52,7 @@ class Tab:
         while server.poll() is None and time.monotonic() - started < PATIENCE:
             try:
                 return cls(url)
-            except httpx.ConnectError:
+            except (httpx.ConnectError, httpx.HTTPStatusError):  # nobody yet, or the page that says what is loading
                 time.sleep(0.5)
         raise Stuck(f"nothing answers at {url}")
 

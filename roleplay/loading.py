@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
             title = texts.TEXTS[language]["loading"]
             kind, text = "text/html", PAGE.format(language=language, title=title, css=css, sentence=escape(text))
         self.server.watched, body = True, text.encode()
-        self.send_response(200)
+        self.send_response(200 if self.path.partition("?")[0] == "/" else 503)  # a client of the API has to wait
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")

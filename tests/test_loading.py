@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -41,6 +42,11 @@ def test_the_stage_is_told_in_both_languages(port: int) -> None:
             assert get(port, "?stage") == TEXTS["en"][f"stage_{stage}"]
             assert get(port, "?stage", "zh-CN,zh;q=0.9") == TEXTS["zh"][f"stage_{stage}"]
             assert TEXTS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
+
+
+def test_a_client_of_the_api_is_told_to_wait(port: int) -> None:
+    with loading("127.0.0.1", port), pytest.raises(HTTPError, match="503"):
+        get(port, "config")
 
 
 def test_loading_a_model_says_where_it_is(tmp_path: Path) -> None:
