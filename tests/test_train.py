@@ -136,6 +136,15 @@ def test_lora_plus_teaches_b_faster(base, data, home):
     assert size[1] > 1.5 * size[0]
 
 
+def test_only_a_share_of_the_update_is_kept(base, data, home):
+    whole, half = (
+        load_file(lora.train(settings(base, data, name=f"keep-{keep}", keep=keep)) / "adapter_model.safetensors")
+        for keep in (1.0, 0.5)
+    )
+    for name, weight in whole.items():
+        assert torch.equal(half[name], weight * 0.5 if "lora_B" in name else weight)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -145,6 +154,7 @@ def test_lora_plus_teaches_b_faster(base, data, home):
         ({"base_model": "no-such-folder"}, "no base model 'no-such-folder'"),
         ({"persona": "none.json"}, "none.json: not a readable persona"),
         ({"held_out": 0.0}, "0 held-out rows"),
+        ({"keep": 1.5}, "--keep 1.5: give a share above 0 and at most 1"),
         ({"resume": True}, "holds no checkpoint to resume from"),
     ],
 )
