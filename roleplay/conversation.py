@@ -20,8 +20,8 @@ from roleplay.transcript import EXAMPLES, NOTHING, OPEN, SIDES, Exchange
 
 UPDATES_PER_SECOND = 30
 PRESETS = {
-    "steady": Sampling(temperature=0.3, top_p=0.8, top_k=20),
-    "natural": Sampling(),
+    "steady": Sampling(),
+    "natural": Sampling(temperature=0.7, top_p=0.9, top_k=50),
     "lively": Sampling(temperature=1.0, top_p=0.95, top_k=100),
 }
 
