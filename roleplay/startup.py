@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from roleplay import adapters, corpus, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Engine
+from roleplay.cache import return_large_blocks
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, DataError
 from roleplay.guests import Guests
@@ -103,6 +104,7 @@ def start(
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         added = add_local(remote, settings.adapter)
         return Started(remote, {a.name: _about(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
+    return_large_blocks()
     base = models.load(base_model, settings.cache, tell=tell)
     tell("adapters")
     engine = LocalEngine(base)
