@@ -168,7 +168,9 @@ def fuzz(page: Served, count: int, texts: Iterator[str], seed: int) -> Prober:
         sent = body(dice, tab, texts, session)
         status = prober.send("POST", path, content=json.dumps(sent), headers=json_type)
         if path.endswith("join") and status in (httpx.codes.OK, FULL):
-            prober.send("GET", f"{API}/queue/data", params={"session_hash": str(sent.get("session_hash"))[:5000]})
+            # What the server makes of a lone surrogate; no address can hold one.
+            session = str(sent.get("session_hash"))[:5000].encode("utf-8", "replace").decode()
+            prober.send("GET", f"{API}/queue/data", params={"session_hash": session})
     return prober
 
 
