@@ -109,9 +109,12 @@ def fuzz_browser() -> tuple[int, dict[str, list[str]]]:
 
         def look(number: int) -> None:
             """The message of that number and both replies to it are there, as text and as nothing else."""
-            page.locator("#ask .submit-button").wait_for()
-            for shown in ("#left .user.message", "#right .user.message", "#left .bot.message", "#right .bot.message"):
+            places = "#left .user.message", "#right .user.message", "#left .bot.message", "#right .bot.message"
+            for shown in places:
                 page.locator(f"{shown}:not(.pending)").nth(number).wait_for()
+            page.locator("#ask .submit-button").wait_for()  # only now: a slow page has it until the answer begins
+            page.wait_for_function("!document.querySelector('#ask textarea').disabled")
+            for shown in places:
                 text = page.locator(shown).nth(number).inner_text()
                 if seen(MARKUP[number]) not in seen(text):
                     rendered.append(f"{shown} {MARKUP[number]!r} reads {text!r}")
