@@ -23,7 +23,7 @@ from typing import Any
 import huggingface_hub
 import modelscope
 
-from roleplay.errors import DataError, HubError, one_line_errors
+from roleplay.errors import DataError, HubError, first_line, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.instructions import file_sha256, load_json, parse_row, split_rows
 
@@ -71,10 +71,6 @@ class Settings:
     output: str = flag("", "the file to write (none: runs/NAME.json)")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
 def _only_rows(folder: Path, source: str) -> Path:
     """The one JSON file of a fetched repository; raises `HubError` when there is none or a choice."""
     files = sorted(
@@ -108,7 +104,7 @@ def fetch(source: str, folder: Path) -> Path:
     except HubError:
         raise
     except Exception as error:  # the two hubs and urllib raise many kinds, requests' and httpx' among them
-        raise HubError(f"{source} cannot be fetched ({_first_line(error)})") from error
+        raise HubError(f"{source} cannot be fetched ({first_line(error)})") from error
     if not Path(source).is_file():
         raise HubError(f"{source} is neither a file nor a URL, hf:OWNER/NAME or modelscope:OWNER/NAME")
     return Path(source)

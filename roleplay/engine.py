@@ -18,7 +18,7 @@ from roleplay.adapters import PROBES, Adapter, check_base, probe, probe_prompts,
 from roleplay.answers import ADAPTER, BASE, Answer, Request, Sampling
 from roleplay.cache import CachePool, KeyValues
 from roleplay.decoder import Decoder, Lora, Segment
-from roleplay.errors import AdapterError, RoleplayError
+from roleplay.errors import AdapterError, RoleplayError, first_line
 from roleplay.prompt import TEMPLATES, PromptEncoder
 from roleplay.sampling import next_token
 
@@ -141,12 +141,17 @@ class LocalEngine:
         return models.fingerprint(self._base.model)
 
     def add(self, adapter: Adapter) -> None:
-        """Attach one more adapter, while answers go on; raises `AdapterError` when it does not fit the base."""
+        """Attach one more, while answers go on; raises `AdapterError` where it does not fit the base, or in memory."""
         with self._attaching:
             check_base(adapter, self._base.model, self._fingerprint, self._base.hub_id)
-            lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
             key = f"{ADAPTER} {next(self._serial)}"
-            attached = _Attached(adapter, lora, self._moves(adapter, lora), key, time.monotonic())
+            try:
+                lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
+                attached = _Attached(adapter, lora, self._moves(adapter, lora), key, time.monotonic())
+            except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
+                raise AdapterError(
+                    f"{adapter.name} could not be loaded ({first_line(error):.120}): try again when less is going on"
+                ) from error
             self._attached = {**self._attached, adapter.name: attached}
 
     def remove(self, name: str) -> None:
@@ -262,9 +267,8 @@ class LocalEngine:
                     yield {name: side.answer() for name, side in sides.items()}
         except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
             self._pool.clear()
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             for side in running:
-                side.end(f"generation failed ({reason:.120}): shorten the chat or try again")
+                side.end(f"generation failed ({first_line(error):.120}): shorten the chat or try again")
             yield {name: side.answer() for name, side in sides.items()}
         finally:
             for side in sides.values():

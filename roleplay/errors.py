@@ -25,6 +25,11 @@ class HubError(RoleplayError):
     """A hub refused or could not be reached."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line of at most 160 characters; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """The edge of every script: a `RoleplayError` ends the program with its one line and status 2."""

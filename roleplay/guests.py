@@ -50,13 +50,7 @@ class Guests:
 
     def _attach(self, repo: str, adapter: Adapter) -> None:
         guest = replace(adapter, name=repo)
-        try:
-            self._engine.add(guest)
-        except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise AdapterError(
-                f"{repo} could not be loaded ({reason:.120}): try again when less is going on"
-            ) from error
+        self._engine.add(guest)
         self._arrived(guest)
         self._bytes[repo] = (adapter.folder / adapters.WEIGHTS).stat().st_size
         while len(self._bytes) > self._limit or sum(self._bytes.values()) > MAX_BYTES:

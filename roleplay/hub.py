@@ -23,7 +23,7 @@ from modelscope_hub import errors as ms
 
 from roleplay import adapters, plots
 from roleplay.card import CARD, SCOREBOARD
-from roleplay.errors import HubError
+from roleplay.errors import HubError, first_line
 
 NEEDED = (adapters.WEIGHTS, adapters.CONFIG, adapters.TEMPLATE, adapters.TRAINING, CARD)
 FILES = (*NEEDED, SCOREBOARD, plots.CURVE, plots.SCOREBOARD)  # everything that an adapter's repository holds
@@ -230,8 +230,8 @@ def _push_modelscope(repo: str, folder: Path, files: Mapping[str, Path], private
     except ms.PermissionDeniedError as error:
         raise HubError(f"the token may not write to {repo} on ModelScope: choose a name of your own") from error
     except (ms.HubError, requests.RequestException, OSError, RuntimeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise HubError(f"{repo}: ModelScope took it only in part ({said:.160}): run the same command again") from error
+        said = first_line(error)
+        raise HubError(f"{repo}: ModelScope took it only in part ({said}): run the same command again") from error
     for name, path in files.items():
         if there.get(name) != hashlib.sha256(path.read_bytes()).hexdigest():
             raise HubError(f"{name} arrived at {repo} on ModelScope with another hash than it left with: push again")

@@ -19,7 +19,7 @@ from huggingface_hub import errors as hub_errors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from roleplay import embedded
-from roleplay.errors import ModelError
+from roleplay.errors import ModelError, first_line
 
 PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
 ARCHITECTURES = ("gemma", "gemma3_text")
@@ -108,7 +108,7 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
             return Path(modelscope.snapshot_download(model_id, allow_patterns=FILES)), "ModelScope"
         except Exception as error:  # modelscope raises many kinds, requests' and its own
             raise ModelError(
-                f"{model_id} cannot be fetched from ModelScope ({_first_line(error)}): "
+                f"{model_id} cannot be fetched from ModelScope ({first_line(error)}): "
                 "check the name and the network, or set BASE_MODEL=embedded"
             ) from error
     if Path(source).is_dir():
@@ -129,13 +129,9 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
     except (hub_errors.HTTPError, OSError) as error:
         raise ModelError(
-            f"{source} cannot be fetched and is not in the cache ({_first_line(error)}): "
+            f"{source} cannot be fetched and is not in the cache ({first_line(error)}): "
             "check the network, or set BASE_MODEL=embedded"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def check_folder(folder: Path, dtype: str, device: str) -> None:
@@ -188,7 +184,7 @@ def load(
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
     model.to(device[0])  # type: ignore[arg-type]  # the decorator around it hides its signature
     return BaseModel(model, tokenizer, source, f"{origin}, {why}", device, chosen_dtype, chosen_attention)
 
