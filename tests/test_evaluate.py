@@ -1,6 +1,7 @@
 """An evaluation of a tiny adapter: replies as the engine gives them, losses as peft gives them, what is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,23 @@ def test_a_known_question_is_not_generated_again(adapter: Adapter) -> None:
     base.model.model.embed_tokens.weight.data.zero_()  # another model now
     assert writer.write([ask, ask], done.append) == first * 2
     assert sum(done) == 3
+
+
+def test_a_conversation_goes_on_from_its_own_replies(adapter: Adapter) -> None:
+    writer = Writer(base_model(), [adapter], models.fingerprint(base_model().model))
+    done: list[int] = []
+    question, sampling = Question("你是甄嬛。", (), "你是谁？"), Sampling(max_new_tokens=4, seed=7)
+    first = Ask("", "gemma", question, sampling, later=("冷么？", "走罢。"))
+    other = replace(first, question=Question("", (), "Who?"), later=())
+    writer.write([first, other], done.append)
+    assert sum(done) == 4
+    (reply,) = writer.write([first])
+    second = first.next(reply)
+    assert second.question == Question("你是甄嬛。", (("你是谁？", reply.text),), "冷么？")
+    assert second.sampling.seed == 8 and second.later == ("走罢。",)
+    alone = Writer(base_model(), [adapter], models.fingerprint(base_model().model))
+    third = second.next(*writer.write([second]))
+    assert writer.write([third]) == alone.write([third])
 
 
 def test_losses_are_those_of_peft_row_by_row(subject: Subject) -> None:

@@ -67,22 +67,24 @@ def measure(
 ) -> dict[str, Any]:
     """One adapter's board: the asked sections, and how they were measured."""
     board, replies, rows = Board(), dict[str, Any](), subject.prompts(settings.prompts)
+    bar.set_description(f"{subject.adapter.name}, replies")
+    measures.write_all(subject, settings.sections, rows, lists, writer, bar.update)
     for section in settings.sections:
-        bar.set_description(f"{subject.adapter.name}, {section}")
         match section:
             case "loss":
+                bar.set_description(f"{subject.adapter.name}, loss")
                 measures.loss(subject, board, losses, bar.update)
             case "plain":
                 measures.plain(subject, lists, board, losses, bar.update)
             case "replies":
-                measures.replies(subject, rows, board, writer, bar.update)
-                measures.openers(subject, board, writer, bar.update)
+                measures.replies(subject, rows, board, writer)
+                measures.openers(subject, board, writer)
             case "identity":
-                replies[section] = measures.identity(subject, lists, board, writer, bar.update)
+                replies[section] = measures.identity(subject, lists, board, writer)
             case "breaks":
-                replies[section] = measures.breaks(subject, lists, board, writer, bar.update)
+                replies[section] = measures.breaks(subject, lists, board, writer)
             case "drift":
-                replies[section] = measures.drift(subject, lists, board, writer, bar.update)
+                replies[section] = measures.drift(subject, lists, board, writer)
     references = [(row.turns[-1][0], row.turns[-1][1]) for row in subject.held_out]
     return {
         **board.as_json(),

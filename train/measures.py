@@ -4,7 +4,8 @@ Generated replies are measured on independent prompts, one row a scene; losses o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from peft import PeftModel
@@ -142,18 +143,56 @@ def plain(subject: Subject, lists: Lists, board: Board, losses: Losses, done: Do
         board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
 
 
-def ask_all(
-    subject: Subject, asked: Sequence[tuple[Sequence[Turn], str]], writer: Writer, done: Done
-) -> dict[str, list[Reply]]:
-    """Every arm's reply to every message after its earlier turns, all in one batch that stays full."""
-    asks = [subject.ask(arm, past, user, n) for arm in subject.arms for n, (past, user) in enumerate(asked)]
-    said = iter(writer.write(asks, done))
-    return {arm: [next(said) for _ in asked] for arm in subject.arms}
+Message = tuple[Sequence[Turn], str]  # what the user says, after the turns before it
 
 
-def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer, done: Done) -> None:
+def held_out_messages(rows: Sequence[Row]) -> list[Message]:
+    return [(row.turns[:-1], row.turns[-1][0]) for row in rows]
+
+
+def ask_all(subject: Subject, messages: Sequence[Message]) -> dict[str, list[Ask]]:
+    """Every message to every arm; a message has the same dice in all of them."""
+    return {arm: [subject.ask(arm, past, user, n) for n, (past, user) in enumerate(messages)] for arm in subject.arms}
+
+
+def ask_openers(subject: Subject) -> list[Ask]:
+    lines: list[str] = subject.adapter.training.get("persona", {}).get("openers", [])
+    return [subject.ask(ADAPTER, (), line, 0, temperature=0.0) for line in lines]
+
+
+def ask_talks(subject: Subject, lists: Lists) -> dict[str, list[Ask]]:
+    """The conversations, with both arms that only have the persona; each goes on from its own replies."""
+    return {
+        arm: [
+            replace(subject.ask(arm, (), first, n * (1 + len(later))), later=tuple(later))
+            for n, (first, *later) in enumerate(lists.conversations)
+        ]
+        for arm in DRIFTING
+    }
+
+
+def write_all(
+    subject: Subject, sections: Sequence[str], rows: Sequence[Row], lists: Lists, writer: Writer, done: Done
+) -> None:
+    """Generate whatever the sections judge in one batch that stays full; they will find every reply known."""
+    asks = list[Ask]()
+    if "drift" in sections:  # first, for one turn of it waits for another
+        asks += chain(*ask_talks(subject, lists).values())
+    if "replies" in sections:
+        asks += chain(ask_openers(subject), *ask_all(subject, held_out_messages(rows)).values())
+    for section, items in (("identity", lists.identity), ("breaks", lists.breaks)):
+        if section in sections:
+            asks += chain(*ask_all(subject, [((), item.user) for item in items]).values())
+    writer.write(asks, done)
+
+
+def answers(subject: Subject, messages: Sequence[Message], writer: Writer) -> dict[str, list[Reply]]:
+    return {arm: writer.write(asks) for arm, asks in ask_all(subject, messages).items()}
+
+
+def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer) -> None:
     """Stop, length, likeness, variety and copying of replies to held-out rows."""
-    said = ask_all(subject, [(row.turns[:-1], row.turns[-1][0]) for row in rows], writer, done)
+    said = answers(subject, held_out_messages(rows), writer)
     references = [row.turns[-1][1] for row in rows]
     limit, every = subject.base_tokens, range(len(rows))
     known = set[tuple[str, ...]]().union(*(runs(reply) for row in subject.trained for _, reply in row.turns))
@@ -183,18 +222,16 @@ def shown_text(reply: Reply) -> str:
     return reply.text if reply.stopped else f"{reply.text} […]"
 
 
-def openers(subject: Subject, board: Board, writer: Writer, done: Done) -> None:
+def openers(subject: Subject, board: Board, writer: Writer) -> None:
     """Whether the adapter's likeliest replies to the persona's openers end."""
-    lines: list[str] = subject.adapter.training.get("persona", {}).get("openers", [])
-    said = writer.write([subject.ask(ADAPTER, (), line, 0, temperature=0.0) for line in lines], done)
-    if said:
+    if said := writer.write(ask_openers(subject)):
         board.compare("openers that stop", {ADAPTER: [float(reply.stopped) for reply in said]}, range(len(said)))
 
 
-def identity(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
+def identity(subject: Subject, lists: Lists, board: Board, writer: Writer) -> list[dict[str, Any]]:
     """Questions about who she is; returns every reply with its judgement."""
     values, told = {}, []
-    for arm, said in ask_all(subject, [((), item.user) for item in lists.identity], writer, done).items():
+    for arm, said in answers(subject, [((), item.user) for item in lists.identity], writer).items():
         right = [lists.answers(item, reply.text) for item, reply in zip(lists.identity, said, strict=True)]
         values[arm] = [float(good) for good in right]
         told += [
@@ -205,10 +242,10 @@ def identity(subject: Subject, lists: Lists, board: Board, writer: Writer, done:
     return told
 
 
-def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
+def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer) -> list[dict[str, Any]]:
     """Attempts to break the role; returns every reply with the rule that it broke, "" for none."""
     values, told = {}, []
-    for arm, said in ask_all(subject, [((), item.user) for item in lists.breaks], writer, done).items():
+    for arm, said in answers(subject, [((), item.user) for item in lists.breaks], writer).items():
         faults = [lists.fault(b.user, reply.text, b.obeyed) for b, reply in zip(lists.breaks, said, strict=True)]
         values[arm] = [float(not fault) for fault in faults]
         told += [
@@ -219,22 +256,23 @@ def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer, done: D
     return told
 
 
-def drift(subject: Subject, lists: Lists, board: Board, writer: Writer, done: Done) -> list[dict[str, Any]]:
-    """Conversations in which both arms that only have the persona go on from their own replies; returns them with the
-    rules that were broken."""
-    talks = lists.conversations
-    turns: dict[tuple[str, int], list[Turn]] = {(arm, n): [] for arm in DRIFTING for n in range(len(talks))}
-    faults: dict[tuple[str, int], list[str]] = {key: [] for key in turns}
-    for position in range(len(talks[0])):
-        lines = {key: talks[key[1]][position] for key in turns}
-        asks = [subject.ask(key[0], turns[key], line, len(talks) * position + key[1]) for key, line in lines.items()]
-        for (key, line), reply in zip(lines.items(), writer.write(asks, done), strict=True):
-            faults[key].append(lists.fault(line, reply.text))
-            turns[key].append((line, reply.text or "…"))  # a prompt holds no empty turn
-    held = {arm: [[float(not f) for f in faults[arm, n]] for n in range(len(talks))] for arm in DRIFTING}
+def drift(subject: Subject, lists: Lists, board: Board, writer: Writer) -> list[dict[str, Any]]:
+    """Whether the character holds over a conversation; returns the conversations with the rules that were broken."""
+    told, held = [], dict[str, list[list[float]]]()  # per arm and conversation, whether each turn stayed in character
+    for arm, asks in ask_talks(subject, lists).items():
+        held[arm] = []
+        for ask in asks:
+            faults = list[str]()
+            for _ in range(1 + len(ask.later)):
+                (reply,) = writer.write([ask])
+                faults.append(lists.fault(ask.question.user, reply.text))
+                last, ask = ask, ask.next(reply) if ask.later else ask
+            turns = [*last.question.turns, (last.question.user, reply.text)]
+            told.append({"arm": arm, "turns": turns, "faults": faults})
+            held[arm].append([float(not fault) for fault in faults])
     for name, part in (("first turns", slice(EDGE)), ("last turns", slice(-EDGE, None))):
-        clusters = [number for number in range(len(talks)) for _ in range(EDGE)]
+        clusters = [number for number in range(len(lists.conversations)) for _ in range(EDGE)]
         board.compare(name, {arm: [v for talk in own for v in talk[part]] for arm, own in held.items()}, clusters)
     for arm, own in held.items():
-        board.drift[arm] = [share([value == 1 for value in turn], range(len(talks))) for turn in zip(*own, strict=True)]
-    return [{"arm": arm, "turns": turns[arm, number], "faults": faults[arm, number]} for arm, number in turns]
+        board.drift[arm] = [share([value == 1 for value in turn], range(len(own))) for turn in zip(*own, strict=True)]
+    return told

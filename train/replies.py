@@ -6,7 +6,7 @@ here streams, and nothing is judged.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -26,12 +26,25 @@ CACHE_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Ask:
-    """One reply to be generated; `adapter` is a name, "" for the base model."""
+    """One reply to be generated; `adapter` is a name, "" for the base model.
+
+    `later` are the user's next messages: each is asked as soon as the reply before it is known.
+    """
 
     adapter: str
     template: str
     question: Question
     sampling: Sampling
+    later: tuple[str, ...] = ()
+
+    def next(self, reply: Reply) -> "Ask":
+        """What follows in the conversation, with the next seed; the last message has nothing after it."""
+        past = self.question
+        turns = (*past.turns, (past.user, reply.text or "…"))  # a prompt holds no empty turn
+        sampling = replace(self.sampling, seed=self.sampling.seed + 1)
+        return replace(
+            self, question=Question(past.persona, turns, self.later[0]), sampling=sampling, later=self.later[1:]
+        )
 
 
 @dataclass
@@ -65,15 +78,18 @@ class Writer:
         self._known: dict[Ask, Reply] = {}
 
     def write(self, asks: Sequence[Ask], done: Callable[[int], object] = int) -> list[Reply]:
-        """Every ask's reply, in order; `done(1)` is called after each."""
+        """Every ask's reply, in order; `done(1)` is called after each, those to later messages included."""
         waiting = deque(ask for ask in dict.fromkeys(asks) if ask not in self._known)
-        done(len(asks) - len(waiting))
+        done(sum(1 + len(ask.later) for ask in asks) - sum(1 + len(ask.later) for ask in waiting))
         running: list[_Row] = []
         while waiting or running:
             while waiting and len(running) < BATCH:
                 running.append(self._begin(waiting.popleft()))
             hidden = self._decoder.forward([Segment(r.pending(), r.cache, self._loras[r.ask.adapter]) for r in running])
-            ended = [self._take(row, logits) for row, logits in zip(running, self._decoder.head(hidden), strict=True)]
+            logits = self._decoder.head(hidden)
+            ended = [self._take(row, own) for row, own in zip(running, logits, strict=True)]
+            for row in (row for row, end in zip(running, ended, strict=True) if end and row.ask.later):
+                waiting.appendleft(row.ask.next(self._known[row.ask]))
             running = [row for row, end in zip(running, ended, strict=True) if not end]
             done(sum(ended))
         return [self._known[ask] for ask in asks]
