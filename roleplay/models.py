@@ -7,6 +7,7 @@ and no code that comes with a model is ever run.
 import hashlib
 import importlib.util
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ MODELSCOPE = "modelscope:"
 FILES = ["*.json", "*.safetensors", "*.model"]  # nothing that could hold code is fetched
 
 Reasoned = tuple[str, str]  # (choice, why)
+
+# peft 0.21 asks every model that it adapts by the older name; whoever trains can do nothing about it.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
-from roleplay.errors import DataError, RoleplayError
+from roleplay.errors import DataError, RoleplayError, first_line
 from roleplay.packing import collate, label_losses
 from roleplay.prompt import Example
 
@@ -110,14 +110,9 @@ class CharacterTrainer(Trainer):
         self.args.output_dir = str(staging)
         try:
             super()._save_checkpoint(model, trial)
-        except (
-            OSError,
-            SafetensorError,
-            RuntimeError,
-        ) as error:  # torch and safetensors wrap a full disk each their way
+        except (OSError, SafetensorError, RuntimeError) as error:  # a full disk, as Python, safetensors or torch say it
             raise RoleplayError(
-                f"cannot write a checkpoint to {run} ({str(error).splitlines()[0][:120]}): "
-                "free some disk and go on with --resume"
+                f"cannot write a checkpoint to {run} ({first_line(error)}): free some disk and go on with --resume"
             ) from error
         finally:
             self.args.output_dir = str(run)
