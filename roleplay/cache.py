@@ -3,25 +3,11 @@
 It knows token ids and shapes, no model and no text.
 """
 
-import ctypes
-import sys
 from dataclasses import dataclass
 
 import torch
 
 FIRST_CAPACITY = 128  # tokens; doubled as needed
-LARGE_BLOCK = 4 << 20  # bytes; the smallest cache of the embedded model is larger
-_M_MMAP_THRESHOLD = -3  # of malloc.h
-
-
-def return_large_blocks() -> None:
-    """Have a Linux process give the memory of a cache back to the system when the cache goes.
-
-    glibc would raise its threshold to the size of what was freed last, and keep caches of all lengths on the heap,
-    where they leave holes among shorter-lived tensors: half a gigabyte of caches came to hold three times as much.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 class KeyValues:

@@ -148,6 +148,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 logits.scatter_add_(0, wanted[None], -sums[None])  # the gradient of the logits, times `sums`
                 gradients.append(torch.mm(weight.t(), logits.to(weight.dtype)).t() / sums[:, None])
+            del logits  # else they would stand beside the next chunk's
         ctx.gradient = torch.cat(gradients).to(hidden.dtype) if gradients else None
         return torch.cat(losses)
 

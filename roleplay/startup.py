@@ -6,10 +6,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from roleplay import adapters, corpus, models
+from roleplay import adapters, corpus, heap, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Engine
-from roleplay.cache import return_large_blocks
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, DataError
 from roleplay.guests import Guests
@@ -104,7 +103,7 @@ def start(
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         added = add_local(remote, settings.adapter)
         return Started(remote, {a.name: _about(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
-    return_large_blocks()
+    heap.return_blocks(heap.CACHES)
     base = models.load(base_model, settings.cache, tell=tell)
     tell("adapters")
     engine = LocalEngine(base)

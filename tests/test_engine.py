@@ -451,9 +451,9 @@ def test_the_pool_is_bounded_and_forgets_the_oldest() -> None:
 
 FREED = """
 import psutil, torch
-from roleplay import cache
+from roleplay import cache, heap
 
-cache.return_large_blocks()
+heap.return_blocks(heap.CACHES)
 memory, kept, caches = psutil.Process().memory_info, [], []
 before = memory().rss
 with torch.inference_mode():
@@ -472,6 +472,27 @@ def test_the_memory_of_caches_goes_back_to_the_system() -> None:
     """In a process of its own, for which it is set once; without it about 2.2."""
     done = subprocess.run([sys.executable, "-c", FREED], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1.5
+
+
+HOLES = """
+import psutil, torch
+from roleplay import heap
+
+memory = psutil.Process().memory_info
+blocks = [torch.ones(15_000) for _ in range(2_000)]
+full = memory().rss
+blocks = blocks[::10]
+freed = memory().rss
+heap.trim()
+print(full - freed, full - memory().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator is what is told")
+def test_the_memory_of_holes_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 10e6 and after > 90e6  # of the 108 MB that are no longer held
 
 
 def test_a_prompt_always_leaves_a_token_to_compute() -> None:

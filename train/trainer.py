@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from roleplay import heap
 from roleplay.errors import DataError, RoleplayError, first_line
 from roleplay.packing import collate, label_losses
 from roleplay.prompt import Example
@@ -59,6 +60,7 @@ class CharacterTrainer(Trainer):
         self.share_prefix = share_prefix
         self.lora_plus_ratio = lora_plus_ratio
         self.rows_seen = self.tokens_seen = 0  # by this process, for the progress bar
+        heap.return_blocks(heap.ACTIVATIONS)
 
     def _collate(self, examples: Sequence[Example]) -> dict[str, Any]:
         return {**collate(examples, self.share_prefix), "rows": [example.where for example in examples]}
@@ -84,6 +86,11 @@ class CharacterTrainer(Trainer):
             )
         self.rows_seen += len(rows)
         self.tokens_seen += inputs["input_ids"].numel()
+        return loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        heap.trim()
         return loss
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
