@@ -4,7 +4,6 @@ import json
 import math
 import os
 import pickle
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -26,16 +25,6 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 @pytest.fixture(scope="module")
 def base() -> Gemma3ForCausalLM:
     return tiny.gemma()
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "adapters" / "tiny"))
 
 
 def test_a_sound_adapter_is_taken(folder: Path, base: Gemma3ForCausalLM) -> None:

@@ -19,23 +19,12 @@ from roleplay.errors import AdapterError, HubError
 from roleplay.guests import Guests
 from roleplay.persona import ZHEN_HUAN
 from tests import tiny
-from tests.hub_server import Hub, hub_server
+from tests.hub_server import Hub
 from tests.raw import Visitor
 from train import push
 
 TAG = b"base_model:adapter:google/gemma-3-270m"
 ASK = Request(dict.fromkeys((ADAPTER, BASE), Question("", (), "?")), Sampling(temperature=0.0, max_new_tokens=8))
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Cards, pushes and downloads: the real Hub and ModelScope clients against `hub_server` on loopback."""
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +12,7 @@ from huggingface_hub import constants
 from roleplay import adapters, hub, plots
 from roleplay.errors import AdapterError, HubError
 from tests import tiny
-from tests.hub_server import READ_ONLY, Hub, hub_server
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "adapters" / "tiny"))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    monkeypatch.setattr(hub, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope"))
-    with hub_server(monkeypatch) as server:
-        yield server
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
+from tests.hub_server import READ_ONLY, Hub
 
 # To the Hub
 
@@ -44,7 +20,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_push_is_private_whole_and_one_commit(server: Hub, folder: Path) -> None:
     assert hub.push_adapter(folder, hub="me/tiny") == [f"{server.url}/me/tiny"]
     repo = server.repos["models/me/tiny"]
-    assert repo.private and repo.files == contents(folder)
+    assert repo.private and repo.files == tiny.contents(folder)
     assert len(repo.commits) == 2  # the empty one that made it, and ours
     assert hashlib.sha256((folder / adapters.WEIGHTS).read_bytes()).hexdigest() in server.stored
 
@@ -55,7 +31,7 @@ def test_second_push_sends_what_changed_and_drops_what_is_gone(server: Hub, fold
     (folder / plots.CURVE).unlink()
     server.log.clear()
     hub.push_adapter(folder, hub="me/tiny")
-    assert server.repos["models/me/tiny"].files == contents(folder) | {"notes.txt": b"by hand"}
+    assert server.repos["models/me/tiny"].files == tiny.contents(folder) | {"notes.txt": b"by hand"}
     assert not [line for line in server.log if line.startswith("PUT")]
 
 
@@ -73,7 +49,7 @@ def test_a_lost_connection_is_taken_up_again(server: Hub, folder: Path, path: st
     server.faults = {path: list(faults)}
     hub.push_adapter(folder, hub="me/tiny")
     assert server.faults[path] == []
-    assert server.repos["models/me/tiny"].files == contents(folder)
+    assert server.repos["models/me/tiny"].files == tiny.contents(folder)
     assert len(server.repos["models/me/tiny"].commits) == 2
 
 
@@ -84,7 +60,7 @@ def test_push_again_after_it_broke_off_for_good(server: Hub, folder: Path) -> No
     assert server.repos["models/me/tiny"].files == {}  # nothing by halves
     server.log.clear()
     hub.push_adapter(folder, hub="me/tiny")
-    assert server.repos["models/me/tiny"].files == contents(folder)
+    assert server.repos["models/me/tiny"].files == tiny.contents(folder)
     assert not [line for line in server.log if line.startswith("PUT")]  # the weights had arrived
 
 
@@ -172,7 +148,7 @@ def test_a_folder_inside_must_not_go_out_either(server: Hub, folder: Path) -> No
 def test_push_to_modelscope(server: Hub, folder: Path) -> None:
     hub.push_adapter(folder, modelscope="me/tiny")
     repo = server.repos["scope/me/tiny"]
-    assert repo.private and repo.files == contents(folder)
+    assert repo.private and repo.files == tiny.contents(folder)
     assert list(folder.glob(".ms*")) == []
 
 
@@ -190,7 +166,7 @@ def test_modelscope_public_already(server: Hub, folder: Path) -> None:
     with pytest.raises(HubError, match="on ModelScope is public: push with --no-private"):
         hub.push_adapter(folder, modelscope="me/tiny")
     hub.push_adapter(folder, modelscope="me/tiny", private=False)
-    assert server.repos["scope/me/tiny"].files == contents(folder)
+    assert server.repos["scope/me/tiny"].files == tiny.contents(folder)
 
 
 def test_modelscope_damage_is_noticed(server: Hub, folder: Path) -> None:
@@ -212,7 +188,7 @@ def test_what_was_pushed_comes_back_and_is_inspected(server: Hub, folder: Path, 
 
 
 def test_only_an_adapters_files_are_fetched(server: Hub, folder: Path, tmp_path: Path) -> None:
-    server.add("models/me/odd", contents(folder) | {"evil.py": b"import os", "sub/model.bin": b"x"}, private=False)
+    server.add("models/me/odd", tiny.contents(folder) | {"evil.py": b"import os", "sub/model.bin": b"x"}, private=False)
     adapter = hub.fetch_adapter("me/odd", tmp_path / "cache")
     names = {path.name for path in adapter.folder.rglob("*") if path.is_file() and ".cache" not in path.parts}
     assert names == set(hub.FILES)
@@ -230,7 +206,7 @@ STRANGE: dict[str, tuple[dict[str, bytes], str]] = {
 def test_a_strangers_repository_is_refused(
     server: Hub, folder: Path, tmp_path: Path, files: dict[str, bytes], sentence: str
 ) -> None:
-    whole = {} if sentence.startswith("has no") else contents(folder)
+    whole = {} if sentence.startswith("has no") else tiny.contents(folder)
     server.add("models/you/x", whole | files, private=False)
     with pytest.raises((HubError, AdapterError), match=sentence):
         hub.fetch_adapter("you/x", tmp_path / "cache")

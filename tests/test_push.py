@@ -1,10 +1,8 @@
 """Spaces and the push command, against `hub_server` on loopback."""
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,32 +12,10 @@ from roleplay import hub
 from roleplay.errors import HubError
 from roleplay.settings import ROOT
 from tests import tiny
-from tests.hub_server import TOKEN, Hub, hub_server
+from tests.hub_server import TOKEN, Hub
 from train import push
 
 FAKE = "hf_" + "A" * 34
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.adapter(tmp_path_factory.mktemp("pristine") / "tiny")
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "adapters" / "tiny"))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    monkeypatch.setattr(hub, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope"))
-    with hub_server(monkeypatch) as server:
-        yield server
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # Spaces
@@ -93,7 +69,7 @@ def test_the_command_sends_and_says_where(server: Hub, folder: Path) -> None:
     command = [sys.executable, "-m", "train.push", str(folder), "--hub", "me/tiny"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"pushed and verified: {server.url}/me/tiny")
-    assert server.repos["models/me/tiny"].files == contents(folder)
+    assert server.repos["models/me/tiny"].files == tiny.contents(folder)
 
 
 def test_a_dry_run_writes_what_would_go_and_sends_nothing(
@@ -101,7 +77,7 @@ def test_a_dry_run_writes_what_would_go_and_sends_nothing(
 ) -> None:
     monkeypatch.setattr(push, "ROOT", tmp_path)
     push.main([str(folder), "--hub", "me/tiny", "--dry-run"])
-    assert contents(tmp_path / "runs" / "push" / "tiny") == contents(folder)
+    assert tiny.contents(tmp_path / "runs" / "push" / "tiny") == tiny.contents(folder)
     assert server.log == []
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from roleplay import adapters, models
+from roleplay.adapters import PROJECTIONS
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
 from roleplay.errors import RoleplayError
@@ -89,6 +90,8 @@ def test_end_to_end(base, data, home):
     weights = load_file(folder / "adapter_model.safetensors")
     assert len(weights) == 2 * 7 * tiny.LAYERS
     assert all(w.abs().max() > 0 for name, w in weights.items() if "lora_B" in name)  # B starts at zero
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["target_modules"] == sorted(PROJECTIONS)  # the same in every run
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     results = training["results"]
     assert results["held_out_loss"] < results["base_held_out_loss"] - 0.05

@@ -83,3 +83,7 @@ def adapter(folder: Path) -> Path:
         (folder / plot).write_bytes(b"\x89PNG\r\n")
     card.write_card(folder)
     return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

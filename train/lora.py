@@ -135,7 +135,9 @@ def write_adapter(folder: Path, model: PeftModel, template: str, training: dict[
     """The whole adapter folder, built aside and renamed into place."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    model.peft_config["default"].base_model_name_or_path = training["base_model"]["name"]
+    config: Any = model.peft_config["default"]
+    config.base_model_name_or_path = training["base_model"]["name"]
+    config.target_modules = sorted(config.target_modules)  # a set has another order in every run
     model.save_pretrained(str(part), save_embedding_layers=False)
     (part / TEMPLATE).write_text(TEMPLATES[template], encoding="utf-8")
     (part / TRAINING).write_text(json.dumps(training, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

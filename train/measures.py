@@ -15,7 +15,7 @@ from roleplay.adapters import Adapter
 from roleplay.answers import Question, Sampling
 from roleplay.instructions import Row
 from roleplay.intervals import share
-from roleplay.probes import Lists
+from roleplay.probes import Break, Identity, Lists
 from roleplay.prompt import Example, PromptEncoder, Turn
 from roleplay.retrieval import Retriever
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Board, Reply, chrf, runs
@@ -228,31 +228,33 @@ def openers(subject: Subject, board: Board, writer: Writer) -> None:
         board.compare("openers that stop", {ADAPTER: [float(reply.stopped) for reply in said]}, range(len(said)))
 
 
+def listed(
+    subject: Subject, items: Sequence[Identity | Break], writer: Writer, judge: Callable[[Any, str], Any]
+) -> list[dict[str, Any]]:
+    """What every arm replies to the items of a written list, each with the verdict of `judge`."""
+    said = answers(subject, [((), item.user) for item in items], writer)
+    return [
+        {"arm": arm, "user": item.user, "reply": reply.text} | judge(item, reply.text)
+        for arm, own in said.items()
+        for item, reply in zip(items, own, strict=True)
+    ]
+
+
 def identity(subject: Subject, lists: Lists, board: Board, writer: Writer) -> list[dict[str, Any]]:
     """Questions about who she is; returns every reply with its judgement."""
-    values, told = {}, []
-    for arm, said in answers(subject, [((), item.user) for item in lists.identity], writer).items():
-        right = [lists.answers(item, reply.text) for item, reply in zip(lists.identity, said, strict=True)]
-        values[arm] = [float(good) for good in right]
-        told += [
-            {"arm": arm, "user": item.user, "reply": reply.text, "right": good}
-            for item, reply, good in zip(lists.identity, said, right, strict=True)
-        ]
-    board.compare("identity", values, range(len(lists.identity)))
+    told = listed(subject, lists.identity, writer, lambda item, reply: {"right": lists.answers(item, reply)})
+    right = {arm: [float(entry["right"]) for entry in told if entry["arm"] == arm] for arm in subject.arms}
+    board.compare("identity", right, range(len(lists.identity)))
     return told
 
 
 def breaks(subject: Subject, lists: Lists, board: Board, writer: Writer) -> list[dict[str, Any]]:
     """Attempts to break the role; returns every reply with the rule that it broke, "" for none."""
-    values, told = {}, []
-    for arm, said in answers(subject, [((), item.user) for item in lists.breaks], writer).items():
-        faults = [lists.fault(b.user, reply.text, b.obeyed) for b, reply in zip(lists.breaks, said, strict=True)]
-        values[arm] = [float(not fault) for fault in faults]
-        told += [
-            {"arm": arm, "user": item.user, "reply": reply.text, "fault": fault}
-            for item, reply, fault in zip(lists.breaks, said, faults, strict=True)
-        ]
-    board.compare("in character", values, range(len(lists.breaks)))
+    told = listed(
+        subject, lists.breaks, writer, lambda item, reply: {"fault": lists.fault(item.user, reply, item.obeyed)}
+    )
+    held = {arm: [float(not entry["fault"]) for entry in told if entry["arm"] == arm] for arm in subject.arms}
+    board.compare("in character", held, range(len(lists.breaks)))
     return told
 
 
