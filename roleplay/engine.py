@@ -13,7 +13,7 @@ from functools import cached_property
 
 import torch
 
-from roleplay import models
+from roleplay import heap, models
 from roleplay.adapters import PROBES, Adapter, check_base, probe, probe_prompts, read_weights
 from roleplay.answers import ADAPTER, BASE, Answer, Request, Sampling
 from roleplay.cache import CachePool, KeyValues
@@ -223,6 +223,7 @@ class LocalEngine:
         try:
             yield from self._generate(sides, request.sampling)
         finally:
+            heap.trim()
             self._lock.release()
 
     def _sides(self, request: Request) -> dict[str, _Side]:

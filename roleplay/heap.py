@@ -21,7 +21,7 @@ def return_blocks(size: int) -> None:
 def trim() -> None:
     """Give all free memory back now.
 
-    The activations of a pack fit badly into the holes that those of a shorter one left.
+    Tensors of one length fit badly into the holes that those of another left, in a pack of rows as in an answer.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
