@@ -194,6 +194,7 @@ def build_demo(
                             gr.Slider(0.05, 1, start.top_p, step=0.05, label=I18N("top_p")),
                             gr.Slider(0, 200, start.top_k, step=1, label=I18N("top_k")),
                             gr.Slider(1, 2, start.repetition_penalty, step=0.05, label=I18N("repetition_penalty")),
+                            gr.Slider(0, 2, start.frequency_penalty, step=0.05, label=I18N("frequency_penalty")),
                             gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
                         ]
                         limits: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": 2**32 - 1}
@@ -254,7 +255,7 @@ def build_demo(
         gr.on([scores.select, adapter.change], measured, adapter, board, **FREE)
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():
-            values = list(astuple(conversation.PRESETS[name]))[:4]  # the length is no matter of taste
+            values = list(astuple(conversation.PRESETS[name]))[:5]  # the length is no matter of taste
             button.click(lambda values: values, gr.State(values), numbers[:4], **FREE)
         for kind, button in exports.items():
             made = button.click(exported, [gr.State(kind), record, who], file, **FREE)

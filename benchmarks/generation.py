@@ -57,8 +57,9 @@ def load(flags: Flags) -> models.BaseModel:
             num_key_value_heads=1,
         )  # fmt: skip
         torch.set_default_dtype(getattr(torch, base.dtype[0]))
-        model: Any = GemmaForCausalLM(config)
-        base.model = model.to(base.device[0]).eval()
+        with torch.device(base.device[0]):
+            model: Any = GemmaForCausalLM(config)
+        base.model = model.eval()
         torch.set_default_dtype(torch.float32)
         base.name, base.origin = GEMMA_2B, "random weights in its shape"
     return base
@@ -113,7 +114,7 @@ def two_calls(model: PeftModel, prompt: list[int], tokens: int) -> Times:
 def ours(engine: LocalEngine, sides: tuple[str, ...], tokens: int, turns: tuple[Turn, ...] = ()) -> Times:
     """Of the side that is asked first; updates that carry several tokens count as equal shares."""
     question = Question("", turns, USER)
-    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=tokens)
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=tokens)
     states = [state[sides[0]] for state in engine.answer(Request(dict.fromkeys(sides, question), sampling))]
     spans = [(b.seconds - a.seconds, b.tokens - a.tokens) for a, b in itertools.pairwise(states)]
     later = [seconds / count for seconds, count in spans if count for _ in range(count)]

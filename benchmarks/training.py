@@ -78,7 +78,7 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func._overloadpacket):
-            self.count += formula(*args, **(kwargs or {}), out_val=out)
+            self.count += formula(*(a for a in args if isinstance(a, torch.Tensor)), out_val=out)
         return out
 
 

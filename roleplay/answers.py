@@ -17,7 +17,8 @@ class Sampling:
     temperature: float = 0.3  # hotter, a model of 270 million parameters loses its thread
     top_p: float = 0.8
     top_k: int = 20  # 0 keeps all
-    repetition_penalty: float = 1.1
+    repetition_penalty: float = 1.1  # of every token in prompt or reply, once
+    frequency_penalty: float = 0.2  # of a token in the reply, for each time that it was said
     max_new_tokens: int = 256
     seed: int = 0
 
@@ -27,6 +28,7 @@ class Sampling:
             ("top_p", 0.05, 1.0),
             ("top_k", 0, 1000),
             ("repetition_penalty", 1.0, 2.0),
+            ("frequency_penalty", 0.0, 2.0),
             ("max_new_tokens", 1, 2048),
             ("seed", 0, 2**32 - 1),
         ):

@@ -64,7 +64,7 @@ class _Side:
     lora: Lora | None
     cache: KeyValues
     stream: TextStream
-    seen: torch.Tensor  # distinct token ids of prompt and reply, for the repetition penalty
+    asked: torch.Tensor  # distinct token ids of the prompt, for the repetition penalty
     reply: list[int] = field(default_factory=list)
     first: float = 0.0  # seconds to the first token
     last: float = 0.0  # seconds to the latest
@@ -91,7 +91,6 @@ class _Side:
             self.end("end")
         else:
             self.reply.append(token)
-            self.seen = torch.cat([self.seen, self.seen.new_tensor([token])]).unique()
             self.stream.add(token)
             if len(self.reply) == sampling.max_new_tokens:
                 self.end("length")
@@ -247,9 +246,9 @@ class LocalEngine:
             if side == ADAPTER:
                 attached[name].used = time.monotonic()
                 key, lora = attached[name].key, attached[name].lora
-            seen = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
+            asked = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
             cache = self._decoder.new_cache()
-            sides[side] = _Side(prompt, dropped, encoder, key, lora, cache, TextStream(encoder), seen)
+            sides[side] = _Side(prompt, dropped, encoder, key, lora, cache, TextStream(encoder), asked)
         return sides
 
     def _generate(self, sides: dict[str, _Side], sampling: Sampling) -> Generator[dict[str, Answer], None, None]:
@@ -284,5 +283,5 @@ class LocalEngine:
             return
         for index, logits in zip(drawing, self._decoder.head(hidden[drawing]), strict=True):
             side = running[index]
-            token = next_token(logits, side.seen, sampling, len(side.reply))
+            token = next_token(logits, side.asked, side.reply, sampling)
             side.take(token, sampling, time.perf_counter() - started)

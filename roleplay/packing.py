@@ -31,6 +31,7 @@ class Pack:
     prefix: int
     parts: list[int]
     _masks: dict[tuple[int, int], list[torch.Tensor]] = field(default_factory=dict, repr=False)
+    _whole: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
 
     def masks(self, heads_per_group: int, window: int, like: torch.Tensor) -> list[torch.Tensor]:
         """Additive masks (heads_per_group * queries, keys) of the prefix and of every part; built once a batch.
@@ -49,6 +50,16 @@ class Pack:
             self._masks[key] = [full[start:end, :end].repeat(heads_per_group, 1) for start, end in spans]
         return self._masks[key]
 
+    def mask(self, window: int, device: torch.device) -> torch.Tensor:
+        """Which keys each token of the whole pack sees, (tokens, tokens); built once a batch."""
+        if window not in self._whole:
+            parts = list(enumerate([self.prefix, *self.parts]))
+            part = torch.cat([torch.full((n,), i) for i, n in parts]).to(device)
+            position = torch.cat([torch.arange(n) + self.prefix * (i > 0) for i, n in parts]).to(device)
+            seen = ((part == part[:, None]) | (part == 0)) & (position <= position[:, None])
+            self._whole[window] = seen & (position > position[:, None] - window) if window else seen
+        return self._whole[window]
+
 
 def shared_prefix_attention(
     module: nn.Module,
@@ -63,12 +74,27 @@ def shared_prefix_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention inside every part of a pack: query (1, heads, tokens, dim), key and value (1, groups, tokens, dim).
 
-    Returns (1, tokens, heads, dim). Parts are computed one after another: a dense mask over the pack would spend
-    almost all its products on pairs that may not see each other.
+    Returns (1, tokens, heads, dim). A GPU, which waits for the next kernel rather than for products, masks one product
+    over the whole pack; a CPU computes part after part, none of them between tokens that may not see each other.
     """
+    attend = _attend_at_once if query.is_cuda else _attend_by_part
+    return attend(query, key, value, scaling, pack, sliding_window or 0), None
+
+
+def _attend_at_once(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
+) -> torch.Tensor:
+    key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))
+    mask = pack.mask(window, query.device)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).transpose(1, 2)
+
+
+def _attend_by_part(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
+) -> torch.Tensor:
     groups, per_group = key.shape[1], query.shape[1] // key.shape[1]
     lengths = [pack.prefix, *pack.parts]
-    masks = pack.masks(per_group, sliding_window or 0, query)
+    masks = pack.masks(per_group, window, query)
     keys, values = key.split(lengths, 2), value.split(lengths, 2)
     outputs = []
     for part, (mask, q) in enumerate(zip(masks, query.split(lengths, 2), strict=True)):
@@ -79,7 +105,7 @@ def shared_prefix_attention(
         folded = q.reshape(1, groups, per_group * q.shape[2], q.shape[3])
         attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scaling)
         outputs.append(attended.reshape(q.shape).transpose(1, 2))
-    return torch.cat(outputs, 1), None
+    return torch.cat(outputs, 1)
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)

@@ -153,6 +153,7 @@ def _body(model: str, ids: list[int], stop_ids: tuple[int, ...], request: Reques
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "repetition_penalty": sampling.repetition_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
         "seed": sampling.seed,
         "stop_token_ids": list(stop_ids),
     }

@@ -6,6 +6,7 @@ distributions do, and neither the batch nor the device's generator has a part in
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -57,18 +58,23 @@ def _candidates(scores: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.T
 
 
 @torch.inference_mode()
-def next_token(logits: torch.Tensor, seen: torch.Tensor, sampling: Sampling, position: int) -> int | None:
-    """The token drawn at `position` of a reply, or None when the logits are not finite.
+def next_token(logits: torch.Tensor, prompt: torch.Tensor, reply: Sequence[int], sampling: Sampling) -> int | None:
+    """The token that follows `reply`, or None when the logits are not finite.
 
-    `logits` (vocabulary,) in float32 is overwritten; `seen` holds the distinct ids of prompt and reply so far. The
-    order is that of transformers: repetition penalty, temperature, top-k, top-p.
+    `logits` (vocabulary,) in float32 is overwritten; `prompt` holds the distinct ids of the prompt, on its device. The
+    order is that of vLLM: repetition penalty, frequency penalty, temperature, top-k, top-p.
     """
+    said = prompt.new_tensor(reply)
     if not math.isfinite(logits.max().item()):  # NaN wins every comparison of max
         return None
     if sampling.repetition_penalty != 1.0:
+        seen = torch.cat([prompt, said])
         old = logits[seen]
         logits[seen] = torch.where(old < 0, old * sampling.repetition_penalty, old / sampling.repetition_penalty)
+    if sampling.frequency_penalty and reply:
+        tokens, times = said.unique(return_counts=True)
+        logits[tokens] -= sampling.frequency_penalty * times
     if sampling.temperature == 0.0:
         return int(logits.argmax())
     scores, tokens = _candidates(logits / sampling.temperature, min(sampling.top_k, len(logits)), sampling.top_p)
-    return int(tokens[(scores.double() + gumbel(sampling.seed, position, tokens)).argmax()])
+    return int(tokens[(scores.double() + gumbel(sampling.seed, len(reply), tokens)).argmax()])

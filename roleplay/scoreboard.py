@@ -40,6 +40,7 @@ MEASURES = {
     "held-out loss": Measure("lower", False),
     "stop rate": Measure("higher", True),
     "stop rate, 256": Measure("higher", True),
+    "copied, 256": Measure("lower", True),
     "openers that stop": Measure("higher", True),
     "tokens": Measure("", False),
     "chrF": Measure("higher", False),

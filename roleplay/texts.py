@@ -45,6 +45,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "top_p": "Top-p",
         "top_k": "Top-k (0 keeps all)",
         "repetition_penalty": "Repetition penalty",
+        "frequency_penalty": "Frequency penalty",
         "max_new_tokens": "Length, in tokens",
         "seed": "Seed",
         "new_seed": "a new one each time",
@@ -147,6 +148,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "top_p": "Top-p",
         "top_k": "Top-k（0 为不限）",
         "repetition_penalty": "重复惩罚",
+        "frequency_penalty": "频次惩罚",
         "max_new_tokens": "长度（词元）",
         "seed": "随机种子",
         "new_seed": "留空则每次更换",
@@ -215,11 +217,9 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     "en": {
         "held-out loss": ("held-out loss", "Nat per token of her replies in rows that were never trained on."),
         "stop rate": ("stop rate", "Replies that end by themselves within the length that every arm is given."),
-        "stop rate, 256": ("stop rate, 256", "Replies that end by themselves within the page's 256 tokens."),
-        "openers that stop": (
-            "openers that stop",
-            "Greedy replies to the persona's openers that end within 256 tokens.",
-        ),
+        "stop rate, 256": ("stop rate, 256", "Replies to every held-out scene that end within the page's 256 tokens."),
+        "copied, 256": ("copied, 256", "Of the same replies, those with a run that stands in the training rows."),
+        "openers that stop": ("openers that stop", "Greedy replies to the persona's openers that end by themselves."),
         "tokens": ("tokens", "Mean length of a reply in tokens, cut at the length that every arm is given."),
         "chrF": ("chrF", "Character n-grams shared with her written reply, 0 to 100."),
         "distinct-2": ("distinct-2", "Distinct pairs of neighbouring words or characters, of all."),
@@ -234,7 +234,8 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     "zh": {
         "held-out loss": ("留出损失", "她在从未训练过的语料中的回答，每词元的奈特数。"),
         "stop rate": ("自行收尾", "在各方同等的长度内自己说完的回答。"),
-        "stop rate, 256": ("256 词元内收尾", "在页面的 256 词元内自己说完的回答。"),
+        "stop rate, 256": ("256 词元内收尾", "对每个留出场景的回答中，在页面的 256 词元内自己说完的。"),
+        "copied, 256": ("256 词元内照抄", "上述回答中，含有训练语料原文的。"),
         "openers that stop": ("开场白收尾", "以贪心解码回答各句开场白，在 256 词元内说完的。"),
         "tokens": ("词元数", "回答的平均长度，以各方同等的长度为限。"),
         "chrF": ("chrF", "与她原来的回答共有的字符片段，0 至 100。"),
@@ -278,10 +279,7 @@ def refusal(language: str, message: str, persona: str = "", exchanges: int = 0) 
 
 
 def footer(language: str, answer: Answer, seed: int, side: str, given: str = "persona") -> str:
-    """What stands under an answer: who spoke (if `side` is set), tokens, times, seed, and what went amiss.
-
-    What it was given beside the conversation is told where that was not the persona alone.
-    """
+    """Under an answer: who spoke (if `side` is set), tokens, times, seed, a `given` that is not the persona, faults."""
     words = TEXTS[language]
     parts = [words[side]] if side in (ADAPTER, BASE) else []
     if answer.tokens:

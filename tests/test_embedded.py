@@ -34,7 +34,7 @@ def test_what_is_committed():
 @pytest.mark.parametrize("opener", ZHEN_HUAN.openers)
 def test_greedy_replies_to_the_openers_stop(engine, opener):
     question = Question(ZHEN_HUAN.system_prompt, (), opener)
-    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=256)
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=256)
     *_, last = engine.answer(Request({ADAPTER: question}, sampling))
     assert last[ADAPTER].stop == "end"
     assert last[ADAPTER].text.strip()

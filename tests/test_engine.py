@@ -22,8 +22,10 @@ from roleplay.prompt import PromptEncoder
 from roleplay.sampling import gumbel, next_token
 from tests import tiny
 
-GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=12)
-DICE = Sampling(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, max_new_tokens=12, seed=3)
+GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=12)
+DICE = Sampling(
+    temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=12, seed=3
+)
 CONTEXT = 400
 
 
@@ -252,26 +254,37 @@ def test_noise_depends_on_seed_position_and_token_alone() -> None:
 )
 def test_draws_follow_the_distribution(sampling: dict[str, Any], kept: dict[int, float]) -> None:
     probabilities = torch.tensor([0.5, 0.25, 0.15, 0.1])
-    settings = Sampling(**({"temperature": 1.0, "repetition_penalty": 1.0, "seed": 11} | sampling))
+    fair = {"temperature": 1.0, "repetition_penalty": 1.0, "frequency_penalty": 0.0, "seed": 11}
+    settings = Sampling(**(fair | sampling))
     nothing = torch.tensor([], dtype=torch.long)
-    drawn = [next_token(probabilities.log(), nothing, settings, position) for position in range(3000)]
+    drawn = [next_token(probabilities.log(), nothing, [9] * position, settings) for position in range(3000)]
     shares = {token: drawn.count(token) / len(drawn) for token in range(4)}
     assert shares == pytest.approx({token: kept.get(token, 0.0) for token in range(4)}, abs=0.03)
     assert {token for token in range(4) if shares[token]} == set(kept)
 
 
+def test_a_token_is_penalised_for_each_time_that_it_was_said() -> None:
+    """As in the OpenAI API: the prompt does not count, and the repetition penalty comes first."""
+    scores, prompt = torch.tensor([4.0, 3.0, 2.0, -1.0]), torch.tensor([1])
+    settings = replace(GREEDY, frequency_penalty=0.6)
+    chosen = [next_token(scores.clone(), prompt, reply, settings) for reply in ([], [0], [0, 0], [0, 1, 0, 0, 1, 1])]
+    assert chosen == [0, 0, 1, 0]
+    both = replace(settings, repetition_penalty=2.0)
+    assert next_token(scores.clone(), prompt, [0], both) == 2  # 4 / 2 - 0.6 and 3 / 2 are less
+
+
 def test_top_p_beyond_the_first_candidates() -> None:
     """A flat distribution over more tokens than are sorted at first."""
-    settings = Sampling(temperature=1.0, top_k=0, top_p=0.95, repetition_penalty=1.0)
+    settings = Sampling(temperature=1.0, top_k=0, top_p=0.95, repetition_penalty=1.0, frequency_penalty=0.0)
     nothing = torch.tensor([], dtype=torch.long)
-    drawn = {next_token(torch.linspace(1, 0, 8000), nothing, settings, position) for position in range(300)}
+    drawn = {next_token(torch.linspace(1, 0, 8000), nothing, [9] * position, settings) for position in range(300)}
     assert any(token > 2000 for token in drawn if token is not None)
     assert all(token < 7900 for token in drawn if token is not None)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_scores_that_are_not_finite_draw_nothing(bad: float) -> None:
-    assert next_token(torch.tensor([0.0, bad]), torch.tensor([0]), GREEDY, 0) is None
+    assert next_token(torch.tensor([0.0, bad]), torch.tensor([0]), [], GREEDY) is None
 
 
 # Text

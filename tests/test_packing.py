@@ -143,6 +143,18 @@ def test_activation_checkpointing_changes_nothing():
         torch.testing.assert_close(results[1][name], gradient, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("window", [0, 5, 12])
+@pytest.mark.parametrize("parts", [[7, 1, 9], [6], [3, 3]], ids=str)
+def test_both_ways_to_attend_agree(parts, window):
+    """The one that a GPU takes and the one that a CPU takes."""
+    torch.manual_seed(0)
+    pack = packing.Pack(8, parts)
+    query, key, value = (torch.randn(1, heads, 8 + sum(parts), 4, dtype=torch.float64) for heads in (4, 2, 2))
+    ways = packing._attend_at_once, packing._attend_by_part
+    one, other = (attend(query, key, value, 0.3, pack, window) for attend in ways)
+    torch.testing.assert_close(one, other)
+
+
 def test_a_row_does_not_see_its_neighbours():
     rows = examples()
     model = prepare(with_lora(gemma_3()), True)

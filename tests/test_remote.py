@@ -155,13 +155,14 @@ def test_both_sides_are_streamed_at_once(server: Server, engine: RemoteEngine) -
 
 
 def test_what_is_asked_for(server: Server, engine: RemoteEngine) -> None:
-    last(engine, Request(BOTH, Sampling(temperature=0.5, top_p=0.8, top_k=7, max_new_tokens=9, seed=3), "odd"))
+    last(engine, Request(BOTH, Sampling(0.5, top_k=7, frequency_penalty=0.4, max_new_tokens=9, seed=3), "odd"))
     asked = {body.pop("model"): body for body in server.asked}
     encoder = PromptEncoder(TOKENIZER, "tutorial")  # the adapter's, for both sides
     for body in asked.values():
         assert body.pop("prompt") == encoder.prompt("You are T.", (("hi", "ho"),), "Who are you?")
     assert asked["odd"] == asked["base"]
-    expected = dict(stream=True, max_tokens=9, temperature=0.5, top_p=0.8, top_k=7, repetition_penalty=1.1, seed=3)
+    expected = dict(stream=True, max_tokens=9, temperature=0.5, top_p=0.8, top_k=7, seed=3)
+    expected |= dict(repetition_penalty=1.1, frequency_penalty=0.4)
     assert asked["odd"].items() >= expected.items()
     assert asked["odd"]["stop_token_ids"] == TOKENIZER.convert_tokens_to_ids(["<end_of_turn>", "<eos>"])
 

@@ -82,7 +82,7 @@ def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
     chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
     base = models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     local = LocalEngine(base, [adapters.inspect(folder)], 400)
-    greedy = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=8)
+    greedy = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=8)
     *_, last = local.answer(Request(BOTH, greedy))
     texts = {side: answer.text for side, answer in last.items()}
     assert found["first"] == found["again"] == found["after"] == texts  # a new process, the same one, after a stop

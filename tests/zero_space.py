@@ -81,7 +81,9 @@ def main(adapter: Path, scratch: Path) -> None:
 
     def answers(user: str = "?", tokens: int = 8, wait: bool = True) -> dict[str, str]:
         questions = dict.fromkeys((ADAPTER, BASE), Question("", (), user))
-        request = Request(questions, Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=tokens))
+        request = Request(
+            questions, Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=tokens)
+        )
         with closing(zero.answer(request)) as stream:
             for now in stream:
                 if not wait and any(answer.tokens for answer in now.values()):

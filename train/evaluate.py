@@ -104,6 +104,7 @@ def items(subject: Subject, lists: Lists, settings: Settings) -> int:
     counts = {
         "loss": arms * len(subject.held_out),
         "replies": arms * len(subject.prompts(settings.prompts))
+        + len(subject.scenes)
         + len(subject.adapter.training.get("persona", {}).get("openers", [])),
         "identity": arms * len(lists.identity),
         "breaks": arms * len(lists.breaks),

@@ -116,7 +116,7 @@ def write_model(model: PreTrainedModel, base: models.BaseModel, encoder: PromptE
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
-        repetition_penalty=sampling.repetition_penalty,
+        repetition_penalty=sampling.repetition_penalty,  # `generate` knows no frequency penalty
     )
     model.bfloat16().save_pretrained(folder)
     base.tokenizer.chat_template = TEMPLATES[encoder.template]
@@ -155,6 +155,7 @@ def modelfile(adapter: Adapter, source: str) -> str:
         f"PARAMETER top_p {sampling.top_p}",
         f"PARAMETER top_k {sampling.top_k}",
         f"PARAMETER repeat_penalty {sampling.repetition_penalty}",
+        f"PARAMETER frequency_penalty {sampling.frequency_penalty}",
     )
     return "\n".join(lines) + "\n"
 

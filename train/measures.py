@@ -65,6 +65,11 @@ class Subject:
         rows, count = list(first.values()), min(limit, len(first))
         return [rows[i * len(rows) // count] for i in range(count)]
 
+    @property
+    def scenes(self) -> list[Row]:
+        """The first row of every held-out group."""
+        return self.prompts(len(self.held_out))
+
 
 class Losses:
     """Losses of a base model with and without adapters; the model can no longer return logits afterwards."""
@@ -160,6 +165,11 @@ def ask_openers(subject: Subject) -> list[Ask]:
     return [subject.ask(ADAPTER, (), line, 0, temperature=0.0) for line in lines]
 
 
+def ask_scenes(subject: Subject) -> list[Ask]:
+    """A row of every held-out scene, to the adapter alone: its replies are short, and the goals are judged on them."""
+    return [subject.ask(ADAPTER, past, user, n) for n, (past, user) in enumerate(held_out_messages(subject.scenes))]
+
+
 def ask_talks(subject: Subject, lists: Lists) -> dict[str, list[Ask]]:
     """The conversations, with both arms that only have the persona; each goes on from its own replies."""
     return {
@@ -179,7 +189,7 @@ def write_all(
     if "drift" in sections:  # first, for one turn of it waits for another
         asks += chain(*ask_talks(subject, lists).values())
     if "replies" in sections:
-        asks += chain(ask_openers(subject), *ask_all(subject, held_out_messages(rows)).values())
+        asks += chain(ask_openers(subject), ask_scenes(subject), *ask_all(subject, held_out_messages(rows)).values())
     for section, items in (("identity", lists.identity), ("breaks", lists.breaks)):
         if section in sections:
             asks += chain(*ask_all(subject, [((), item.user) for item in items]).values())
@@ -203,13 +213,19 @@ def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer)
     def likeness(own: Sequence[str]) -> list[float]:
         return [chrf(text, reference) for text, reference in zip(own, references, strict=True)]
 
+    def copies(own: Sequence[str]) -> list[float]:
+        return [float(not known.isdisjoint(runs(text))) for text in own]
+
     stops = {arm: [float(reply.stopped and reply.tokens < limit) for reply in own] for arm, own in said.items()}
     board.compare("stop rate", stops, every)
-    board.compare("stop rate, 256", {ADAPTER: [float(reply.stopped) for reply in said[ADAPTER]]}, every)
     board.compare("tokens", tokens, every)
     board.compare("chrF", {arm: likeness(texts[arm]) for arm in subject.arms}, every)
-    board.compare("copied", {a: [float(not known.isdisjoint(runs(t))) for t in own] for a, own in texts.items()}, every)
+    board.compare("copied", {arm: copies(own) for arm, own in texts.items()}, every)
     board.compare_distinct(texts)
+    scenes, told = subject.scenes, writer.write(ask_scenes(subject))
+    board.compare("stop rate, 256", {ADAPTER: [float(reply.stopped) for reply in told]}, range(len(scenes)))
+    texts = {ADAPTER: [reply.text for reply in told], REFERENCE: [row.turns[-1][1] for row in scenes]}
+    board.compare("copied, 256", {arm: copies(own) for arm, own in texts.items()}, range(len(scenes)))
     singles = [i for i, row in enumerate(rows) if len(row.turns) == 1][:SAMPLES]
     board.samples = [
         {"user": rows[i].turns[-1][0], "base": shown_text(said[PERSONA][i]), "adapter": shown_text(said[ADAPTER][i])}

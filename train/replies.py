@@ -52,7 +52,7 @@ class _Row:
     ask: Ask
     prompt: list[int]
     cache: KeyValues
-    seen: torch.Tensor  # distinct ids of prompt and reply
+    asked: torch.Tensor  # distinct ids of the prompt
     reply: list[int] = field(default_factory=list)
 
     def pending(self) -> list[int]:
@@ -99,19 +99,18 @@ class Writer:
         room = self._context - ask.sampling.max_new_tokens
         prompt, _ = encoder.fit(question.persona, question.turns, question.user, room)
         cache = self._pool.take(ask.adapter, prompt) or self._decoder.new_cache()
-        seen = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
-        return _Row(ask, prompt, cache, seen)
+        asked = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
+        return _Row(ask, prompt, cache, asked)
 
     def _take(self, row: _Row, logits: torch.Tensor) -> bool:
         """Draw a row's next token; whether its reply has ended."""
         encoder, sampling = self._encoders[row.ask.template], row.ask.sampling
-        token = next_token(logits, row.seen, sampling, len(row.reply))
+        token = next_token(logits, row.asked, row.reply, sampling)
         if token is None:
             raise AdapterError(f"{row.ask.adapter or 'base'}: its scores are not finite; choose another, or float32")
         stopped = token in encoder.stop_ids
         if not stopped:
             row.reply.append(token)
-            row.seen = torch.cat([row.seen, row.seen.new_tensor([token])]).unique()
         if stopped or len(row.reply) == sampling.max_new_tokens:
             self._pool.put(row.ask.adapter, (row.prompt + row.reply)[: row.cache.length], row.cache)
             self._known[row.ask] = Reply(encoder.decode(row.reply).strip(), len(row.reply), stopped)

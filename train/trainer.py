@@ -90,7 +90,8 @@ class CharacterTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        heap.trim()
+        if self.args.device.type == "cpu":
+            heap.trim()
         return loss
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:

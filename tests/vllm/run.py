@@ -83,7 +83,7 @@ def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def ask(engine: Engine, persona: str, user: str, tokens: int) -> dict[str, Answer]:
-    sampling = Sampling(temperature=0, repetition_penalty=1.0, max_new_tokens=tokens)
+    sampling = Sampling(temperature=0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=tokens)
     *_, last = engine.answer(Request({side: Question(persona, (), user) for side in (ADAPTER, BASE)}, sampling))
     return last
 
