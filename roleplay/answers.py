@@ -18,7 +18,7 @@ class Sampling:
     top_p: float = 0.8
     top_k: int = 20  # 0 keeps all
     repetition_penalty: float = 1.1  # of every token in prompt or reply, once
-    frequency_penalty: float = 0.2  # of a token in the reply, for each time that it was said
+    frequency_penalty: float = 0.3  # of a token in the reply, for each time that it was said
     max_new_tokens: int = 256
     seed: int = 0
 

@@ -82,7 +82,7 @@ def test_modelfile(exported: Path) -> None:
         'SYSTEM """你是甄嬛。"""',
         'PARAMETER stop "<end_of_turn>"',
         "PARAMETER repeat_penalty 1.1",
-        "PARAMETER frequency_penalty 0.2",
+        "PARAMETER frequency_penalty 0.3",
     ):
         assert part in lines
 
