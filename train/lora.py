@@ -163,6 +163,7 @@ def train(settings: LoraSettings) -> Path:
     train_rows = instructions.repeat_by_weight(train_rows, settings.seed)
 
     # Model
+    PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     environment = Settings()
     base = models.load(settings.base_model or environment.base_model, environment.cache, settings.dtype)
     encoder = PromptEncoder(base.tokenizer, settings.template)
