@@ -12,7 +12,7 @@ from roleplay.persona import ZHEN_HUAN
 from roleplay.retrieval import Retriever
 from tests.scripted import REPLIES, ScriptedEngine
 
-NUMBERS = (0.7, 0.9, 50, 1.1, 256)
+NUMBERS = (0.7, 0.9, 50, 1.1, 0.2, 256)
 
 
 def begin(**changes: object) -> conversation.Exchange:

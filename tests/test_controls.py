@@ -69,12 +69,16 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     page.get_by_role("button", name="Sampling").click()
     page.get_by_role("button", name="Steady").click()
     expect(page.get_by_label("number input for Temperature")).to_have_value("0.3")
+    penalty = page.get_by_label("number input for Frequency penalty")
+    penalty.fill("0.55")
+    penalty.press("Tab")
     page.get_by_role("spinbutton", name="Seed").fill("42")
     ask(page, "and now?")
     request = engine.requests[1]
     assert request.questions[ADAPTER].persona == "You are a gardener."
     assert request.questions[BASE].persona == ""
     assert (request.sampling.temperature, request.sampling.top_k, request.sampling.seed) == (0.3, 20, 42)
+    assert request.sampling.frequency_penalty == 0.55
     expect(footer(page, "right")).to_contain_text("seed 42")
     page.get_by_role("button", name="Reset").first.click()
     expect(page.get_by_label("System prompt")).to_have_value(ZHEN_HUAN.system_prompt)
