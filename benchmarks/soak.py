@@ -44,7 +44,7 @@ TURNS = 2  # messages of a conversation at most; then it is cleared
 TINY = "tiny"
 GROWTH = 0.02
 SAMPLE_SECONDS = 2.0
-TOKENS = 24  # longest reply
+GREEDY = (0, 1, 0, 1, 0, 24)  # the sliders in their order; a reply has 24 tokens at most
 Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so far
 
 
@@ -68,7 +68,7 @@ def alone(engine: Engine, persona: str, compare: bool, messages: tuple[str, ...]
     """What each side says to the last message when nobody else asks."""
     record: list[Exchange] = []
     for message in messages:
-        new = conversation.begin(message, compare, False, persona, True, engine.adapters()[0], (0, 1, 0, 1, TOKENS), 0)
+        new = conversation.begin(message, compare, False, persona, True, engine.adapters()[0], GREEDY, 0)
         *_, last = conversation.grow(engine, record, new, "en")
         record.append(last)
     return {side: answer.text for side, answer in record[-1].answers.items()}
@@ -114,7 +114,7 @@ class Client(threading.Thread):
     def open(self, kept: Any) -> Tab:
         """A tab with greedy settings, and with what the browser kept."""
         tab = Tab(self.url, kept)
-        for slider, value in zip(tab.find_all("slider"), (0, 1, 0, 1, TOKENS), strict=True):
+        for slider, value in zip(tab.find_all("slider"), GREEDY, strict=True):
             tab.values[slider] = value
         return tab
 

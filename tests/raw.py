@@ -48,5 +48,5 @@ class Visitor:
 
     def say(self, message: str, adapter: str, number: int = 0) -> str:
         """Everything that the server sends of an answer."""
-        settings = [None, False, True, "", PERSONA, adapter, 0.0, 1.0, 0, 1.0, 8, 1]
+        settings = [None, False, True, "", PERSONA, adapter, 0.0, 1.0, 0, 1.0, 0.0, 8, 1]
         return json.dumps(self.call("respond", [message, [], *settings], number)[-1], ensure_ascii=False)
