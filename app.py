@@ -256,7 +256,7 @@ def build_demo(
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():
             values = list(astuple(conversation.PRESETS[name]))[:5]  # the length is no matter of taste
-            button.click(lambda values: values, gr.State(values), numbers[:4], **FREE)
+            button.click(lambda values: values, gr.State(values), numbers[:5], **FREE)
         for kind, button in exports.items():
             made = button.click(exported, [gr.State(kind), record, who], file, **FREE)
             made.then(None, file, None, js="(file) => window.saveFile(...file)")

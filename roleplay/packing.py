@@ -31,7 +31,7 @@ class Pack:
     prefix: int
     parts: list[int]
     _masks: dict[tuple[int, int], list[torch.Tensor]] = field(default_factory=dict, repr=False)
-    _whole: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _whole: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)  # by window
 
     def masks(self, heads_per_group: int, window: int, like: torch.Tensor) -> list[torch.Tensor]:
         """Additive masks (heads_per_group * queries, keys) of the prefix and of every part; built once a batch.
@@ -50,14 +50,21 @@ class Pack:
             self._masks[key] = [full[start:end, :end].repeat(heads_per_group, 1) for start, end in spans]
         return self._masks[key]
 
-    def mask(self, window: int, device: torch.device) -> torch.Tensor:
-        """Which keys each token of the whole pack sees, (tokens, tokens); built once a batch."""
+    def mask(self, window: int, like: torch.Tensor) -> torch.Tensor:
+        """Additive mask of the whole pack, (tokens, tokens), with `window` as in `masks`; built once a batch.
+
+        A row of it is 16 values wide or a multiple: else every layer of a GPU would make, and keep, its own copy.
+        """
         if window not in self._whole:
             parts = list(enumerate([self.prefix, *self.parts]))
-            part = torch.cat([torch.full((n,), i) for i, n in parts]).to(device)
-            position = torch.cat([torch.arange(n) + self.prefix * (i > 0) for i, n in parts]).to(device)
-            seen = ((part == part[:, None]) | (part == 0)) & (position <= position[:, None])
-            self._whole[window] = seen & (position > position[:, None] - window) if window else seen
+            part = torch.cat([torch.full((n,), i) for i, n in parts])
+            position = torch.cat([torch.arange(n) + self.prefix * (i > 0) for i, n in parts])
+            hidden = (part != part[:, None]) & (part > 0) | (position > position[:, None])
+            if window:
+                hidden |= position <= position[:, None] - window
+            full = torch.zeros(len(part), -(-len(part) // 16) * 16, dtype=like.dtype)
+            full[:, : len(part)].masked_fill_(hidden, float("-inf"))
+            self._whole[window] = full.to(like.device)[:, : len(part)]
         return self._whole[window]
 
 
@@ -85,7 +92,7 @@ def _attend_at_once(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
 ) -> torch.Tensor:
     key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))
-    mask = pack.mask(window, query.device)
+    mask = pack.mask(window, query)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).transpose(1, 2)
 
 

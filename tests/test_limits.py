@@ -117,7 +117,7 @@ def test_open(visitor: Visitor, path: str) -> None:
 
 def test_an_answer_cannot_be_had_past_the_queue(visitor: Visitor) -> None:
     respond = next(index for index, fn in visitor.demo.fns.items() if fn.name == "respond")
-    body = {"data": ["hi", [], *[None] * 12], "fn_index": respond, "session_hash": visitor.session}
+    body = {"data": ["hi", [], *[None] * 13], "fn_index": respond, "session_hash": visitor.session}
     status, text = visitor.ask("gradio_api/run/predict", body)
     assert status == 404 and "does not accept direct HTTP POST" in text
 

@@ -5,7 +5,8 @@
 
 It writes exports/NAME/: the merged model as bfloat16 safetensors with tokenizer, chat template and stop tokens, an
 Ollama `Modelfile`, the vLLM start command `vllm.sh`, and with --gguf `model.gguf`. What was written is loaded again and
-compared with the attached adapter before the folder gets its name.
+compared with the attached adapter before the folder gets its name. `generation_config.json` has the page's sampling but
+its frequency penalty, which only a request can carry.
 """
 
 import os
