@@ -88,7 +88,10 @@ def build_demo(
         language = language_of(request)
         record = transcript.align(transcript.users(history), record)
         retriever = about[adapter].retriever if adapter in about else None
-        new = conversation.begin(message, compare, blind, prompt, given, adapter, numbers, seed, retriever)
+        try:
+            new = conversation.begin(message, compare, blind, prompt, given, adapter, numbers, seed, retriever)
+        except RoleplayError as error:  # a number that the sliders cannot say, or a seed that is none
+            raise gr.Error(str(error), print_exception=False) from error
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         busy: tuple[Any, ...] = (gr.Row(visible=False), gr.skip(), *[gr.Checkbox(interactive=False)] * 2, gr.skip())
         refused = too_fast(rate.take(request.client.host), rate, request)
@@ -197,8 +200,8 @@ def build_demo(
                             gr.Slider(0, 2, start.frequency_penalty, step=0.05, label=I18N("frequency_penalty")),
                             gr.Slider(1, 1024, start.max_new_tokens, step=1, label=I18N("max_new_tokens")),
                         ]
-                        limits: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": 2**32 - 1}
-                        seed = gr.Number(None, label=I18N("seed"), placeholder=I18N("new_seed"), **limits)
+                        # A gr.Number that is empty becomes 0 as soon as the accordion opens (Gradio 6.31).
+                        seed = gr.Textbox(label=I18N("seed"), placeholder=I18N("new_seed"), max_length=10)
                     with gr.Accordion(I18N("keep"), open=False):
                         gr.Markdown(I18N("keep_note"))
                         with gr.Row():

@@ -26,6 +26,11 @@ PRESETS = {
 }
 
 
+def _number(seed: Any) -> Any:
+    """A seed as it was typed; one that is no whole number is left for `Sampling` to refuse."""
+    return int(seed) if str(seed).strip().isdecimal() else seed
+
+
 def begin(
     message: str,
     compare: bool,
@@ -34,13 +39,13 @@ def begin(
     given: str,
     adapter: str | None,
     numbers: Sequence[Any],
-    seed: float | None,
+    seed: str | int | None,
     retriever: Retriever | None = None,
 ) -> Exchange:
     """A new exchange, not answered yet.
 
     `given` is one of `transcript.GIVEN`; with examples, `retriever` finds them. `numbers` are the fields of `Sampling`
-    in their order, without the seed; None for `seed` draws a fresh one. With no `adapter` only the base model speaks,
+    in their order, without the seed; no `seed` draws a fresh one. With no `adapter` only the base model speaks,
     with the persona. A blind exchange gets an order that no seed predicts.
     """
     persona, dice = persona.strip(), random.SystemRandom()
@@ -54,7 +59,7 @@ def begin(
         personas=personas,
         examples=tuple(examples),
         adapter=adapter or "",
-        sampling=replace(Sampling(*numbers), seed=dice.randrange(2**32) if seed is None else int(seed)),
+        sampling=replace(Sampling(*numbers), seed=_number(seed) if seed not in (None, "") else dice.randrange(2**32)),
         order=tuple(dice.sample(SIDES, 2)) if blind else SIDES,
         verdict=OPEN if blind and len(personas) == 2 else "",
     )

@@ -7,6 +7,7 @@ import app
 from roleplay import conversation, transcript
 from roleplay.answers import ADAPTER, BASE, Sampling
 from roleplay.ballots import Box
+from roleplay.errors import RoleplayError
 from roleplay.instructions import Row
 from roleplay.persona import ZHEN_HUAN
 from roleplay.retrieval import Retriever
@@ -60,7 +61,11 @@ def test_no_examples_where_there_is_none_to_be_given_them(changes: dict[str, obj
 
 def test_seeds_are_fresh_unless_given() -> None:
     assert begin().sampling == Sampling(*NUMBERS, seed=3)
-    assert len({begin(seed=None).sampling.seed for _ in range(20)}) == 20
+    assert begin(seed=" 7 ").sampling.seed == 7
+    assert len({begin(seed=empty).sampling.seed for empty in (None, "") * 10}) == 20
+    for bad in ("abc", "-1", "1.5", "99999999999"):
+        with pytest.raises(RoleplayError, match=f"seed is .?{bad}"):
+            begin(seed=bad)
 
 
 def test_blind_orders_do_not_follow_the_seed() -> None:

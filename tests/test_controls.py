@@ -73,9 +73,10 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     page.get_by_role("button", name="Steady").click()
     expect(page.get_by_label("number input for Temperature")).to_have_value("0.3")
     expect(penalty).to_have_value("0.3")
+    expect(page.get_by_role("textbox", name="Seed")).to_have_value("")
     penalty.fill("0.55")
     penalty.press("Tab")
-    page.get_by_role("spinbutton", name="Seed").fill("42")
+    page.get_by_role("textbox", name="Seed").fill("42")
     ask(page, "and now?")
     request = engine.requests[1]
     assert request.questions[ADAPTER].persona == "You are a gardener."
@@ -85,9 +86,12 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     expect(footer(page, "right")).to_contain_text("seed 42")
     page.get_by_role("button", name="Reset").first.click()
     expect(page.get_by_label("System prompt")).to_have_value(ZHEN_HUAN.system_prompt)
-    page.get_by_role("spinbutton", name="Seed").fill("")
+    page.get_by_role("textbox", name="Seed").fill("")
     ask(page, "once more")
     assert engine.requests[2].sampling.seed not in (0, 42)
+    page.get_by_role("textbox", name="Seed").fill("abc")
+    ask(page, "and with this?", wait=False)
+    expect(page.get_by_text("seed is 'abc'; choose a number from 0 to")).to_be_visible()
 
 
 def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path: Path) -> None:
@@ -234,7 +238,7 @@ def test_accessibility(
         ask(page, "first")
         for name in ("Persona", "Sampling", "Keep"):
             page.get_by_role("button", name=name).click()
-        page.get_by_role("spinbutton", name="Seed").wait_for()
+        page.get_by_role("textbox", name="Seed").wait_for()
         page.wait_for_timeout(400)  # transitions change colours
         assert serious(page) == {}
         ask(page, "x" * 2001, wait=False)
