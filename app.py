@@ -88,13 +88,14 @@ def build_demo(
         language = language_of(request)
         record = transcript.align(transcript.users(history), record)
         retriever = about[adapter].retriever if adapter in about else None
+        refused = too_fast(rate.take(request.client.host), rate, request)
+        settings = (compare, blind, prompt, given, adapter, numbers)
         try:
-            new = conversation.begin(message, compare, blind, prompt, given, adapter, numbers, seed, retriever)
-        except RoleplayError as error:  # a number that the sliders cannot say, or a seed that is none
-            raise gr.Error(str(error), print_exception=False) from error
+            new = conversation.begin(message, *settings, seed, retriever)
+        except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
+            new, refused = conversation.begin(message, *settings, None, retriever), refused or str(error)
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         busy: tuple[Any, ...] = (gr.Row(visible=False), gr.skip(), *[gr.Checkbox(interactive=False)] * 2, gr.skip())
-        refused = too_fast(rate.take(request.client.host), rate, request)
         for now in conversation.grow(engine, record, new, language, refused):
             whole = [*record, now]
             left, right = transcript.answer_message(now, 0, blind, sides, language), draw(whole, blind, language)[2]
@@ -258,8 +259,9 @@ def build_demo(
         gr.on([scores.select, adapter.change], measured, adapter, board, **FREE)
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():
-            values = list(astuple(conversation.PRESETS[name]))[:5]  # the length is no matter of taste
-            button.click(lambda values: values, gr.State(values), numbers[:5], **FREE)
+            tastes = numbers[:-1]  # the length is none
+            values = list(astuple(conversation.PRESETS[name]))[: len(tastes)]
+            button.click(lambda values: values, gr.State(values), tastes, **FREE)
         for kind, button in exports.items():
             made = button.click(exported, [gr.State(kind), record, who], file, **FREE)
             made.then(None, file, None, js="(file) => window.saveFile(...file)")

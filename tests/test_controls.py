@@ -91,7 +91,11 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     assert engine.requests[2].sampling.seed not in (0, 42)
     page.get_by_role("textbox", name="Seed").fill("abc")
     ask(page, "and with this?", wait=False)
-    expect(page.get_by_text("seed is 'abc'; choose a number from 0 to")).to_be_visible()
+    expect(footer(page, "left")).to_contain_text("seed is 'abc'; choose a number from 0 to")
+    expect(footer(page, "right")).to_contain_text("seed is 'abc'; choose a number from 0 to")
+    page.get_by_role("textbox", name="Seed").fill("5")
+    ask(page, "and now?")
+    assert engine.requests[3].sampling.seed == 5
 
 
 def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path: Path) -> None:

@@ -155,9 +155,13 @@ def held_out_messages(rows: Sequence[Row]) -> list[Message]:
     return [(row.turns[:-1], row.turns[-1][0]) for row in rows]
 
 
+def ask_arm(subject: Subject, arm: str, messages: Sequence[Message]) -> list[Ask]:
+    """Every message to one arm; a message has the same dice in all of them."""
+    return [subject.ask(arm, past, user, n) for n, (past, user) in enumerate(messages)]
+
+
 def ask_all(subject: Subject, messages: Sequence[Message]) -> dict[str, list[Ask]]:
-    """Every message to every arm; a message has the same dice in all of them."""
-    return {arm: [subject.ask(arm, past, user, n) for n, (past, user) in enumerate(messages)] for arm in subject.arms}
+    return {arm: ask_arm(subject, arm, messages) for arm in subject.arms}
 
 
 def ask_openers(subject: Subject) -> list[Ask]:
@@ -167,7 +171,7 @@ def ask_openers(subject: Subject) -> list[Ask]:
 
 def ask_scenes(subject: Subject) -> list[Ask]:
     """A row of every held-out scene, to the adapter alone: its replies are short, and the goals are judged on them."""
-    return [subject.ask(ADAPTER, past, user, n) for n, (past, user) in enumerate(held_out_messages(subject.scenes))]
+    return ask_arm(subject, ADAPTER, held_out_messages(subject.scenes))
 
 
 def ask_talks(subject: Subject, lists: Lists) -> dict[str, list[Ask]]:
