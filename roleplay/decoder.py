@@ -1,8 +1,8 @@
 """Gemma's forward pass for generation, over the weights of a loaded transformers model: few rows, no padding, LoRA.
 
 Sequences of unequal length lie one after the other as rows of one matrix, so that every weight is read once for all
-of them; a sequence's adapter acts on its own rows only. No weight is copied or changed: projections that share an
-input are fused, and the transformers model goes on working on views of them. Nothing here knows text or sampling.
+of them; a sequence's adapter acts on its own rows only. Projections that share an input are fused; no weight changes,
+and the transformers model goes on working. Nothing here knows text or sampling.
 """
 
 import itertools
@@ -18,36 +18,21 @@ from transformers import PreTrainedModel
 
 from roleplay.cache import KeyValues
 from roleplay.errors import ModelError
+from roleplay.matrix import Matrix
 
 QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-_LONG_ROW = 1024  # input features from which a matrix-vector product reads memory as fast as it can
-_MANY_ROWS = 256  # rows from which `F.linear` is the quicker one
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`x` (rows, in) times `weight` (out, in) transposed, contiguous.
-
-    With few rows of float32 on a CPU, MKL is two to three times as fast when asked for the transposed product, and
-    for two equal rows rather than a short one; `F.linear` is best elsewhere.
-    """
-    if x.dtype != torch.float32 or x.device.type != "cpu" or len(x) >= _MANY_ROWS:
-        return F.linear(x, weight)
-    if len(x) == 1:
-        if x.shape[1] >= _LONG_ROW:
-            return F.linear(x, weight)
-        return torch.mm(weight, x.expand(2, -1).contiguous().t())[:, :1].t().contiguous()
-    return torch.mm(weight, x.t()).t().contiguous()
-
-
-def _fuse(modules: Sequence[nn.Linear]) -> torch.Tensor:
-    """One weight for projections of the same input; the modules keep views of it, so memory does not grow."""
-    if len(modules) == 1:
-        return modules[0].weight.data
-    fused = torch.cat([module.weight.data for module in modules])
-    for module, part in zip(modules, fused.split([module.out_features for module in modules]), strict=True):
-        module.weight.data = part
-    return fused
+def _fuse(modules: Sequence[nn.Linear]) -> Matrix:
+    """One weight for projections of the same input; unless `Matrix` copies it, the modules keep views of it, so that
+    memory does not grow."""
+    fused = modules[0].weight.data if len(modules) == 1 else torch.cat([module.weight.data for module in modules])
+    matrix = Matrix(fused)
+    if len(modules) > 1 and not matrix.blocked:
+        for module, part in zip(modules, fused.split([module.out_features for module in modules]), strict=True):
+            module.weight.data = part
+    return matrix
 
 
 class Lora:
@@ -103,7 +88,7 @@ class _Layer:
             [getattr(mlp if n[0] in ("gate_proj", "down_proj") else attention, p) for p in n] for n in _PROJECTIONS
         ]
         self.sizes = [[module.out_features for module in modules] for modules in groups]
-        self.weights = [_fuse(modules) for modules in groups]
+        self.products = [_fuse(modules) for modules in groups]
         self.activation = mlp.act_fn
         self.scaling = attention.scaling
         self.heads = self.sizes[QKV][0] // attention.head_dim
@@ -140,7 +125,9 @@ class Decoder:
                 )
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
-        self.head_weight = model.lm_head.weight.data
+        head = model.lm_head.weight.data
+        self.device, self.dtype = head.device, head.dtype
+        self.head_product = Matrix(head)
         self.layers = [_Layer(layer, self.gemma3) for layer in inner.layers]
         self.final_norm = _Norm(inner.norm)
         self.rotary = inner.rotary_emb
@@ -148,11 +135,10 @@ class Decoder:
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` in the model's dtype and on its device."""
-        return tensor.to(self.head_weight.device, self.head_weight.dtype)
+        return tensor.to(self.device, self.dtype)
 
     def new_cache(self) -> KeyValues:
-        weight = self.head_weight
-        return KeyValues(len(self.layers), self.layers[0].kv_heads, self.head_size, weight.dtype, weight.device)
+        return KeyValues(len(self.layers), self.layers[0].kv_heads, self.head_size, self.dtype, self.device)
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
@@ -160,21 +146,22 @@ class Decoder:
 
         When it fails, no cache has changed.
         """
-        device = self.head_weight.device
         ends = [segment.cache.length + len(segment.ids) for segment in segments]
         for segment, end in zip(segments, ends, strict=True):
             segment.cache.reserve(end)
         starts = itertools.accumulate((len(segment.ids) for segment in segments), initial=0)
         rows = [slice(start, start + len(segment.ids)) for start, segment in zip(starts, segments, strict=False)]
-        ids = torch.tensor([i for segment in segments for i in segment.ids], device=device)
-        positions = [torch.arange(s.cache.length, end, device=device) for s, end in zip(segments, ends, strict=True)]
+        ids = torch.tensor([i for segment in segments for i in segment.ids], device=self.device)
+        positions = [
+            torch.arange(s.cache.length, end, device=self.device) for s, end in zip(segments, ends, strict=True)
+        ]
         x = self.embedding(ids)
         rotations = self._rotations(x, torch.cat(positions))
         views = {window: [_View(p, window) for p in positions] for window in {layer.window for layer in self.layers}}
         for index, layer in enumerate(self.layers):
 
             def project(which: int, x: torch.Tensor) -> torch.Tensor:
-                y = linear(x, layer.weights[which])  # noqa: B023 - called in this iteration only
+                y = layer.products[which](x)  # noqa: B023 - called in this iteration only
                 for segment, part in zip(segments, rows, strict=True):
                     if segment.lora and (pair := segment.lora.layers[index][which]):  # noqa: B023
                         y[part].addmm_(x[part] @ pair[0], pair[1])
@@ -205,7 +192,7 @@ class Decoder:
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (rows, vocabulary) in float32 of final hidden states (rows, hidden)."""
-        return linear(hidden.contiguous(), self.head_weight).float()
+        return self.head_product(hidden).float()
 
     def _rotations(self, x: torch.Tensor, positions: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Cosine and signed sine, (tokens, 1, head size), for every kind of layer."""

@@ -246,7 +246,7 @@ class LocalEngine:
             if side == ADAPTER:
                 attached[name].used = time.monotonic()
                 key, lora = attached[name].key, attached[name].lora
-            asked = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
+            asked = torch.tensor(prompt, device=self._decoder.device).unique()
             cache = self._decoder.new_cache()
             sides[side] = _Side(prompt, dropped, encoder, key, lora, cache, TextStream(encoder), asked)
         return sides

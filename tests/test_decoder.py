@@ -10,8 +10,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedModel
 
 from roleplay.cache import KeyValues
-from roleplay.decoder import Decoder, Lora, Segment, linear
+from roleplay.decoder import Decoder, Lora, Segment
 from roleplay.errors import ModelError
+from roleplay.matrix import Matrix
 from tests import tiny
 
 WINDOW = 8
@@ -134,9 +135,9 @@ def test_the_base_side_is_the_same_bits_beside_any_adapter(model: PreTrainedMode
 @pytest.mark.parametrize("rows", [1, 2, 3, 17])
 @pytest.mark.parametrize("features", [6, 1500])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_linear(rows: int, features: int, dtype: torch.dtype) -> None:
+def test_a_matrix_multiplies_as_a_linear_layer_does(rows: int, features: int, dtype: torch.dtype) -> None:
     x, weight = torch.randn(rows, features).to(dtype), torch.randn(5, features).to(dtype)
-    result = linear(x, weight)
+    result = Matrix(weight)(x)
     assert result.is_contiguous()
     assert result.shape == (rows, 5)
     torch.testing.assert_close(result, x @ weight.T, atol=1e-3, rtol=1e-1 if dtype == torch.bfloat16 else 1e-4)

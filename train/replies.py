@@ -99,7 +99,7 @@ class Writer:
         room = self._context - ask.sampling.max_new_tokens
         prompt, _ = encoder.fit(question.persona, question.turns, question.user, room)
         cache = self._pool.take(ask.adapter, prompt) or self._decoder.new_cache()
-        asked = torch.tensor(prompt, device=self._decoder.head_weight.device).unique()
+        asked = torch.tensor(prompt, device=self._decoder.device).unique()
         return _Row(ask, prompt, cache, asked)
 
     def _take(self, row: _Row, logits: torch.Tensor) -> bool:
