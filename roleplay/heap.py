@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 CACHES = 4 << 20  # bytes of a large block where caches come and go: the embedded model's smallest is larger
-ACTIVATIONS = 1 << 20  # and in training; smaller blocks cost more time than the memory is worth
+ACTIVATIONS = 2 << 20  # and in training; smaller blocks cost more time than the memory is worth
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 

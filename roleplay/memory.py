@@ -16,15 +16,16 @@ ENOUGH_TOKENS = {"cpu": 400, "cuda": 8192}  # in a pack: with more, the matrix p
 def activation_bytes(config: PreTrainedConfig, tokens: int, bytes_per_value: int, dropout: bool) -> int:
     """Bytes that a Gemma with LoRA on all seven projections keeps for its backward pass, without checkpointing.
 
-    Counted from the tensors that autograd saves in a layer: norms in float32, queries, keys, values and what attention
-    returns, the three inner tensors of the MLP, and the inputs of the LoRA A matrices (one a projection with dropout).
+    Counted from the tensors that autograd holds in a layer: the inputs of the norms and of the projections, queries,
+    keys, values and what attention returns, three inner tensors of the MLP, and with dropout a byte for each value
+    that goes into a LoRA matrix.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
-    heads = config.num_attention_heads * config.head_dim
-    norms = 4 if config.model_type == "gemma3_text" else 2
-    lora_inputs = (5 * hidden + heads + inner) * (2 if dropout else 1)
-    values = 4 * heads + 4 * inner + 3 * hidden + lora_inputs
-    return tokens * config.num_hidden_layers * (values * bytes_per_value + norms * 3 * hidden * 4)
+    heads, groups = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
+    gemma3 = config.model_type == "gemma3_text"
+    values = (6 if gemma3 else 4) * hidden + 4 * inner + (4 if gemma3 else 3) * heads + (3 if gemma3 else 2) * groups
+    masks = 5 * hidden + heads + inner if dropout else 0
+    return tokens * config.num_hidden_layers * (values * bytes_per_value + masks)
 
 
 def plan(

@@ -3,8 +3,8 @@
 All rows of a character start with the same persona. A pack computes that prefix once; each row's own tokens follow,
 with positions that restart after the prefix, and see the prefix and themselves only. Loss and gradients are those of
 the rows computed one by one, up to rounding; only dropout differs, for the shared prefix has one mask and not one a
-row. Logits are computed at labelled positions alone, a few rows of them at a time. The idea of the shared prefix:
-Hydragen (Juravsky et al., 2024), there for inference.
+row. Logits are computed at labelled positions alone, for a part of the vocabulary at a time. The shared prefix is
+Hydragen's idea (Juravsky et al., 2024), there for inference.
 
 Where an attention kernel takes no such structure (flash-attn), the same collator packs whole rows one after another
 and positions that restart tell the rows apart.
@@ -162,28 +162,32 @@ def collate(examples: Sequence[Example], share_prefix: bool = True) -> dict[str,
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Cross-entropy of a frozen linear head, one value a label; each logit is computed once and never kept.
 
-    The gradient of the hidden states is taken while the logits of a chunk exist, as in Liger Kernel's fused linear
-    cross-entropy (Hsu et al., 2024).
+    The gradient of a hidden state is the mean of the vocabulary's weights under its softmax, less the weight of its
+    target. So loss and gradient are attention over the vocabulary, and are computed in one pass over it as flash
+    attention is (Dao et al., 2022): sums so far are rescaled whenever a larger logit comes.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk: int
     ) -> torch.Tensor:
-        losses, gradients = [], []
-        pieces = -(-len(targets) // chunk)  # of equal size: the product of a last one of a few rows would be slow
-        for rows, wanted in zip(hidden.tensor_split(pieces), targets.tensor_split(pieces), strict=True):
-            # Logits stand as (vocabulary, rows): with the long side first, the CPU multiplies up to twice as fast.
-            logits = torch.mm(weight, rows.t()).float()
-            largest, picked = logits.amax(0), logits.gather(0, wanted[None])[0]
-            sums = logits.sub_(largest).exp_().sum(0)
-            losses.append(sums.log() + largest - picked)
+        # Logits stand as (vocabulary, labels): with the long side first, the CPU multiplies up to twice as fast.
+        columns, wide = hidden.t(), torch.promote_types(hidden.dtype, torch.float32)
+        largest = torch.full((len(targets),), -torch.inf, dtype=wide, device=hidden.device)
+        total, mean = torch.zeros_like(largest), torch.zeros(columns.shape, dtype=wide, device=hidden.device)
+        for part in weight.split(chunk):
+            logits = torch.mm(part, columns).to(wide)
+            larger = torch.maximum(largest, logits.amax(0))
+            scale = (largest - larger).exp_()
+            logits.sub_(larger).exp_()
+            total.mul_(scale).add_(logits.sum(0))
             if ctx.needs_input_grad[0]:
-                logits.scatter_add_(0, wanted[None], -sums[None])  # the gradient of the logits, times `sums`
-                gradients.append(torch.mm(weight.t(), logits.to(weight.dtype)).t() / sums[:, None])
-            del logits  # else they would stand beside the next chunk's
-        ctx.gradient = torch.cat(gradients).to(hidden.dtype) if gradients else None
-        return torch.cat(losses)
+                mean.mul_(scale).add_(torch.mm(part.t(), logits.to(weight.dtype)))
+            largest = larger
+        wanted = weight[targets].to(wide)
+        if ctx.needs_input_grad[0]:
+            ctx.gradient = ((mean / total).t() - wanted).to(hidden.dtype)
+        return total.log_().add_(largest) - (hidden * wanted).sum(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
@@ -193,10 +197,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 class ChunkedLoss:
     """A causal language model's `loss_function` that is handed hidden states in place of logits.
 
-    `chunk` is how many labels at most have their logits in memory at once: 128 of 262,144 float32 are 134 MB.
+    `chunk` is how many entries of the vocabulary have their logits in memory at once.
     """
 
-    def __init__(self, weight: torch.Tensor, chunk: int = 128) -> None:
+    def __init__(self, weight: torch.Tensor, chunk: int = 8192) -> None:
         self.weight, self.chunk = weight, chunk
 
     def per_label(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

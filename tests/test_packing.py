@@ -10,6 +10,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 from roleplay import packing
 from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
+from train.fused import fuse
 from train.trainer import CharacterTrainer
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -33,9 +34,11 @@ def gemma_3() -> Any:
     return tiny.gemma(sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"])
 
 
-def with_lora(model: Any) -> Any:
+def with_lora(model: Any, dropout: float = 0.0) -> Any:
     torch.manual_seed(1)
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=PROJECTIONS, init_lora_weights=False)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=4, target_modules=PROJECTIONS, init_lora_weights=False, lora_dropout=dropout
+    )
     return get_peft_model(model.double(), config, autocast_adapter_dtype=False).double()
 
 
@@ -60,7 +63,8 @@ def prepare(model: Any, share_prefix: bool) -> Any:
     base = model.get_base_model()
     base.set_attn_implementation(packing.ATTENTION if share_prefix else "sdpa")
     packing.use_chunked_loss(base)
-    base.loss_function.chunk = 5  # several chunks even here
+    base.loss_function.chunk = 100  # several chunks even here
+    fuse(model)
     return model
 
 

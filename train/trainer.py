@@ -23,6 +23,7 @@ from roleplay import heap
 from roleplay.errors import DataError, RoleplayError, first_line
 from roleplay.packing import collate, label_losses
 from roleplay.prompt import Example
+from train.fused import fuse
 
 KEPT_CHECKPOINTS = 2
 
@@ -55,6 +56,7 @@ class CharacterTrainer(Trainer):
     def __init__(
         self, model: PeftModel, args: TrainingArguments, share_prefix: bool, lora_plus_ratio: float = 1.0, **kwargs: Any
     ) -> None:
+        fuse(model)
         super().__init__(model, args, data_collator=self._collate, **kwargs)
         self.lora = model
         self.share_prefix = share_prefix
