@@ -289,6 +289,7 @@ def main() -> None:
         print(*started.engine.describe(), sep="\n")
         print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
         demo = build_demo(started.engine, [persona], box, started.about, started.at_once, started.guests, settings.rate)
+    startup.end_on_signals(box.close)
     auth = (user, password) if settings.auth else None
     os.environ["FORWARDED_ALLOW_IPS"] = settings.proxies  # the server under Gradio reads it
     demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **look(), **doors())

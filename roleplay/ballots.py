@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from roleplay.errors import DataError, HubError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.intervals import wilson
 from roleplay.texts import TEXTS
+
+LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class Box:
                 self._append(line)
         except OSError as error:
             raise DataError(f"{self.path}: the vote cannot be written ({error.strerror}); free some space") from error
+
+    def close(self) -> None:
+        """Send what waits for the next push to the hub, if votes go to one; gives up after a few seconds."""
+        if self._uploads:
+            wait([self._uploads.trigger()], LAST_PUSH)
 
     def _append(self, line: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """What a server loads when it starts: an engine, every adapter that fits it, and what a vote records of each."""
 
-from collections.abc import Mapping, Sequence
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,3 +119,17 @@ def start(
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
     return Started(engine, about, _persona(added), 1, guests if settings.hub_adapters else None)
+
+
+def end_on_signals(last: Callable[[], None]) -> None:
+    """Have Ctrl-C and SIGTERM call `last` and end the process, with every answer that it is generating.
+
+    Left to itself, a server waits some seconds for its open connections, and goes on generating for them.
+    """
+
+    def end(number: int, _: object) -> None:
+        last()
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)

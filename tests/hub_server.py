@@ -145,12 +145,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.may_write():
             asked = self.json()
             name = f"{asked.get('type') or 'model'}s/{asked['organization']}/{asked['name']}"
+            url = f"{self.server.url}/{name.removeprefix('models/')}"
             if name in self.server.repos or asked["organization"] != "me":
                 status = 409 if name in self.server.repos else 403
-                return self.answer(status, {"error": "name taken or not yours"})
+                return self.answer(status, {"error": "name taken or not yours", "url": url})
             self.server.repos[name] = Repo(asked.get("visibility") == "private")
             self.server.repos[name].commit()
-            self.answer(200, {"url": f"{self.server.url}/{name.removeprefix('models/')}"})
+            self.answer(200, {"url": url})
 
     def info(self, name: str) -> None:
         if repo := self.repo(name):
@@ -225,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, {"commitUrl": f"{self.server.url}/{name}/commit/{oid}", "commitOid": oid})
 
     def resolve(self, name: str, revision: str, path: str) -> None:
-        if repo := self.repo(f"models/{name}"):
+        if repo := self.repo(name if name.startswith("datasets/") else f"models/{name}"):
             if path not in repo.files:
                 return self.answer(404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound"})
             about = entry(path, repo.files[path])
@@ -288,16 +289,16 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate),
     ("GET", "/api/models", Handler.search),
-    ("GET", rf"/api/((?:models|spaces)/{NAME})(?:/revision/\w+)?", Handler.info),
+    ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})(?:/revision/\w+)?", Handler.info),
     ("GET", rf"/api/(models/{NAME})/auth-check", Handler.auth_check),
-    ("GET", rf"/api/((?:models|spaces)/{NAME})/tree/\w+", Handler.tree),
-    ("POST", rf"/api/((?:models|spaces)/{NAME})/paths-info/\w+", Handler.paths_info),
-    ("POST", rf"/api/((?:models|spaces)/{NAME})/preupload/main", Handler.preupload),
-    ("POST", rf"/api/((?:models|spaces)/{NAME})/commit/main", Handler.commit),
+    ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})/tree/\w+", Handler.tree),
+    ("POST", rf"/api/((?:models|datasets|spaces)/{NAME})/paths-info/\w+", Handler.paths_info),
+    ("POST", rf"/api/((?:models|datasets|spaces)/{NAME})/preupload/main", Handler.preupload),
+    ("POST", rf"/api/((?:models|datasets|spaces)/{NAME})/commit/main", Handler.commit),
     ("POST", rf"/(?:spaces/)?{NAME}\.git/info/lfs/objects/batch", Handler.batch),
     ("PUT", r"/store/(\w+)", Handler.store),
-    ("GET", rf"/({NAME})/resolve/(\w+)/(.+)", Handler.resolve),
-    ("HEAD", rf"/({NAME})/resolve/(\w+)/(.+)", Handler.resolve),
+    ("GET", rf"/((?:datasets/)?{NAME})/resolve/(\w+)/(.+)", Handler.resolve),
+    ("HEAD", rf"/((?:datasets/)?{NAME})/resolve/(\w+)/(.+)", Handler.resolve),
     ("POST", rf"/api/spaces/({NAME})/(variables|secrets|hardware)", Handler.space),
     ("GET", rf"/(?:openapi/v1|api/v1)/models/({NAME})", Handler.scope_info),
     ("POST", "/api/v1/models", Handler.scope_create),

@@ -12,8 +12,9 @@ import pytest
 
 from roleplay.answers import ADAPTER, BASE, Question
 from roleplay.ballots import Box, Tally, Vote, cast, count, preferences, prompt_sha256, read_votes
-from roleplay.errors import DataError
+from roleplay.errors import DataError, HubError
 from roleplay.intervals import wilson
+from tests.hub_server import READ_ONLY, Hub
 
 ASKED = Question("You are a consort.", (("hello", "good evening"),), "who are you?")
 GIVEN = {ADAPTER: "Your servant.", BASE: "A language model."}
@@ -80,6 +81,28 @@ def test_no_acknowledged_vote_is_lost_by_a_kill(tmp_path: Path) -> None:
     assert 0 < acknowledged <= len(Box(tmp_path).votes()) <= acknowledged + 20
     Box(tmp_path).add(vote("tie"))
     assert Box(tmp_path).votes()[-1].choice == "tie"
+
+
+def test_votes_reach_a_dataset_repository_and_come_back(server: Hub, tmp_path: Path) -> None:
+    first = Box.on_hub(tmp_path / "first", "me/votes")
+    first.add(vote("left"))
+    first.close()
+    repo = server.repos["datasets/me/votes"]
+    assert repo.private
+    assert repo.files == {first.path.name: first.path.read_bytes()}
+    second = Box.on_hub(tmp_path / "second", "me/votes")  # a restarted Space has an empty disk
+    second.add(vote("right"))
+    second.close()
+    assert sorted(v.choice for v in second.votes()) == ["left", "right"]
+    assert repo.files == {box.path.name: box.path.read_bytes() for box in (first, second)}
+
+
+def test_a_dataset_repository_that_may_not_be_written_is_an_error(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", READ_ONLY)
+    with pytest.raises(HubError, match="VOTES_REPO 'me/votes' cannot be used .*: check HF_TOKEN"):
+        Box.on_hub(tmp_path, "me/votes")
 
 
 def test_a_whole_line_that_is_no_vote_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """What is served before the page: the stage in the browser's language, a failure as one sentence, then the page."""
 
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -14,6 +17,7 @@ from roleplay.ballots import Box
 from roleplay.errors import RoleplayError
 from roleplay.loading import loading
 from roleplay.persona import ZHEN_HUAN
+from roleplay.settings import ROOT
 from roleplay.texts import TEXTS
 from tests import tiny
 from tests.scripted import ScriptedEngine
@@ -95,3 +99,22 @@ def test_the_page_opens_by_itself(browser: Browser, port: int, tmp_path: Path) -
     page.close()
     demo.close()
     assert errors == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_shutdown_ends_what_is_being_generated(number: signal.Signals) -> None:
+    """A thread that would generate for ever, and that no interpreter would leave behind."""
+    script = """
+import threading, time
+from roleplay.startup import end_on_signals
+threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)]).start()
+end_on_signals(lambda: print("sent", flush=True))
+print("ready", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=30)[0] == "sent\n"
+    assert process.returncode == 128 + number
