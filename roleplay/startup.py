@@ -124,11 +124,14 @@ def start(
 def end_on_signals(last: Callable[[], None]) -> None:
     """Have Ctrl-C and SIGTERM call `last` and end the process, with every answer that it is generating.
 
-    Left to itself, a server waits some seconds for its open connections, and goes on generating for them.
+    Left to itself, a server waits some seconds for its open connections, and goes on generating for them. A process
+    that is forked from this one ends without `last`.
     """
+    own = os.getpid()
 
     def end(number: int, _: object) -> None:
-        last()
+        if os.getpid() == own:
+            last()
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
