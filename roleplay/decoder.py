@@ -125,13 +125,20 @@ class Decoder:
                 )
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
-        head = model.lm_head.weight.data
-        self.device, self.dtype = head.device, head.dtype
-        self.head_product = Matrix(head)
+        self.head_product = Matrix(model.lm_head.weight.data)
         self.layers = [_Layer(layer, self.gemma3) for layer in inner.layers]
         self.final_norm = _Norm(inner.norm)
         self.rotary = inner.rotary_emb
         self.head_size: int = config.head_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Asked anew each time: on ZeroGPU the weights move to the GPU that is lent for a call."""
+        return self.head_product.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.head_product.weight.dtype
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` in the model's dtype and on its device."""
