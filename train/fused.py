@@ -98,9 +98,12 @@ def _norm(self: GemmaRMSNorm | Gemma3RMSNorm, x: torch.Tensor) -> torch.Tensor:
 
 
 def fuse(model: PeftModel) -> None:
-    """Replace the forward of a Gemma's LoRA projections and norms; its adapter can no longer be switched off."""
+    """Replace the forward of a Gemma's LoRA projections and norms; its adapter can no longer be switched off.
+
+    A projection with a bias, which no released Gemma has, is left as it is.
+    """
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Linear) and module.base_layer.bias is None:
             module.forward = types.MethodType(_project, module)  # type: ignore[method-assign]
         elif isinstance(module, GemmaRMSNorm | Gemma3RMSNorm):
             module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]
