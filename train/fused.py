@@ -104,6 +104,6 @@ def fuse(model: PeftModel) -> None:
     """
     for module in model.modules():
         if isinstance(module, Linear) and module.base_layer.bias is None:
-            module.forward = types.MethodType(_project, module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_project, module)
         elif isinstance(module, GemmaRMSNorm | Gemma3RMSNorm):
             module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]
