@@ -40,12 +40,8 @@ class Pack:
         """
         key = heads_per_group, window
         if key not in self._masks:
-            longest = max(self.parts, default=0) + self.prefix
-            query, seen = torch.meshgrid(torch.arange(longest), torch.arange(longest), indexing="ij")
-            hidden = seen > query
-            if window:
-                hidden |= seen <= query - window
-            full = torch.zeros(longest, longest, dtype=like.dtype).masked_fill_(hidden, float("-inf")).to(like.device)
+            hidden = _unseen(torch.arange(self.prefix + max(self.parts, default=0)), window)
+            full = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf")).to(like.device)
             spans = [(0, self.prefix), *((self.prefix, self.prefix + part) for part in self.parts)]
             self._masks[key] = [full[start:end, :end].repeat(heads_per_group, 1) for start, end in spans]
         return self._masks[key]
@@ -59,13 +55,17 @@ class Pack:
             parts = list(enumerate([self.prefix, *self.parts]))
             part = torch.cat([torch.full((n,), i) for i, n in parts])
             position = torch.cat([torch.arange(n) + self.prefix * (i > 0) for i, n in parts])
-            hidden = (part != part[:, None]) & (part > 0) | (position > position[:, None])
-            if window:
-                hidden |= position <= position[:, None] - window
+            hidden = (part != part[:, None]) & (part > 0) | _unseen(position, window)
             full = torch.zeros(len(part), -(-len(part) // 16) * 16, dtype=like.dtype)
             full[:, : len(part)].masked_fill_(hidden, float("-inf"))
             self._whole[window] = full.to(like.device)[:, : len(part)]
         return self._whole[window]
+
+
+def _unseen(positions: torch.Tensor, window: int) -> torch.Tensor:
+    """Which keys (columns) a query (row) may not see for their positions alone: later ones, and those `window` back."""
+    hidden = positions > positions[:, None]
+    return hidden | (positions <= positions[:, None] - window) if window else hidden
 
 
 def shared_prefix_attention(
