@@ -29,8 +29,8 @@ EVERY = 20  # stops between two lines
 @dataclass(frozen=True)
 class Flags:
     json: str = flag("runs/cancel.json", "file that the figures are written to")
-    stops: int = flag(200, "answers that are stopped; more would show a slower leak")
-    longest: int = flag(6, "updates after which an answer is stopped at the latest")
+    stops: int = flag(200, "answers that are stopped; more would show a slower leak", least=1)
+    longest: int = flag(6, "updates after which an answer is stopped at the latest", least=1)
     seed: int = flag(0, "of the moments, the sides and the messages")
 
 

@@ -31,8 +31,8 @@ QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作
 class Settings:
     adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is compared with its base")
     users: list[int] = flag([1, 4, 8], "numbers of users at once")
-    questions: int = flag(3, "messages that each user sends, one after the other's answer")
-    tokens: int = flag(64, "longest reply, in tokens")
+    questions: int = flag(3, "messages that each user sends, one after the other's answer", least=1)
+    tokens: int = flag(64, "longest reply, in tokens", least=1)
     vllm: str = flag("", "interpreter of an environment with vLLM, to start a server on loopback and measure it too")
     engine_url: str = flag("", "a running server to measure as well")
     json: str = flag("", "file for the figures")

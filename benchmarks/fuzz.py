@@ -39,8 +39,10 @@ RENDERED = ", ".join(f".message {element}" for element in ELEMENTS)
 
 @dataclass(frozen=True)
 class Flags:
-    messages: int = flag(20000, "texts that the prompt encoder reads; after the tokens' own, one in 4,000 has 1 MB")
-    requests: int = flag(3000, "requests to the page's events, after every route was tried")
+    messages: int = flag(
+        20000, "texts that the prompt encoder reads; after the tokens' own, one in 4,000 has 1 MB", least=0
+    )
+    requests: int = flag(3000, "requests to the page's events, after every route was tried", least=0)
     browser: bool = flag(True, "show the markup in Chromium as well")
     base_model: str = flag(embedded.NAME, f"whose tokenizer is tried: a base model, or {TINY}")
     seed: int = flag(0, "of every choice")

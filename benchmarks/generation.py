@@ -43,9 +43,9 @@ class Flags:
     json: str = flag("runs/generation.json", "file that the figures are written to")
     shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of Gemma-2B", (EMBEDDED, GEMMA_2B))
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
-    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run")
-    repeats: int = flag(4, "times that each arm runs, every other time in reverse order")
-    turns: int = flag(8, "turn at which the first token is timed with the kept cache and without")
+    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run", least=1)
+    repeats: int = flag(4, "times that each arm runs, every other time in reverse order", least=1)
+    turns: int = flag(8, "turn at which the first token is timed with the kept cache and without", least=1)
 
 
 def load(flags: Flags) -> models.BaseModel:

@@ -32,8 +32,8 @@ WORDS = ("snow", "plum", "tea", "silk", "moon", "jade", "crane", "lotus", "amber
 
 @dataclass(frozen=True)
 class Flags:
-    kills: int = flag(30, "runs that are killed once and resumed")
-    jobs: int = flag(os.cpu_count() or 1, "runs at the same time")
+    kills: int = flag(30, "runs that are killed once and resumed", least=1)
+    jobs: int = flag(os.cpu_count() or 1, "runs at the same time", least=1)
     seed: int = flag(0, "of the instants")
 
 

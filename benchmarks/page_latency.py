@@ -39,8 +39,8 @@ GOAL_MS, GOAL_UPDATES = 50, 30
 
 @dataclass(frozen=True)
 class Flags:
-    tokens: int = flag(400, "tokens of an answer; both sides are answered")
-    pause: float = flag(0.01, "seconds between two tokens; shorter is a faster model")
+    tokens: int = flag(400, "tokens of an answer; both sides are answered", least=1)
+    pause: float = flag(0.01, "seconds between two tokens; shorter is a faster model", least=0)
     json: str = flag("", "file to write the figures to")
 
 

@@ -50,10 +50,12 @@ Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so fa
 
 @dataclass(frozen=True)
 class Flags:
-    minutes: float = flag(30.0, "how long the clients go on")
-    clients: int = flag(8, "people at once")
+    minutes: float = flag(30.0, "how long the clients go on", least=0)
+    clients: int = flag(8, "people at once", least=1)
     base_model: str = flag(embedded.NAME, f"that the app runs, or {TINY} for the tests' random one")
-    tabs: int = flag(300, "pages opened and closed first, so that what the server keeps of past pages is at its most")
+    tabs: int = flag(
+        300, "pages opened and closed first, so that what the server keeps of past pages is at its most", least=0
+    )
     seed: int = flag(0, "of what the clients do")
     json: str = flag("", "file for the figures")
 

@@ -46,7 +46,7 @@ class Settings:
     tokenizer: str = flag(
         embedded.NAME, "whose tokens are counted: embedded, a Hub id, modelscope:OWNER/NAME, a folder"
     )
-    max_tokens: int = flag(1024, "the longest row that fits, prompt and replies together")
+    max_tokens: int = flag(1024, "the longest row that fits, prompt and replies together", least=1)
     html: str = flag("", "write the report with plots to this file")
     json: str = flag("", "write the report as JSON to this file; - prints it in place of the text")
     dedupe: str = flag("", "write each distinct row once to this file, its weight that of all its copies (at most 100)")

@@ -33,7 +33,7 @@ PROJECTIONS = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
 }
-_NAME = re.compile(r"\w[\w.-]{0,95}")
+NAME = re.compile(r"\w[\w.-]{0,95}")
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.(?P<layer>\d{1,4})\.(?P<block>\w+)\.(?P<projection>\w+))"
     r"\.lora_(?P<side>[AB])\.weight",
@@ -62,7 +62,7 @@ class Adapter:
 
 def local_adapters(root: Path) -> list[str]:
     """Names of the adapter folders right under `root`, sorted; they are not inspected yet."""
-    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}") if _NAME.fullmatch(path.parent.name))
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}") if NAME.fullmatch(path.parent.name))
 
 
 def find(root: Path, name: str) -> Path:
@@ -120,7 +120,7 @@ def _check_files(folder: Path) -> None:
     """Nothing is opened yet: names, kinds and sizes only."""
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder; train one with train.lora or choose another")
-    if not _NAME.fullmatch(folder.name):
+    if not NAME.fullmatch(folder.name):
         raise AdapterError(f"{folder.name!r:.80}: not an adapter name; use letters, digits, dots and dashes")
     home = folder.resolve()
     for path in sorted(folder.iterdir()):

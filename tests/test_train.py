@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from roleplay.adapters import PROJECTIONS
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
 from roleplay.errors import RoleplayError
+from roleplay.flags import parse
 from roleplay.settings import ROOT
 from tests import tiny
 from tests.hub_server import hub_server
-from train import lora
+from train import lora, trainer
 from train.lora import LoraSettings
 
 WRITTEN = {
@@ -157,6 +159,7 @@ def test_only_a_share_of_the_update_is_kept(base, data, home):
         ({"base_model": "no-such-folder"}, "no base model 'no-such-folder'"),
         ({"persona": "none.json"}, "none.json: not a readable persona"),
         ({"held_out": 0.0}, "0 held-out rows"),
+        ({"name": "my consort"}, "--name 'my consort': use letters, digits, dots and dashes"),
         ({"keep": 1.5}, "--keep 1.5: give a share above 0 and at most 1"),
         ({"resume": True}, "holds no checkpoint to resume from"),
     ],
@@ -169,10 +172,61 @@ def test_bad_input_is_one_line(base, data, home, change, message):
     assert not (home / "adapters").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rank", "0"], "argument --rank: 0 is out of range: give 1 or more"),
+        (["--dropout", "1.5"], "argument --dropout: 1.5 is out of range: give 0 to 0.9"),
+        (["--epochs", "nan"], "argument --epochs: nan is out of range: give 0.01 or more"),
+        (["--alpha", "many"], "argument --alpha: invalid int value: 'many'"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    ],
+)
+def test_a_bad_flag_is_one_line(capsys, flags, message):
+    with pytest.raises(SystemExit) as ended:
+        parse(LoraSettings, None, flags)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}; see --help\n"
+
+
 def test_a_loss_that_is_not_finite_names_the_rows(base, data, home):
     with pytest.raises(RoleplayError, match=r"the loss is (nan|inf) on .*rows.json row \d+"):
         lora.train(settings(base, data, learning_rate=1e30, dropout=0.0, warmup=0.0, schedule="linear"))
     assert not (home / "adapters").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "before", "wanted"), [(trainer, "rotate_checkpoints", "runs/me"), (lora, "keep_share", "adapters/me")]
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(base, data, home, monkeypatch, module, before, wanted):
+    """The limit on a file's size comes after the first checkpoint, or when all that is left is to write the adapter."""
+    whole = lora.train(settings(base, data, name="whole"))
+    limits, done = resource.getrlimit(resource.RLIMIT_FSIZE), getattr(module, before)
+
+    def fill(*args, **kwargs):
+        done(*args, **kwargs)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
+
+    monkeypatch.setattr(module, before, fill)
+    try:
+        with pytest.raises(RoleplayError) as error:
+            lora.train(settings(base, data))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        monkeypatch.setattr(module, before, done)
+    assert f"cannot write {home / wanted} (" in str(error.value)
+    assert str(error.value).endswith("free some disk and go on with --resume")
+    assert os.listdir(home / "adapters") == ["whole"]
+    assert not (home / "runs" / "me" / "incomplete").exists()
+    mended = lora.train(settings(base, data, resume=True))
+    assert (mended / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_run(base, data, home):
+    (home / "adapters").write_text("no folder")
+    with pytest.raises(RoleplayError, match=r"cannot write to .*adapters \(Not a directory\): mend its permissions"):
+        lora.train(settings(base, data))
+    assert not (home / "runs").exists()
 
 
 def run(home: Path, base: Path, data: Path, *flags: str) -> subprocess.Popen[str]:

@@ -10,22 +10,20 @@ and keeps checkpoints in runs/NAME/ until then.
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import transformers
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 
-from roleplay import card, instructions, memory, models, packing, plots
-from roleplay.adapters import PROJECTIONS, TEMPLATE, TRAINING
+from roleplay import instructions, memory, models, packing
+from roleplay.adapters import NAME, PROJECTIONS
 from roleplay.corpus import HELD_OUT, SEED, load_rows
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
@@ -33,6 +31,7 @@ from roleplay.hub import push_adapter
 from roleplay.persona import ZHEN_HUAN, Persona, load_persona
 from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
 from roleplay.settings import ROOT, Settings
+from train.folders import check_writable, write_adapter
 from train.trainer import CharacterTrainer, ProgressBar, StopSignal, check_resume
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
@@ -46,27 +45,27 @@ class LoraSettings:
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON; Zhen Huan where none is given")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more, takes more memory and a larger adapter")
-    alpha: int = flag(32, "the update is scaled by alpha / rank; higher acts like a higher learning rate")
-    dropout: float = flag(0.1, "share of LoRA inputs zeroed while training; higher forgets the rows' exact words")
+    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", least=1)
+    alpha: int = flag(32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", least=1)
+    dropout: float = flag(0.1, "share of LoRA inputs zeroed; higher forgets the rows' exact words", least=0, most=0.9)
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
     rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
-    learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more")
-    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)")
+    learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more", least=0)
+    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", least=1)
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
-    warmup: float = flag(0.05, "share of the run in which the rate rises to its peak")
-    epochs: float = flag(2.0, "passes over the training rows; more learn them by heart")
+    warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", least=0, most=0.9)
+    epochs: float = flag(2.0, "passes over the training rows; more learn them by heart", least=0.01)
     keep: float = flag(
         0.83, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
     )
-    batch_size: int = flag(16, "rows in one update, over all devices")
-    pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as make it quicker and fit")
-    max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns")
+    batch_size: int = flag(16, "rows in one update, over all devices", least=1)
+    pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as pay and fit", least=0)
+    max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", least=1)
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
-    held_out: float = flag(HELD_OUT, "share of rows kept for the held-out loss, where the data names none itself")
-    evaluate_every: int = flag(40, "updates between held-out losses")
-    save_every: int = flag(20, "updates between checkpoints")
-    seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout")
+    held_out: float = flag(HELD_OUT, "share of rows held out, where the data names none itself", least=0, most=0.5)
+    evaluate_every: int = flag(40, "updates between held-out losses", least=1)
+    save_every: int = flag(20, "updates between checkpoints", least=1)
+    seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout", least=0, most=2**32 - 1)
     dtype: str = flag("", "of the base weights; LoRA is float32 always", ("", "float32", "bfloat16"))
     attention: str = flag(
         "auto",
@@ -131,28 +130,15 @@ def keep_share(model: PeftModel, share: float) -> None:
             weight.data.mul_(share)
 
 
-def write_adapter(folder: Path, model: PeftModel, template: str, training: dict[str, Any]) -> None:
-    """The whole adapter folder, built aside and renamed into place."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    config: Any = model.peft_config["default"]
-    config.base_model_name_or_path = training["base_model"]["name"]
-    config.target_modules = sorted(config.target_modules)  # a set has another order in every run
-    model.save_pretrained(str(part), save_embedding_layers=False)
-    (part / TEMPLATE).write_text(TEMPLATES[template], encoding="utf-8")
-    (part / TRAINING).write_text(json.dumps(training, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    plots.training_curve(training["results"]["log"], part / plots.CURVE)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(part, folder)
-    card.write_card(folder)
-
-
 def train(settings: LoraSettings) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
+    if not NAME.fullmatch(settings.name):
+        raise RoleplayError(f"--name {settings.name!r:.80}: use letters, digits, dots and dashes")
     folder, run = ROOT / "adapters" / settings.name, ROOT / "runs" / settings.name
     if folder.exists() and not settings.overwrite:
         raise RoleplayError(f"{folder} exists: choose another --name, or replace it with --overwrite")
+    for parent in (folder.parent, run.parent):
+        check_writable(parent)
     if not 0 < settings.keep <= 1:
         raise RoleplayError(f"--keep {settings.keep}: give a share above 0 and at most 1")
     set_seed(settings.seed)
@@ -269,7 +255,6 @@ def train(settings: LoraSettings) -> Path:
         },
     }
     if trainer.is_world_process_zero():
-        folder.parent.mkdir(exist_ok=True)
         write_adapter(folder, model, settings.template, training)
         shutil.rmtree(run)
         print(f"{folder}: held-out loss {held_out_log[0]:.3f} -> {final_loss:.3f} nat per token")

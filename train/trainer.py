@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
-from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from roleplay import heap
-from roleplay.errors import DataError, RoleplayError, first_line
+from roleplay.errors import DataError, RoleplayError
 from roleplay.packing import collate, label_losses
 from roleplay.prompt import Example
+from train.folders import whole_or_absent
 from train.fused import fuse
 
 KEPT_CHECKPOINTS = 2
@@ -117,15 +117,12 @@ class CharacterTrainer(Trainer):
         """Write the checkpoint aside and rename it into place: killed at any instant, it is whole or absent."""
         run = Path(str(self.args.output_dir))
         staging = run / "incomplete"
-        self.args.output_dir = str(staging)
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:  # a full disk, as Python, safetensors or torch say it
-            raise RoleplayError(
-                f"cannot write a checkpoint to {run} ({first_line(error)}): free some disk and go on with --resume"
-            ) from error
-        finally:
-            self.args.output_dir = str(run)
+        with whole_or_absent(staging, run):
+            self.args.output_dir = str(staging)
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self.args.output_dir = str(run)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             name = f"checkpoint-{self.state.global_step}"
