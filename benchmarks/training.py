@@ -3,6 +3,7 @@
     python -m benchmarks.training --json runs/training.json
     python -m benchmarks.training --json runs/training-bf16.json --dtype bfloat16
     python -m benchmarks.training --json runs/training-2b.json --shape gemma-2b --updates 1 --repeats 1
+    python -m benchmarks.training --json runs/profile.json --arms ours --repeats 1 --profile
 
 Arms (benchmarks/recipes.py): tutorial, trl, trl_tuned, ours, and lean, which is ours with activation checkpointing.
 Rows, token ids (the tutorial's prompt), updates of 16 rows, LoRA and dropout are the same in all; every other repeat
@@ -14,22 +15,17 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import torch
 import transformers
 import trl
 from torch import nn
 from torch.utils import benchmark
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks import recipes
+from benchmarks.gauges import PeakMemory, Profile, Watch
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import RECIPES, TUTORIAL_PERSONA, UPDATE
 from benchmarks.report import write
@@ -61,83 +57,16 @@ class Flags:
     arms: list[str] = flag(list(RECIPES), "which arms run", tuple(RECIPES))
     data: str = flag(recipes.default_data(), "file of rows")
     persona: str = flag("tutorial", "its short persona, or ours, which favours the shared prefix", ("tutorial", "ours"))
-    updates: int = flag(3, "timed updates of 16 rows in each process; more makes steadier figures and a longer run")
-    repeats: int = flag(3, "times that each arm runs, every other time in reverse order")
+    updates: int = flag(
+        3, "timed updates of 16 rows in each process; more makes steadier figures and a longer run", least=1
+    )
+    repeats: int = flag(3, "times that each arm runs, every other time in reverse order", least=1)
     pack_rows: int = flag(
         0, "rows that ours and trl_tuned compute at once; 0 is as train.lora chooses", (0, 1, 2, 4, 8, 16)
     )
-    dropout: float = flag(0.1, "of LoRA in every arm; with 0 all arms must show the same losses")
-    seed: int = flag(0, "of the rows, the initial weights and dropout")
-
-
-class Operations(TorchDispatchMode):
-    """Counts the floating point operations of matrix products, forward and backward, without fused attention."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.count += formula(*(a for a in args if isinstance(a, torch.Tensor)), out_val=out)
-        return out
-
-
-class Watch(TrainerCallback):
-    """Per update, the warm-up first: seconds, tokens and passes through the model; the warm-up's operations."""
-
-    def __init__(self, embeddings: nn.Module) -> None:
-        self.operations = Operations()
-        self.ended, self.tokens, self.passes = list[float](), [0], [0]
-        embeddings.register_forward_hook(self._count)
-
-    def _count(self, module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        self.tokens[-1] += inputs[0].numel()
-        self.passes[-1] += 1
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.global_step == 0:
-            self.operations.__enter__()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step == 1:
-            self.operations.__exit__(None, None, None)
-        self.ended.append(time.perf_counter())
-        self.tokens.append(0)
-        self.passes.append(0)
-
-
-class PeakMemory(threading.Thread):
-    """Most bytes held while the block runs, above those held at its start: resident, or allocated on a GPU."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__(daemon=True)
-        self.process, self.on_gpu, self.stop = psutil.Process(), device == "cuda", threading.Event()
-        self.before = self.peak = 0
-
-    def run(self) -> None:
-        while not self.stop.wait(0.005):
-            self.peak = max(self.peak, self.process.memory_info().rss)
-
-    def __enter__(self) -> "PeakMemory":
-        self.before = self.peak = torch.cuda.memory_allocated() if self.on_gpu else self.process.memory_info().rss
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.on_gpu:
-            self.peak = torch.cuda.max_memory_allocated()
-        else:
-            self.stop.set()
-            self.join()
-
-    @property
-    def above(self) -> int:
-        return self.peak - self.before
+    dropout: float = flag(0.1, "of LoRA in every arm; with 0 all arms must show the same losses", least=0, most=0.9)
+    seed: int = flag(0, "of the rows, the initial weights and dropout", least=0)
+    profile: bool = flag(False, "also say where the time of an update goes, which slows it")
 
 
 @torch.no_grad()
@@ -197,6 +126,9 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
             train_sampling_strategy="sequential",
         )
         trainer.add_callback(watch := Watch(embeddings))
+        profile = Profile(base.device[0])
+        if flags.profile:
+            trainer.add_callback(profile)
         trainer.train()
     seconds = watch.ended[-1] - watch.ended[0]
     labels = sum(label != IGNORED for example in examples[:UPDATE] for label in example.labels)
@@ -213,6 +145,7 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
         "gflop_per_second": achieved / 1e9,
         "product_gflop_per_second": possible / 1e9,
         "product_share": achieved / possible,
+        "profile": profile.shares,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][1:],
     }
 
@@ -257,6 +190,8 @@ def table(dtype: str, result: dict[str, Any]) -> str:
         f"{a['product_share']:>6.0%}  {' '.join(f'{loss:.3f}' for loss in a['losses'])}"
         for arm, a in result["arms"].items()
     ]
+    for arm, a in result["arms"].items():
+        lines += [f"{arm:<10} {share:>6.1%} {name}" for name, share in a["runs"][0]["profile"]]
     return "\n".join([head, *lines, *(f"{key:<24} {value:.2f}" for key, value in result["ratios"].items())])
 
 
