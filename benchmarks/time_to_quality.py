@@ -42,13 +42,16 @@ TUTORIAL = LoraSettings(template="tutorial", learning_rate=1e-4, schedule="linea
 # What differs from the defaults of train.lora. A shorter run lets the rate fall to zero sooner.
 CHOICES: dict[str, dict[str, Any]] = {
     "default": {},
+    "constant rate": {"schedule": "constant_with_warmup"},
+    "rate 1e-3": {"learning_rate": 1e-3},
+    "rate 2e-3": {"learning_rate": 2e-3},
+    "LoRA+": {"lora_plus_ratio": 4.0},
+    "rsLoRA": {"rslora": True},
+    "rsLoRA, LoRA+": {"rslora": True, "lora_plus_ratio": 4.0},
+    "orthogonal": {"initialisation": "orthogonal"},
     "one epoch": {"epochs": 1.0},
-    "rate 1e-3": {"epochs": 1.0, "learning_rate": 1e-3},
-    "rate 2e-3": {"epochs": 1.0, "learning_rate": 2e-3},
-    "LoRA+": {"epochs": 1.0, "lora_plus_ratio": 8.0},
-    "rsLoRA": {"epochs": 1.0, "rslora": True},
-    "rsLoRA, LoRA+": {"epochs": 1.0, "rslora": True, "lora_plus_ratio": 8.0},
-    "half an epoch": {"epochs": 0.5, "learning_rate": 1e-3, "lora_plus_ratio": 4.0},
+    "one epoch, rate 1e-3": {"epochs": 1.0, "learning_rate": 1e-3},
+    "half an epoch, rate 1e-3": {"epochs": 0.5, "learning_rate": 1e-3},
 }
 
 
@@ -58,11 +61,11 @@ class Flags:
     base_model: str = flag(EMBEDDED, "as train.lora takes it")
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
     data: str = flag(recipes.default_data(), "file of rows; a *_scenes.csv beside it names their scenes")
-    rows: int = flag(800, "rows to learn; fewer make a shorter run for every arm")
-    held_out_rows: int = flag(100, "rows of other scenes, at most, that the loss is computed on")
+    rows: int = flag(800, "rows to learn; fewer make a shorter run for every arm", least=1)
+    held_out_rows: int = flag(100, "rows of other scenes, at most, that the loss is computed on", least=1)
     seeds: list[int] = flag([0, 1, 2], "each gives other initial weights, order and dropout; the rows stay the same")
     choices: list[str] = flag(["default"], "settings of ours that run", tuple(CHOICES))
-    evaluate_every: int = flag(2, "updates between held-out losses of ours; more makes the time found coarser")
+    evaluate_every: int = flag(2, "updates between held-out losses of ours; more makes the time found coarser", least=1)
 
 
 def read_with_scenes(path: Path) -> list[Row]:

@@ -141,6 +141,15 @@ def test_lora_plus_teaches_b_faster(base, data, home):
     assert size[1] > 1.5 * size[0]
 
 
+def test_orthogonal_initialisation_starts_both_matrices_and_changes_nothing(base, home):
+    model = lora.attach_lora(models.load(str(base), home, "float32"), LoraSettings(initialisation="orthogonal"))
+    pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in model.modules() if hasattr(m, "lora_A")]
+    assert pairs
+    for a, b in pairs:
+        assert b.abs().max() > 0.01
+        torch.testing.assert_close(b @ a, torch.zeros(len(b), a.shape[1]), atol=1e-5, rtol=0)
+
+
 def test_only_a_share_of_the_update_is_kept(base, data, home):
     whole, half = (
         load_file(lora.train(settings(base, data, name=f"keep-{keep}", keep=keep)) / "adapter_model.safetensors")
@@ -159,6 +168,7 @@ def test_only_a_share_of_the_update_is_kept(base, data, home):
         ({"base_model": "no-such-folder"}, "no base model 'no-such-folder'"),
         ({"persona": "none.json"}, "none.json: not a readable persona"),
         ({"held_out": 0.0}, "0 held-out rows"),
+        ({"initialisation": "orthogonal", "rank": 7}, "--rank 7: an orthogonal initialisation takes an even rank"),
         ({"name": "my consort"}, "--name 'my consort': use letters, digits, dots and dashes"),
         ({"keep": 1.5}, "--keep 1.5: give a share above 0 and at most 1"),
         ({"resume": True}, "holds no checkpoint to resume from"),

@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import transformers
 from accelerate import PartialState
@@ -36,6 +37,7 @@ from train.trainer import CharacterTrainer, ProgressBar, StopSignal, check_resum
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 WHAT_MUST_STAY = ("rank", "alpha", "dropout", "projections", "template", "loss_on", "seed", "batch_size", "rslora")
+INITIALISATIONS: dict[str, Any] = {"kaiming": True, "orthogonal": "orthogonal"}  # in peft's words
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class LoraSettings:
     dropout: float = flag(0.1, "share of LoRA inputs zeroed; higher forgets the rows' exact words", least=0, most=0.9)
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
     rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
+    initialisation: str = flag(
+        "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
+    )
     learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more", least=0)
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", least=1)
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
@@ -106,6 +111,8 @@ def choose_attention(settings: LoraSettings, base: models.BaseModel) -> models.R
 def attach_lora(base: models.BaseModel, settings: LoraSettings) -> PeftModel:
     if unknown := sorted(set(settings.projections) - set(PROJECTIONS)):
         raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
+    if settings.initialisation == "orthogonal" and settings.rank % 2:
+        raise RoleplayError(f"--rank {settings.rank}: an orthogonal initialisation takes an even rank")
     return get_peft_model(
         base.model,
         LoraConfig(
@@ -115,6 +122,7 @@ def attach_lora(base: models.BaseModel, settings: LoraSettings) -> PeftModel:
             lora_dropout=settings.dropout,
             target_modules=settings.projections,
             use_rslora=settings.rslora,
+            init_lora_weights=INITIALISATIONS[settings.initialisation],
         ),
     )
 
