@@ -21,7 +21,8 @@ from roleplay.prompt import TEMPLATES
 def check_writable(folder: Path) -> None:
     """Raises `RoleplayError` for a folder that cannot be written to, before a run that would end there."""
     try:
-        tempfile.TemporaryFile(dir=folder if folder.exists() else folder.parent).close()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise RoleplayError(
             f"cannot write to {folder} ({error.strerror}): mend its permissions, or free some disk"
