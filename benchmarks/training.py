@@ -1,9 +1,9 @@
 """Time our training against the tutorial's recipe and TRL, each arm in a process of its own, on the same rows.
 
     python -m benchmarks.training --json runs/training.json
-    python -m benchmarks.training --json runs/training-bf16.json --dtype bfloat16
+    python -m benchmarks.training --json runs/training-fp32.json --dtype float32 --updates 2
     python -m benchmarks.training --json runs/training-2b.json --shape gemma-2b --updates 1 --repeats 1
-    python -m benchmarks.training --json runs/profile.json --arms ours --repeats 1 --profile
+    python -m benchmarks.training --json runs/profile.json --dtype bfloat16 --arms ours --repeats 1 --profile
 
 Arms (benchmarks/recipes.py): tutorial, trl, trl_tuned, ours, and lean, which is ours with activation checkpointing.
 Rows, token ids (the tutorial's prompt), updates of 16 rows, LoRA and dropout are the same in all; every other repeat
@@ -53,7 +53,11 @@ SPEED, MEMORY = "rows_per_second", "peak_memory_mb"
 class Flags:
     json: str = flag("runs/training.json", "file that the figures are written to")
     shape: str = flag(EMBEDDED, "gemma-2b for random weights of its shape, or a base model as train.lora takes it")
-    dtype: list[str] = flag([], "float32, bfloat16 or both; without it, what suits the machine")
+    dtype: list[str] = flag(
+        [],
+        "which dtypes run; none is both on the embedded model, else what suits the machine",
+        ("bfloat16", "float32"),
+    )
     arms: list[str] = flag(list(RECIPES), "which arms run", tuple(RECIPES))
     data: str = flag(recipes.default_data(), "file of rows")
     persona: str = flag("tutorial", "its short persona, or ours, which favours the shared prefix", ("tutorial", "ours"))
@@ -199,7 +203,8 @@ def main() -> None:
     flags = parse(Flags, __doc__)
     device = models.choose_device()
     results = {}
-    for dtype in flags.dtype or [models.choose_dtype(device[0])[0]]:
+    wanted = ["bfloat16", "float32"] if flags.shape == EMBEDDED else [models.choose_dtype(device[0])[0]]
+    for dtype in flags.dtype or wanted:
         results[dtype] = compare(dtype, flags)
         print(table(dtype, results[dtype]), end="\n\n", flush=True)
     report = {
