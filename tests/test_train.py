@@ -232,6 +232,17 @@ def test_a_full_disk_is_one_line_and_loses_nothing(base, data, home, monkeypatch
     assert (mended / "adapter_model.safetensors").read_bytes() == (whole / "adapter_model.safetensors").read_bytes()
 
 
+def test_a_disk_that_is_full_is_named_before_the_run(base, data, home):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, limits[1]))
+    try:
+        with pytest.raises(RoleplayError, match=r"cannot write to .*adapters \(File too large\): .*free some disk"):
+            lora.train(settings(base, data))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(home) == []
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_the_run(base, data, home):
     (home / "adapters").write_text("no folder")
     with pytest.raises(RoleplayError, match=r"cannot write to .*adapters \(Not a directory\): mend its permissions"):

@@ -22,7 +22,8 @@ def check_writable(folder: Path) -> None:
     """Raises `RoleplayError` for a folder that cannot be written to, before a run that would end there."""
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
-        tempfile.TemporaryFile(dir=there).close()
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(1 << 20))  # an empty file fits on a full disk
     except OSError as error:
         raise RoleplayError(
             f"cannot write to {folder} ({error.strerror}): mend its permissions, or free some disk"
