@@ -65,10 +65,7 @@ class Settings:
     sha256: str = flag("", "the SHA-256 that the fetched file must have")
     scenes: str = flag("", "a CSV file with row_sha256_16 (of instruction, newline, output) and scene for each row")
     held_out: float = flag(
-        0.1,
-        "the share of rows to hold out, in whole scenes; higher measures better and trains on less",
-        least=0,
-        most=0.5,
+        0.1, "the share of rows to hold out, in whole scenes; higher measures better and trains on less"
     )
     seed: int = flag(0, "which scenes are held out")
     output: str = flag("", "the file to write (none: runs/NAME.json)")
