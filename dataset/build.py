@@ -30,9 +30,7 @@ class Settings:
     scripts: list[str] = flag([], "the screenplay files, in order", positional=True)
     character: list[str] = flag([], "whose lines become replies; several names where the script changes the name")
     output: str = flag("", "the JSON file to write")
-    lines: int = flag(
-        12, "earlier lines of the scene kept with a row; 0 leaves the line that is answered alone", least=0
-    )
+    lines: int = flag(12, "earlier lines of the scene kept with a row; 0 leaves the line that is answered alone")
     directions: str = flag("drop", "what happens to stage directions", choices=("drop", "keep"))
     list: bool = flag(False, "show the cast with line counts and stop")
 

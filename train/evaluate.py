@@ -43,9 +43,7 @@ class Settings:
     lists: str = flag(str(ROOT / "dataset" / "eval_lists.json"), "questions, attempts and rules, written for Zhen Huan")
     sections: list[str] = flag(list(SECTIONS), "what to measure; fewer take less time")
     retrieval: bool = flag(True, "measure the base model with retrieved rows as well")
-    prompts: int = flag(
-        32, "held-out rows, each from another scene, that every arm answers; more narrow the intervals", least=1
-    )
+    prompts: int = flag(32, "held-out rows, each from another scene, that every arm answers; more narrow the intervals")
     base_tokens: int = flag(64, "length of a base model's reply; more take longer, for it seldom stops", least=1)
     json: str = flag("", "file to write all boards to, as one list")
 
