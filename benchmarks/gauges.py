@@ -85,9 +85,9 @@ class PeakMemory(threading.Thread):
 class Profile(TrainerCallback):
     """The first timed update under PyTorch's profiler: the share of its time in every kind of operation itself."""
 
-    def __init__(self, device: str, most: int = 12) -> None:
-        self.device, self.most = device, most
-        self.shares = list[tuple[str, float]]()  # the largest first
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.shares = list[tuple[str, float]]()  # the twelve largest, the largest first
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -101,5 +101,5 @@ class Profile(TrainerCallback):
             self.profiler.stop()
             key = "self_device_time_total" if self.device == "cuda" else "self_cpu_time_total"
             spent = {event.key: getattr(event, key) for event in self.profiler.key_averages()}
-            largest = sorted(spent.items(), key=lambda item: -item[1])[: self.most]
-            self.shares = [(name, time / sum(spent.values())) for name, time in largest]
+            whole, largest = sum(spent.values()), sorted(spent, key=lambda name: -spent[name])[:12]
+            self.shares = [(name, spent[name] / whole) for name in largest]

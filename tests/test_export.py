@@ -13,6 +13,7 @@ from roleplay.errors import RoleplayError
 from roleplay.models import BaseModel
 from roleplay.prompt import TEMPLATES, PromptEncoder
 from tests import tiny
+from tests.disk import largest_file
 from train import export
 
 
@@ -45,6 +46,12 @@ def test_files(exported: Path) -> None:
         "chat_template.jinja",
     }
     assert [path.name for path in exported.parent.iterdir()] == ["tiny"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    with largest_file(20_000), pytest.raises(RoleplayError, match=r"cannot write .*tiny \(.*\): free some disk$"):
+        export.export(adapters.inspect(source), base(), tmp_path / "tiny")
+    assert not list(tmp_path.iterdir())
 
 
 def test_merged_logits_are_the_attached_adapters(exported: Path, source: Path) -> None:

@@ -3,11 +3,11 @@
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from roleplay.errors import RoleplayError
 from roleplay.flags import parse
 from roleplay.settings import ROOT
 from tests import tiny
+from tests.disk import largest_file
 from tests.hub_server import hub_server
 from train import lora, trainer
 from train.lora import LoraSettings
@@ -211,19 +212,17 @@ def test_a_loss_that_is_not_finite_names_the_rows(base, data, home):
 def test_a_full_disk_is_one_line_and_loses_nothing(base, data, home, monkeypatch, module, before, wanted):
     """The limit on a file's size comes after the first checkpoint, or when all that is left is to write the adapter."""
     whole = lora.train(settings(base, data, name="whole"))
-    limits, done = resource.getrlimit(resource.RLIMIT_FSIZE), getattr(module, before)
+    done = getattr(module, before)
+    with ExitStack() as full:
 
-    def fill(*args, **kwargs):
-        done(*args, **kwargs)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))
+        def fill(*args, **kwargs):
+            done(*args, **kwargs)
+            full.enter_context(largest_file(16_000))
 
-    monkeypatch.setattr(module, before, fill)
-    try:
+        monkeypatch.setattr(module, before, fill)
         with pytest.raises(RoleplayError) as error:
             lora.train(settings(base, data))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        monkeypatch.setattr(module, before, done)
+    monkeypatch.setattr(module, before, done)
     assert f"cannot write {home / wanted} (" in str(error.value)
     assert str(error.value).endswith("free some disk and go on with --resume")
     assert os.listdir(home / "adapters") == ["whole"]
@@ -233,13 +232,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(base, data, home, monkeypatch
 
 
 def test_a_disk_that_is_full_is_named_before_the_run(base, data, home):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, limits[1]))
-    try:
-        with pytest.raises(RoleplayError, match=r"cannot write to .*adapters \(File too large\): .*free some disk"):
-            lora.train(settings(base, data))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    sentence = r"cannot write to .*adapters \(File too large\): .*free some disk"
+    with largest_file(1 << 19), pytest.raises(RoleplayError, match=sentence):
+        lora.train(settings(base, data))
     assert os.listdir(home) == []
 
 

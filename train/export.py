@@ -30,6 +30,7 @@ from roleplay.prompt import TEMPLATES, PromptEncoder
 from roleplay.settings import ROOT
 from roleplay.settings import Settings as Environment
 from train import gguf_file
+from train.folders import whole_or_absent
 
 MAX_KL = 0.02  # nat: rounding to bfloat16 moves the 270M model by about a hundredth of that
 GGUF = "model.gguf"
@@ -85,15 +86,17 @@ def export(adapter: Adapter, base: models.BaseModel, folder: Path, gguf: bool = 
 
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     merged = model.merge_and_unload()
-    write_model(merged, base, encoder, part)
-    (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
-    (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
+    with whole_or_absent(part, folder):
+        part.mkdir(parents=True)
+        write_model(merged, base, encoder, part)
+        (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
+        (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
+        if gguf:
+            gguf_file.write(merged, adapter, encoder, part / GGUF)
     written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
     check("model.safetensors", written, prompts, expected, encoder)
     if gguf:
-        gguf_file.write(merged, adapter, encoder, part / GGUF)
         check(GGUF, gguf_file.read(part / GGUF), prompts, expected, encoder)
     os.replace(part, folder)
     print(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent, whatever the disk does meanwhile: a checkpoint's, an adapter's."""
+"""Folders that are whole or absent, whatever the disk does meanwhile: a checkpoint's, an adapter's, an export's."""
 
 import json
 import os
@@ -17,6 +17,8 @@ from roleplay.adapters import TEMPLATE, TRAINING
 from roleplay.errors import RoleplayError, first_line
 from roleplay.prompt import TEMPLATES
 
+RESUME = " and go on with --resume"
+
 
 def check_writable(folder: Path) -> None:
     """Raises `RoleplayError` for a folder that cannot be written to, before a run that would end there."""
@@ -31,15 +33,13 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def whole_or_absent(staging: Path, folder: Path) -> Iterator[None]:
-    """What the block writes into `staging` is removed where the disk fails; `RoleplayError` says how to go on."""
+def whole_or_absent(staging: Path, folder: Path, then: str = "") -> Iterator[None]:
+    """What the block writes into `staging` is removed where the disk fails; `RoleplayError` says what to do, `then`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # a full disk, as Python, safetensors or torch say it
         shutil.rmtree(staging, ignore_errors=True)
-        raise RoleplayError(
-            f"cannot write {folder} ({first_line(error)}): free some disk and go on with --resume"
-        ) from error
+        raise RoleplayError(f"cannot write {folder} ({first_line(error)}): free some disk{then}") from error
 
 
 def write_adapter(folder: Path, model: PeftModel, template: str, training: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def write_adapter(folder: Path, model: PeftModel, template: str, training: dict[
     config: Any = model.peft_config["default"]
     config.base_model_name_or_path = training["base_model"]["name"]
     config.target_modules = sorted(config.target_modules)  # a set has another order in every run
-    with whole_or_absent(staging, folder):
+    with whole_or_absent(staging, folder, RESUME):
         model.save_pretrained(str(part), save_embedding_layers=False)
         (part / TEMPLATE).write_text(TEMPLATES[template], encoding="utf-8")
         (part / TRAINING).write_text(json.dumps(training, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

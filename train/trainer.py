@@ -22,7 +22,7 @@ from roleplay import heap
 from roleplay.errors import DataError, RoleplayError
 from roleplay.packing import collate, label_losses
 from roleplay.prompt import Example
-from train.folders import whole_or_absent
+from train.folders import RESUME, whole_or_absent
 from train.fused import fuse
 
 KEPT_CHECKPOINTS = 2
@@ -117,7 +117,7 @@ class CharacterTrainer(Trainer):
         """Write the checkpoint aside and rename it into place: killed at any instant, it is whole or absent."""
         run = Path(str(self.args.output_dir))
         staging = run / "incomplete"
-        with whole_or_absent(staging, run):
+        with whole_or_absent(staging, run, RESUME):
             self.args.output_dir = str(staging)
             try:
                 super()._save_checkpoint(model, trial)
