@@ -24,14 +24,14 @@ from page.server import doors, too_fast
 from roleplay import conversation, startup, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count, score
+from roleplay.environment import ROOT, Settings
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.guests import Guests
 from roleplay.limits import Rate
 from roleplay.loading import loading
-from roleplay.persona import Persona, load_persona
-from roleplay.settings import ROOT, Settings
 from roleplay.startup import About
+from roleplay.text.personas import Persona, load_persona
 from roleplay.transcript import CHOICES, GIVEN, NOTHING, PERSONA, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence

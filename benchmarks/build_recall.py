@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.build import build
+from roleplay.environment import ROOT
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.instructions import load_json
 from roleplay.screenplay import read_screenplays
-from roleplay.settings import ROOT
+from roleplay.text.rows import load_json
 
 GOAL = 0.99
 _DIRECTION = re.compile(r"（[^（）]*）")

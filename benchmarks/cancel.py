@@ -19,9 +19,9 @@ from benchmarks.report import write
 from roleplay import models
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
+from roleplay.environment import Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.settings import Settings
 
 EVERY = 20  # stops between two lines
 

@@ -19,10 +19,10 @@ from benchmarks.report import write
 from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.engine import LocalEngine
+from roleplay.environment import Settings as Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.remote import RemoteEngine
-from roleplay.settings import Settings as Environment
 
 QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作两句诗？", "你最怕什么？", "Tell me about your home.")
 

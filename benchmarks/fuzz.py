@@ -22,10 +22,10 @@ from benchmarks import fuzz_http
 from benchmarks.hostile import MARKUP, messages
 from benchmarks.report import write
 from roleplay import embedded, models
+from roleplay.environment import Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.prompt import TEMPLATES, PromptEncoder
-from roleplay.settings import Settings
+from roleplay.text.prompts import TEMPLATES, PromptEncoder
 
 TINY = "tiny"  # the tests' tokenizer of one token a byte
 LONG = 2000  # characters; whether a longer text comes back whole is not looked at, for that takes long

@@ -21,7 +21,7 @@ from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import Box
 from roleplay.engine import LocalEngine
-from roleplay.persona import ZHEN_HUAN as PERSONA
+from roleplay.text.personas import ZHEN_HUAN as PERSONA
 
 # What Python, and the libraries under the page, say of themselves.
 INSIDES = re.compile(r"Traceback|File \\?\"/|\w\.py\b|[a-z](Error|Exception)\b|object has no|NoneType|\bpydantic")

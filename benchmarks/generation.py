@@ -27,10 +27,10 @@ from benchmarks.report import write
 from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
+from roleplay.environment import ROOT, Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.prompt import TEMPLATES, Turn
-from roleplay.settings import ROOT, Settings
+from roleplay.text.prompts import TEMPLATES, Turn
 
 USER = "What do you miss most about your old home?"
 DEFAULT_ADAPTER = ROOT / "adapters" / "zhenhuan-gemma3-270m"

@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.instructions import file_sha256
-from roleplay.settings import ROOT
+from roleplay.text.rows import file_sha256
 from tests import tiny
 
 NAME = "killed"

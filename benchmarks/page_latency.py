@@ -29,8 +29,8 @@ from roleplay.answers import Answer, Request, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.persona import ZHEN_HUAN
 from roleplay.startup import About
+from roleplay.text.personas import ZHEN_HUAN
 from roleplay.transcript import PERSONA
 
 NAME = "stamped"

@@ -22,10 +22,10 @@ from benchmarks.generation import GEMMA_2B
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.generation import load as load_random
 from roleplay import memory, models, packing
+from roleplay.environment import ROOT, Settings
 from roleplay.errors import RoleplayError
-from roleplay.persona import Persona
-from roleplay.prompt import IGNORED, Example
-from roleplay.settings import ROOT, Settings
+from roleplay.text.personas import Persona
+from roleplay.text.prompts import IGNORED, Example
 from train.lora import LoraSettings, attach_lora
 from train.trainer import CharacterTrainer
 

@@ -34,9 +34,9 @@ from benchmarks.headless import Refused, Stuck, Tab
 from benchmarks.report import write
 from roleplay import conversation, embedded, startup
 from roleplay.answers import Engine
+from roleplay.environment import ROOT, Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.settings import ROOT, Settings
 from roleplay.transcript import Exchange
 
 QUESTIONS = ("你是谁？", "Who are you?", "今夜月色如何？", "Tell me about your home.")

@@ -32,9 +32,9 @@ from benchmarks.report import write
 from roleplay import models
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.instructions import read_rows
-from roleplay.persona import ZHEN_HUAN
-from roleplay.prompt import IGNORED, Example, PromptEncoder
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.text.prompts import IGNORED, Example, PromptEncoder
+from roleplay.text.rows import read_rows
 from train.lora import LoraSettings, encode
 
 RATIOS = (

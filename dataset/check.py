@@ -23,16 +23,17 @@ from transformers import AutoTokenizer
 from dataset import report as html_report
 from dataset.report import Finding, Lengths, Repeated, Report, Segment
 from roleplay import embedded, models
+from roleplay.environment import Settings as Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.instructions import Row, file_sha256, load_json, near_duplicates, parse_row
-from roleplay.persona import ZHEN_HUAN, Persona, load_persona
-from roleplay.prompt import IGNORED, TEMPLATES, PromptEncoder
-from roleplay.settings import Settings as Environment
+from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
+from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
+from roleplay.text.rows import Row, file_sha256, load_json, parse_row
+from roleplay.text.splits import near_duplicates
 
 EXAMPLES = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
-MAX_WEIGHT = 100  # what a row may weigh (roleplay/instructions.py)
+MAX_WEIGHT = 100  # what a row may weigh (roleplay/text/rows.py)
 _HAN, _LATIN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]"), re.compile(r"[A-Za-z\u00c0-\u024f]+")
 _LETTER = re.compile(r"[^\W\d_]")
 

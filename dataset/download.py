@@ -22,10 +22,11 @@ from typing import Any
 
 import huggingface_hub
 import modelscope
+from roleplay.text.splits import split_rows
 
 from roleplay.errors import DataError, HubError, first_line, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.instructions import file_sha256, load_json, parse_row, split_rows
+from roleplay.text.rows import file_sha256, load_json, parse_row
 
 HUGGING_FACE, MODELSCOPE = "hf:", "modelscope:"
 PATTERNS = ["*.json", "*.jsonl"]

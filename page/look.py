@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from roleplay import texts
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 
 I18N = gr.I18n(**texts.TEXTS)
 

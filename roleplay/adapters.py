@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from roleplay.errors import AdapterError, RoleplayError
-from roleplay.prompt import PromptEncoder, template_name
+from roleplay.text.prompts import PromptEncoder, template_name
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TEMPLATE, TRAINING = "chat_template.jinja", "training.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from roleplay.errors import RoleplayError
-from roleplay.prompt import Turn
+from roleplay.text.prompts import Turn
 
 ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
 

@@ -14,8 +14,8 @@ from roleplay import texts, transcript
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Sampling
 from roleplay.ballots import Vote, cast
 from roleplay.errors import RoleplayError
-from roleplay.prompt import Turn
-from roleplay.retrieval import Retriever
+from roleplay.text.prompts import Turn
+from roleplay.text.retrieval import Retriever
 from roleplay.transcript import EXAMPLES, NOTHING, OPEN, SIDES, Exchange
 
 UPDATES_PER_SECOND = 30

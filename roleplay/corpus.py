@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from roleplay import instructions
 from roleplay.adapters import TRAINING, Adapter
+from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.instructions import Row
-from roleplay.settings import ROOT
+from roleplay.text import splits
+from roleplay.text.rows import Row, file_sha256, read_rows
 
 FOLDERS = (ROOT / "dataset", ROOT / "runs")  # where the files of a training are looked for
 HELD_OUT, SEED = 0.1, 0  # share of the rows and the lot that draws them, where a training says nothing else
@@ -26,14 +26,14 @@ def load_rows(
     """
     files, rows = [], []
     for path in paths:
-        found = instructions.read_rows(path)
-        files.append({"file": Path(path).name, "sha256": instructions.file_sha256(path), "rows": len(found)})
+        found = read_rows(path)
+        files.append({"file": Path(path).name, "sha256": file_sha256(path), "rows": len(found)})
         rows += found
-    train, held = instructions.split_rows(rows, held_out, seed)
+    train, held = splits.split_rows(rows, held_out, seed)
     if not train or not held:
         sizes = f"{len(train)} training and {len(held)} held-out rows"
         raise DataError(f"{paths[0]}: {sizes}; add rows or change --held-out")
-    instructions.check_no_overlap(train, held)
+    splits.check_no_overlap(train, held)
     return train, held, files
 
 
@@ -49,7 +49,7 @@ def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
         path = next((path for path in (folder / name for folder in FOLDERS) if path.is_file()), None)
         if path is None:
             raise DataError(f"{name} is neither in dataset/ nor in runs/: give the files with --data")
-        if instructions.file_sha256(path) != sha256:
+        if file_sha256(path) != sha256:
             raise DataError(
                 f"{path} has changed since {adapter.name} was trained, so its held-out rows may have been trained on: "
                 "train again, or give other files with --data"

@@ -19,8 +19,8 @@ from roleplay.answers import ADAPTER, BASE, Answer, Request, Sampling
 from roleplay.cache import CachePool, KeyValues
 from roleplay.decoder import Decoder, Lora, Segment
 from roleplay.errors import AdapterError, RoleplayError, first_line
-from roleplay.prompt import TEMPLATES, PromptEncoder
 from roleplay.sampling import next_token
+from roleplay.text.prompts import TEMPLATES, PromptEncoder
 
 CONTEXT = 4096  # tokens of prompt and reply together, where the model does not end sooner
 CACHE_BYTES = 512 << 20  # of keys and values kept for the next turns

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 
-from roleplay.prompt import IGNORED, Example
+from roleplay.text.prompts import IGNORED, Example
 
 ATTENTION = "shared_prefix"  # the name under which transformers finds `shared_prefix_attention`
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.adapters import Adapter
 from roleplay.answers import ADAPTER, Answer, Request
 from roleplay.errors import ModelError, RoleplayError
-from roleplay.prompt import TEMPLATES, PromptEncoder
+from roleplay.text.prompts import TEMPLATES, PromptEncoder
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
 CONTEXT = 2048  # tokens, where the server does not say

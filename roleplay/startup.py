@@ -12,14 +12,14 @@ from roleplay import adapters, corpus, heap, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Engine
 from roleplay.engine import LocalEngine
+from roleplay.environment import ROOT, Settings
 from roleplay.errors import AdapterError, DataError
 from roleplay.guests import Guests
-from roleplay.instructions import file_sha256
 from roleplay.loading import Tell
-from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
-from roleplay.retrieval import Retriever
-from roleplay.settings import ROOT, Settings
+from roleplay.text.personas import ZHEN_HUAN, Persona, parse_persona
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import file_sha256
 from roleplay.zero import Lender, ZeroEngine
 
 FOLDER = ROOT / "adapters"

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from roleplay import retrieval, texts
+from roleplay import texts
 from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.errors import DataError, RoleplayError
-from roleplay.prompt import Turn
+from roleplay.text import retrieval
+from roleplay.text.prompts import Turn
 from roleplay.texts import MAX_EXCHANGES, MAX_MESSAGE
 
 SIDES = (ADAPTER, BASE)

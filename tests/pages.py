@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 import app
 from roleplay.ballots import Box
-from roleplay.persona import ZHEN_HUAN, Persona
-from roleplay.retrieval import Retriever
 from roleplay.startup import About
+from roleplay.text.personas import ZHEN_HUAN, Persona
+from roleplay.text.retrieval import Retriever
 from tests.scripted import ScriptedEngine
 
 WIDE, PHONE = (1280, 800), (390, 844)

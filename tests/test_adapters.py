@@ -16,7 +16,7 @@ from transformers import Gemma3ForCausalLM
 
 from roleplay import adapters, models
 from roleplay.errors import AdapterError
-from roleplay.prompt import TEMPLATES
+from roleplay.text.prompts import TEMPLATES
 from tests import tiny
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"

@@ -8,9 +8,9 @@ from roleplay import conversation, transcript
 from roleplay.answers import ADAPTER, BASE, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import RoleplayError
-from roleplay.instructions import Row
-from roleplay.persona import ZHEN_HUAN
-from roleplay.retrieval import Retriever
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row
 from tests.scripted import REPLIES, ScriptedEngine
 
 NUMBERS = (0.7, 0.9, 50, 1.1, 0.2, 256)

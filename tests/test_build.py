@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks import build_recall
 from dataset.build import build, main
+from roleplay.environment import ROOT
 from roleplay.errors import DataError, RoleplayError
-from roleplay.instructions import read_rows
 from roleplay.screenplay import join_texts, read_screenplays, without_directions
-from roleplay.settings import ROOT
+from roleplay.text.rows import read_rows
 
 CHINESE = """第一集
 

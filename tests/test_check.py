@@ -9,11 +9,11 @@ import pytest
 from transformers import GemmaTokenizer
 
 from dataset.check import dedupe, examine, language, main
+from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.instructions import parse_row, read_rows
-from roleplay.persona import Persona
-from roleplay.prompt import PromptEncoder
-from roleplay.settings import ROOT
+from roleplay.text.personas import Persona
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.rows import parse_row, read_rows
 
 HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
 GOOD = [

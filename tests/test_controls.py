@@ -7,9 +7,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import read_votes
-from roleplay.instructions import Row, read_rows
-from roleplay.persona import ZHEN_HUAN, Persona
-from roleplay.retrieval import Retriever
+from roleplay.text.personas import ZHEN_HUAN, Persona
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row, read_rows
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from roleplay.text.splits import split_rows
 
 from roleplay import corpus
 from roleplay.adapters import Adapter
 from roleplay.errors import DataError
-from roleplay.instructions import file_sha256, read_rows, split_rows
+from roleplay.text.rows import file_sha256, read_rows
 
 TEXTS = ("雪夜", "梅林", "更漏", "香炉", "棋局", "书信", "晚膳", "画眉", "秋千", "灯会")
 ROWS = [{"instruction": f"{text}如何？", "output": f"说到{text}，且容臣妾想想。"} for text in TEXTS]

@@ -15,9 +15,9 @@ import pytest
 
 from dataset import download
 from dataset.download import main
+from roleplay.environment import ROOT
 from roleplay.errors import DataError, HubError
-from roleplay.instructions import read_rows
-from roleplay.settings import ROOT
+from roleplay.text.rows import read_rows
 
 ROWS = [{"instruction": f"第{n}问？", "input": "", "output": f"答{n}，" + chr(0x4E00 + n) * 9} for n in range(40)]
 BODY = json.dumps(ROWS, ensure_ascii=False).encode()

@@ -7,9 +7,9 @@ import pytest
 from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
-from roleplay.instructions import file_sha256
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import ROOT, Settings
+from roleplay.environment import ROOT, Settings
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.text.rows import file_sha256
 
 FOLDER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
 

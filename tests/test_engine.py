@@ -18,8 +18,8 @@ from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.cache import CachePool, KeyValues
 from roleplay.engine import LocalEngine, TextStream
 from roleplay.errors import AdapterError, RoleplayError
-from roleplay.prompt import PromptEncoder
 from roleplay.sampling import gumbel, next_token
+from roleplay.text.prompts import PromptEncoder
 from tests import tiny
 
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=12)

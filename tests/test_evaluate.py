@@ -17,11 +17,11 @@ from roleplay.answers import BASE as BASE_SIDE
 from roleplay.answers import Question, Request, Sampling
 from roleplay.engine import LocalEngine
 from roleplay.errors import RoleplayError
-from roleplay.instructions import Row
 from roleplay.packing import IGNORED
-from roleplay.prompt import PromptEncoder
-from roleplay.retrieval import Retriever
 from roleplay.scoreboard import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row
 from tests import tiny
 from train import measures
 from train.evaluate import Settings, evaluate

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from roleplay import adapters
 from roleplay.errors import RoleplayError
 from roleplay.models import BaseModel
-from roleplay.prompt import TEMPLATES, PromptEncoder
+from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from tests import tiny
 from tests.disk import largest_file
 from train import export

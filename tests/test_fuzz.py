@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import fuzz, fuzz_http, soak
 from benchmarks.hostile import MARKUP, messages
-from roleplay.prompt import PromptEncoder
+from roleplay.text.prompts import PromptEncoder
 from tests import tiny
 
 

@@ -17,7 +17,7 @@ from roleplay.ballots import Box
 from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, HubError
 from roleplay.guests import Guests
-from roleplay.persona import ZHEN_HUAN
+from roleplay.text.personas import ZHEN_HUAN
 from tests import tiny
 from tests.hub_server import Hub
 from tests.raw import Visitor

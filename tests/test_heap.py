@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 
 FREED = """
 import psutil, torch
-from roleplay import cache, heap
+from roleplay import cache
+from roleplay import heap
 
 heap.return_blocks(heap.CACHES)
 memory, kept, caches = psutil.Process().memory_info, [], []

@@ -10,9 +10,9 @@ import pytest
 import app
 from roleplay import limits
 from roleplay.ballots import Box
+from roleplay.environment import PRIVATE, Settings
 from roleplay.limits import Rate
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import PRIVATE, Settings
+from roleplay.text.personas import ZHEN_HUAN
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine
 

@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, expect
 import app
 from roleplay import models
 from roleplay.ballots import Box
+from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.loading import loading
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import ROOT
+from roleplay.text.personas import ZHEN_HUAN
 from roleplay.texts import TEXTS
 from tests import tiny
 from tests.scripted import ScriptedEngine

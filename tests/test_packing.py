@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 
 from roleplay import packing
-from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
+from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
 from train.fused import fuse
 from train.trainer import CharacterTrainer

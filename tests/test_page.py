@@ -9,8 +9,8 @@ import app
 from roleplay import startup
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import Box
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import ROOT, Settings
+from roleplay.environment import ROOT, Settings
+from roleplay.text.personas import ZHEN_HUAN
 from tests.pages import Served, answered, ask, bots, footer, opened
 from tests.scripted import REPLIES, ScriptedEngine
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from roleplay.errors import DataError
-from roleplay.persona import ZHEN_HUAN, load_persona
+from roleplay.text.personas import ZHEN_HUAN, load_persona
 
 GOOD = {"name": "Ink", "system_prompt": "You are Ink.", "greeting": "Sit.", "openers": ["Who are you?"]}
 

@@ -7,9 +7,9 @@ import jinja2
 import pytest
 from transformers import AutoTokenizer
 
+from roleplay.environment import ROOT
 from roleplay.errors import DataError, RoleplayError
-from roleplay.prompt import IGNORED, TEMPLATES, PromptEncoder, template_name
-from roleplay.settings import ROOT
+from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder, template_name
 from tests import tiny
 
 GEMMA = ROOT.parent / "shared" / "gemma-2b-it-tokenizer"

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from roleplay import hub
+from roleplay.environment import ROOT
 from roleplay.errors import HubError
-from roleplay.settings import ROOT
 from tests import tiny
 from tests.hub_server import TOKEN, Hub
 from train import push

@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import SpaceHardware
 
 from roleplay import embedded, models
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -33,7 +33,7 @@ def test_a_space_can_build_with_the_requirements_alone():
 
 def test_every_environment_variable_is_in_the_table():
     read = set(
-        re.findall(r'_(?:text|number)\("(\w+)"', (ROOT / "roleplay" / "settings.py").read_text(encoding="utf-8"))
+        re.findall(r'_(?:text|number)\("(\w+)"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8"))
     )
     assert read - {"SPACE_ID"} <= set(re.findall(r"`([A-Z_]+)`", README))
 
@@ -41,7 +41,7 @@ def test_every_environment_variable_is_in_the_table():
 def test_nothing_else_reads_the_environment():
     for folder in ("roleplay", "dataset"):
         for path in (ROOT / folder).glob("*.py"):
-            if path.name != "settings.py":
+            if path.name != "environment.py":
                 assert "os.environ" not in path.read_text(encoding="utf-8"), path
 
 

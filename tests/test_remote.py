@@ -15,8 +15,8 @@ from roleplay import remote
 from roleplay.adapters import Adapter
 from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.errors import ModelError, RoleplayError
-from roleplay.prompt import PromptEncoder
 from roleplay.remote import RemoteEngine
+from roleplay.text.prompts import PromptEncoder
 from tests import tiny
 
 TOKENIZER = tiny.tokenizer()

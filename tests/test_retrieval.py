@@ -3,8 +3,8 @@
 import pytest
 
 from roleplay.errors import DataError
-from roleplay.instructions import Row
-from roleplay.retrieval import Retriever
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row
 
 ROWS = [
     Row((("今日可曾用过晚膳？", "用过了。"),)),

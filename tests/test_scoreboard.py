@@ -10,8 +10,8 @@ from scipy import stats
 
 from roleplay import plots, texts
 from roleplay.ballots import wilson
+from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.instructions import near_duplicates, read_rows
 from roleplay.intervals import Estimate, bootstrap, jackknife, share, share_difference
 from roleplay.probes import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists, units
 from roleplay.scoreboard import (
@@ -28,7 +28,8 @@ from roleplay.scoreboard import (
     table,
     verdicts,
 )
-from roleplay.settings import ROOT
+from roleplay.text.rows import read_rows
+from roleplay.text.splits import near_duplicates
 
 
 @pytest.fixture(scope="module")

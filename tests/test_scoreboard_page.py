@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from page.scoreboard import scoreboard_html
 from roleplay import card, plots
-from roleplay.persona import ZHEN_HUAN
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, Board
+from roleplay.text.personas import ZHEN_HUAN
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
 
 pytest_plugins = ("pages",)

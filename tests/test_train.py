@@ -18,9 +18,9 @@ from roleplay import adapters, models
 from roleplay.adapters import PROJECTIONS
 from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine import LocalEngine
+from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import parse
-from roleplay.settings import ROOT
 from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server

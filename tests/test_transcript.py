@@ -10,7 +10,7 @@ from roleplay import ballots, conversation, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Answer, Sampling
 from roleplay.ballots import Tally
 from roleplay.errors import DataError
-from roleplay.instructions import read_rows
+from roleplay.text.rows import read_rows
 from roleplay.transcript import EXAMPLES, NOTHING, OPEN, PERSONA, SIDES, UNVEILED, Exchange, Kept
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}

@@ -13,8 +13,8 @@ import pytest
 from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.engine import LocalEngine
+from roleplay.environment import ROOT
 from roleplay.errors import ModelError, RoleplayError
-from roleplay.settings import ROOT
 from roleplay.zero import ZeroEngine
 from tests import tiny
 from tests.scripted import ScriptedEngine

@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
 from roleplay import adapters, card, models, plots
-from roleplay.prompt import TEMPLATES
+from roleplay.text.prompts import TEMPLATES
 
 RANK, ALPHA, LAYERS = 4, 8, 2
 BASE_NAME = "google/gemma-3-270m"

@@ -63,8 +63,8 @@ def main(adapter: Path, scratch: Path) -> None:
     from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
     from roleplay.ballots import Box
     from roleplay.engine import LocalEngine
-    from roleplay.persona import ZHEN_HUAN
-    from roleplay.settings import Settings
+    from roleplay.environment import Settings
+    from roleplay.text.personas import ZHEN_HUAN
     from roleplay.zero import ZeroEngine
     from tests import tiny
     from tests.raw import Visitor

@@ -17,17 +17,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from roleplay import adapters, card, instructions, models, plots
+from roleplay import adapters, card, models, plots
 from roleplay.adapters import Adapter
 from roleplay.corpus import rows_of
+from roleplay.environment import ROOT
+from roleplay.environment import Settings as Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.probes import Lists, load_lists
-from roleplay.prompt import PromptEncoder
-from roleplay.retrieval import Retriever
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, RETRIEVAL, Board, table, verdicts
-from roleplay.settings import ROOT
-from roleplay.settings import Settings as Environment
+from roleplay.text import splits
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import file_sha256
 from train import measures
 from train.measures import Losses, Subject
 from train.replies import Writer
@@ -52,7 +54,7 @@ def prepare(adapter: Adapter, base: models.BaseModel, settings: Settings) -> tup
     """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
     trained, held_out, files = rows_of(adapter, settings.data)
     groups = [0] * len(held_out)
-    for number, group in enumerate(instructions.groups(held_out)):
+    for number, group in enumerate(splits.groups(held_out)):
         for i in group:
             groups[i] = number
     if len(set(groups)) < 2:
@@ -153,7 +155,7 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
     with tqdm(total=sum(items(subject, lists, settings) for subject, _ in prepared), unit="item") as bar:
         for subject, files in prepared:
             board = measure(subject, lists, settings, writer, losses, bar)
-            weights = {"sha256": instructions.file_sha256(subject.adapter.folder / adapters.WEIGHTS)}
+            weights = {"sha256": file_sha256(subject.adapter.folder / adapters.WEIGHTS)}
             made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
             boards.append({"adapter": subject.adapter.name, **made_of, **board})
     for subject, board in zip((subject for subject, _ in prepared), boards, strict=True):

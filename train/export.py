@@ -24,11 +24,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from roleplay import adapters, embedded, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Sampling
+from roleplay.environment import ROOT
+from roleplay.environment import Settings as Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.prompt import TEMPLATES, PromptEncoder
-from roleplay.settings import ROOT
-from roleplay.settings import Settings as Environment
+from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from train import gguf_file
 from train.folders import whole_or_absent
 

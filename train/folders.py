@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from roleplay import card, plots
 from roleplay.adapters import TEMPLATE, TRAINING
 from roleplay.errors import RoleplayError, first_line
-from roleplay.prompt import TEMPLATES
+from roleplay.text.prompts import TEMPLATES
 
 RESUME = " and go on with --resume"
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
 from roleplay import embedded
 from roleplay.adapters import PROJECTIONS, Adapter
-from roleplay.prompt import TEMPLATES, PromptEncoder
+from roleplay.text.prompts import TEMPLATES, PromptEncoder
 
 OWN = ("general.architecture", "general.name", "general.file_type", "tokenizer.chat_template")  # not copied
 

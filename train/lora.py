@@ -23,15 +23,17 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 
-from roleplay import instructions, memory, models, packing
+from roleplay import memory, models, packing
 from roleplay.adapters import NAME, PROJECTIONS
 from roleplay.corpus import HELD_OUT, SEED, load_rows
+from roleplay.environment import ROOT, Settings
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.hub import push_adapter
-from roleplay.persona import ZHEN_HUAN, Persona, load_persona
-from roleplay.prompt import IGNORED, TEMPLATES, Example, PromptEncoder
-from roleplay.settings import ROOT, Settings
+from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
+from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
+from roleplay.text.rows import Row
+from roleplay.text.splits import repeat_by_weight
 from train.folders import check_writable, write_adapter
 from train.trainer import CharacterTrainer, ProgressBar, StopSignal, check_resume
 
@@ -86,9 +88,7 @@ class LoraSettings:
     push_modelscope: str = flag("", "ModelScope repository (user/name) to push the adapter to, private")
 
 
-def encode(
-    rows: list[instructions.Row], encoder: PromptEncoder, persona: Persona, settings: LoraSettings
-) -> list[Example]:
+def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: LoraSettings) -> list[Example]:
     """Every row as token ids whose last label is the stop token."""
     examples = [
         encoder.example(persona.system_prompt, row.turns, settings.loss_on, settings.max_length, row.where)
@@ -154,7 +154,7 @@ def train(settings: LoraSettings) -> Path:
     # Data
     persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
     train_rows, held_out_rows, files = load_rows(settings.data, settings.held_out, settings.seed)
-    train_rows = instructions.repeat_by_weight(train_rows, settings.seed)
+    train_rows = repeat_by_weight(train_rows, settings.seed)
 
     # Model
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on

@@ -13,12 +13,12 @@ from peft import PeftModel
 from roleplay import models, packing
 from roleplay.adapters import Adapter
 from roleplay.answers import Question, Sampling
-from roleplay.instructions import Row
 from roleplay.intervals import share
 from roleplay.probes import Break, Identity, Lists
-from roleplay.prompt import Example, PromptEncoder, Turn
-from roleplay.retrieval import Retriever
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Board, Reply, chrf, runs
+from roleplay.text.prompts import Example, PromptEncoder, Turn
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row
 from train.replies import Ask, Writer
 
 PACK = 16  # rows computed at once for their loss

@@ -20,9 +20,9 @@ from huggingface_hub import SpaceHardware
 
 from roleplay import hub
 from roleplay.card import CARD, write_card
+from roleplay.environment import ROOT
 from roleplay.errors import HubError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.settings import ROOT
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from roleplay.answers import Question, Sampling
 from roleplay.cache import CachePool, KeyValues
 from roleplay.decoder import Decoder, Lora, Segment
 from roleplay.errors import AdapterError
-from roleplay.prompt import PromptEncoder
 from roleplay.sampling import next_token
 from roleplay.scoreboard import Reply
+from roleplay.text.prompts import PromptEncoder
 
 BATCH = 32  # replies in progress; the weights are read once a step for all of them
 CACHE_BYTES = 512 << 20

@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from roleplay import heap
 from roleplay.errors import DataError, RoleplayError
 from roleplay.packing import collate, label_losses
-from roleplay.prompt import Example
+from roleplay.text.prompts import Example
 from train.folders import RESUME, whole_or_absent
 from train.fused import fuse
 

@@ -27,11 +27,11 @@ from roleplay import adapters, embedded, models
 from roleplay.adapters import Adapter
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.engine import LocalEngine
+from roleplay.environment import ROOT
+from roleplay.environment import Settings as Environment
 from roleplay.errors import ModelError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.remote import RemoteEngine
-from roleplay.settings import ROOT
-from roleplay.settings import Settings as Environment
 
 PORT = 8765
 CONTEXT = 2048

@@ -4,17 +4,10 @@ import json
 
 import pytest
 
+from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.instructions import (
-    Row,
-    check_no_overlap,
-    groups,
-    near_duplicates,
-    read_rows,
-    repeat_by_weight,
-    split_rows,
-)
-from roleplay.settings import ROOT
+from roleplay.text.rows import Row, read_rows
+from roleplay.text.splits import check_no_overlap, groups, near_duplicates, repeat_by_weight, split_rows
 
 OWN = ROOT / "dataset" / "zhenhuan.json"
 GOOD = {"instruction": "你是谁？", "input": "", "output": "我是甄嬛。"}

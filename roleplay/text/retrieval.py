@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from roleplay.errors import DataError
-from roleplay.instructions import Row
-from roleplay.prompt import Turn
+from roleplay.text.prompts import Turn
+from roleplay.text.rows import Row
 
 EXAMPLES = 3
 

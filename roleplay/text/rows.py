@@ -1,4 +1,4 @@
-"""Rows of instruction / input / output, single- and multi-turn: read, checked, and split without a leak.
+"""Rows of instruction / input / output, single- and multi-turn, read and checked.
 
 A row is an object with `instruction`, `output` and, where wanted, `input` (a text to work on), `history` (earlier
 [user, reply] pairs), `context` (what others said just before; it opens the user's turn), `scene` (rows of one scene
@@ -8,22 +8,15 @@ of copies) and `speaker`. Nothing here knows tokens.
 
 import hashlib
 import json
-import random
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklearn.feature_extraction.text import CountVectorizer
-
 from roleplay.errors import DataError
-from roleplay.prompt import Turn
+from roleplay.text.prompts import Turn
 
 SPLITS = ("train", "held_out")
 KEYS = ("instruction", "input", "output", "history", "context", "scene", "split", "weight", "speaker")
-NEAR_DUPLICATE = 0.7  # Jaccard similarity of character trigrams from which two rows count as one
 
 
 @dataclass(frozen=True)
@@ -108,78 +101,3 @@ def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def near_duplicates(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int]]:
-    """Pairs i < j whose texts are alike: Jaccard similarity of character trigrams at least `threshold`.
-
-    Letter case, spaces and punctuation do not count. Source: Broder, "On the resemblance and containment of
-    documents", 1997 (computed exactly here, through one sparse product).
-    """
-    bare = ["^" + re.sub(r"[\W_]+", "", text.lower()) + "$" for text in texts]
-    grams = CountVectorizer(analyzer="char", ngram_range=(3, 3), binary=True, lowercase=False).fit_transform(bare)
-    sizes = grams.sum(axis=1).A1
-    shared = (grams @ grams.T).tocoo()
-    union = sizes[shared.row] + sizes[shared.col] - shared.data
-    alike = (shared.data >= threshold * union) & (shared.row < shared.col)
-    return sorted(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
-
-
-def groups(rows: Sequence[Row]) -> list[list[int]]:
-    """Row numbers in groups that no split may part: one scene, or near-duplicates, taken together transitively."""
-    parent = list(range(len(rows)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    pairs: list[tuple[int, int]] = near_duplicates([row.text for row in rows]) if len(rows) > 1 else []
-    first_of: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        if row.scene:
-            pairs.append((first_of.setdefault(row.scene, number), number))
-    for a, b in pairs:
-        parent[root(b)] = root(a)
-    members: dict[int, list[int]] = defaultdict(list)
-    for number in range(len(rows)):
-        members[root(number)].append(number)
-    return list(members.values())
-
-
-def split_rows(rows: Sequence[Row], held_out: float, seed: int = 0) -> tuple[list[Row], list[Row]]:
-    """Train and held-out rows; whole groups go to one side, about the share `held_out` of the rows to the second.
-
-    Rows that already say `split` are taken at their word; raises `DataError` when a group then stands on both sides.
-    """
-    if any(row.split for row in rows):
-        for group in groups(rows):
-            sides = {rows[i].split or "train": i for i in group}
-            if len(sides) > 1:
-                a, b = (rows[i].where for i in sides.values())
-                raise DataError(
-                    f"{a} and {b} belong together (same scene or nearly the same text) but their splits differ"
-                )
-        return [r for r in rows if r.split != "held_out"], [r for r in rows if r.split == "held_out"]
-    shuffled = groups(rows)
-    random.Random(seed).shuffle(shuffled)
-    chosen: set[int] = set()
-    for group in shuffled:
-        if len(chosen) + len(group) <= held_out * len(rows):
-            chosen.update(group)
-    return [r for i, r in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
-
-
-def check_no_overlap(train: Sequence[Row], held_out: Sequence[Row]) -> None:
-    """Raises `DataError` when a held-out row (nearly) stands in the training part too."""
-    together = [*train, *held_out]
-    for a, b in near_duplicates([row.text for row in together]):
-        if a < len(train) <= b:
-            raise DataError(f"{together[b].where} is held out but {together[a].where} is nearly the same; remove one")
-
-
-def repeat_by_weight(rows: Iterable[Row], seed: int) -> list[Row]:
-    """Each row as often as its weight says, the fraction drawn by lot: what one epoch sees."""
-    lot = random.Random(seed)
-    return [row for row in rows for _ in range(int(row.weight) + (lot.random() < row.weight % 1))]
