@@ -21,15 +21,16 @@ from page.look import I18N, language_of, look
 from page.panes import pane
 from page.scoreboard import scoreboard_html
 from page.server import doors, too_fast
-from roleplay import conversation, startup, texts, transcript
-from roleplay.answers import ADAPTER, BASE, Engine, Sampling
-from roleplay.ballots import Box, count, score
+from roleplay import conversation, startup, transcript
+from roleplay.engine.guests import Guests
+from roleplay.engine.protocol import ADAPTER, BASE, Engine, Sampling
 from roleplay.environment import ROOT, Settings
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.guests import Guests
 from roleplay.limits import Rate
 from roleplay.loading import loading
+from roleplay.results import wording as texts
+from roleplay.results.votes import Box, count, score
 from roleplay.startup import About
 from roleplay.text.personas import Persona, load_persona
 from roleplay.transcript import CHOICES, GIVEN, NOTHING, PERSONA, Exchange, Kept

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.build import build
+from dataset.screenplay import read_screenplays
 from roleplay.environment import ROOT
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.screenplay import read_screenplays
 from roleplay.text.rows import load_json
 
 GOAL = 0.99

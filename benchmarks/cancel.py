@@ -16,12 +16,12 @@ import psutil
 
 from benchmarks.generation import EMBEDDED, random_adapter
 from benchmarks.report import write
-from roleplay import models
-from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.weights import base_models
 
 EVERY = 20  # stops between two lines
 
@@ -55,7 +55,7 @@ def undisturbed(engine: LocalEngine) -> dict[str, str]:
 
 def main() -> None:
     flags = parse(Flags, __doc__)
-    base, process, chance = models.load(EMBEDDED, Settings().cache), psutil.Process(), random.Random(flags.seed)
+    base, process, chance = base_models.load(EMBEDDED, Settings().cache), psutil.Process(), random.Random(flags.seed)
     with tempfile.TemporaryDirectory() as folder:
         engine = LocalEngine(base, [random_adapter(base, Path(folder) / "random")])
     before, lines = undisturbed(engine), []

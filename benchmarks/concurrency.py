@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.report import write
-from roleplay import adapters, models
-from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
+from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import Settings as Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.remote import RemoteEngine
+from roleplay.weights import base_models, inspection
 
 QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作两句诗？", "你最怕什么？", "Tell me about your home.")
 
@@ -92,15 +92,15 @@ def measure(name: str, engine: Engine, persona: str, count: int, settings: Setti
 
 def main() -> None:
     settings, environment = parse(Settings, __doc__), Environment()
-    adapter = adapters.inspect(Path(settings.adapter))
-    base = models.load(environment.base_model, environment.cache)
+    adapter = inspection.inspect(Path(settings.adapter))
+    base = base_models.load(environment.base_model, environment.cache)
     engines: dict[str, Engine] = {"in-process": LocalEngine(base, [adapter])}
     figures = []
     with ExitStack() as stack:
         if settings.vllm:
             from tests.vllm.run import serving  # only this flag needs the tests' server
 
-            folder, _ = models.fetch(base.name, environment.cache)
+            folder, _ = base_models.fetch(base.name, environment.cache)
             engines["vLLM"] = RemoteEngine(
                 stack.enter_context(serving(settings.vllm, folder, adapter)), base.tokenizer, [adapter]
             )

@@ -21,11 +21,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from benchmarks import fuzz_http
 from benchmarks.hostile import MARKUP, messages
 from benchmarks.report import write
-from roleplay import embedded, models
 from roleplay.environment import Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.weights import base_models, embedded
 
 TINY = "tiny"  # the tests' tokenizer of one token a byte
 LONG = 2000  # characters; whether a longer text comes back whole is not looked at, for that takes long
@@ -54,7 +54,7 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
         from tests import tiny  # only this choice, and the served page, need the tests' small things
 
         return tiny.tokenizer()
-    return AutoTokenizer.from_pretrained(models.fetch(name, Settings().cache)[0], local_files_only=True)
+    return AutoTokenizer.from_pretrained(base_models.fetch(name, Settings().cache)[0], local_files_only=True)
 
 
 def fuzz_prompt(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> dict[str, list[str]]:

@@ -24,13 +24,13 @@ from transformers import GemmaConfig, GemmaForCausalLM
 from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.report import write
-from roleplay import adapters, models
-from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT, Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, Turn
+from roleplay.weights import adapters, base_models, inspection, layout
 
 USER = "What do you miss most about your old home?"
 DEFAULT_ADAPTER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
@@ -48,9 +48,9 @@ class Flags:
     turns: int = flag(8, "turn at which the first token is timed with the kept cache and without", least=1)
 
 
-def load(flags: Flags) -> models.BaseModel:
+def load(flags: Flags) -> base_models.BaseModel:
     """The model to time; the one of Gemma-2B's shape borrows the embedded model's tokenizer."""
-    base = models.load(EMBEDDED, Settings().cache, flags.dtype)
+    base = base_models.load(EMBEDDED, Settings().cache, flags.dtype)
     if flags.shape == GEMMA_2B:
         config = GemmaConfig(
             vocab_size=256000, hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8,
@@ -65,17 +65,17 @@ def load(flags: Flags) -> models.BaseModel:
     return base
 
 
-def random_adapter(base: models.BaseModel, folder: Path) -> adapters.Adapter:
+def random_adapter(base: base_models.BaseModel, folder: Path) -> adapters.Adapter:
     """A rank 8 adapter on all seven projections in a folder such as train.lora writes."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=8, target_modules=targets, init_lora_weights=False)
-    training = {"base_model": {"name": base.name, "fingerprint": models.fingerprint(base.model)}}
+    training = {"base_model": {"name": base.name, "fingerprint": base_models.fingerprint(base.model)}}
     attached: Any = get_peft_model(base.model, config)
     attached.save_pretrained(str(folder), save_embedding_layers=False)
     base.model = attached.unload()
-    (folder / adapters.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
-    (folder / adapters.TRAINING).write_text(json.dumps(training), encoding="utf-8")
-    return adapters.inspect(folder)
+    (folder / layout.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    return inspection.inspect(folder)
 
 
 class Clock(BaseStreamer):
@@ -165,7 +165,7 @@ def read_speed(device: torch.device) -> float:
     return block.nbytes / timed(lambda: block.sum().item(), 5) / 1e6
 
 
-def run(flags: Flags, base: models.BaseModel, adapter: adapters.Adapter) -> dict[str, Any]:
+def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) -> dict[str, Any]:
     engine = LocalEngine(base, [adapter])
     encoder = engine.encoders[adapter.template]
     encoder.stop_ids = ()  # every arm says the same number of tokens
@@ -237,7 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = load(flags)
         if flags.shape == EMBEDDED and DEFAULT_ADAPTER.is_dir():
-            adapter = adapters.inspect(DEFAULT_ADAPTER)
+            adapter = inspection.inspect(DEFAULT_ADAPTER)
         else:
             adapter = random_adapter(base, Path(folder) / "random")
         report = run(flags, base, adapter)

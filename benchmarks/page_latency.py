@@ -25,10 +25,10 @@ import numpy as np
 
 import app
 from benchmarks.report import write
-from roleplay.answers import Answer, Request, Sampling
-from roleplay.ballots import Box
+from roleplay.engine.protocol import Answer, Request, Sampling
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.results.votes import Box
 from roleplay.startup import About
 from roleplay.text.personas import ZHEN_HUAN
 from roleplay.transcript import PERSONA

@@ -21,13 +21,14 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from benchmarks.generation import GEMMA_2B
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.generation import load as load_random
-from roleplay import memory, models, packing
 from roleplay.environment import ROOT, Settings
 from roleplay.errors import RoleplayError
 from roleplay.text.personas import Persona
 from roleplay.text.prompts import IGNORED, Example
+from roleplay.weights import base_models
+from train.learning import memory, packing
+from train.learning.trainer import CharacterTrainer
 from train.lora import LoraSettings, attach_lora
-from train.trainer import CharacterTrainer
 
 Result = TypeVar("Result")
 UPDATE = 16  # rows
@@ -41,17 +42,17 @@ def default_data() -> str:
     return str(HUANHUAN if HUANHUAN.is_file() else OWN_ROWS)
 
 
-def load(name: str, dtype: str) -> models.BaseModel:
+def load(name: str, dtype: str) -> base_models.BaseModel:
     """A base model as `train.lora` takes it, or random weights in the shape of Gemma-2B; raises `ModelError`."""
     transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers will drop
     if name == GEMMA_2B:
         return load_random(GenerationFlags(shape=name, dtype=dtype))
-    return models.load(name, Settings().cache, dtype)
+    return base_models.load(name, Settings().cache, dtype)
 
 
 def _tutorial(
-    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
 ) -> Trainer:
     model = attach_lora(base, settings)
     model.enable_input_require_grads()
@@ -73,7 +74,9 @@ def _tutorial(
     )
 
 
-def _trl(base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]) -> Trainer:
+def _trl(
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+) -> Trainer:
     """As it comes: 8 padded rows at once, checkpointing, autocast to bfloat16 (switched off for float32 weights)."""
     data = {
         "input_ids": [row.input_ids for row in rows],
@@ -88,7 +91,7 @@ def _trl(base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings
 
 
 def _trl_tuned(
-    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
 ) -> Trainer:
     """Packed by TRL's own packer, as many rows of an update at once as fit, so that no row moves to another update."""
     pack_rows, _, _ = _plan(base, rows, dataclasses.replace(settings, checkpointing="off"), share_prefix=False)
@@ -112,7 +115,7 @@ def _trl_tuned(
 
 
 def _ours(
-    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
 ) -> Trainer:
     pack_rows, checkpointing, _ = _plan(base, rows, settings, share_prefix=True)
     base.model.set_attn_implementation(packing.ATTENTION)
@@ -133,13 +136,13 @@ def _ours(
 
 
 def _lean(
-    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
 ) -> Trainer:
     return _ours(base, rows, dataclasses.replace(settings, checkpointing="on"), arguments)
 
 
 def _plan(
-    base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, share_prefix: bool
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, share_prefix: bool
 ) -> tuple[int, bool, str]:
     return memory.plan(
         base.model,
@@ -153,7 +156,7 @@ def _plan(
     )
 
 
-Build = Callable[[models.BaseModel, Sequence[Example], LoraSettings, dict[str, Any]], Trainer]
+Build = Callable[[base_models.BaseModel, Sequence[Example], LoraSettings, dict[str, Any]], Trainer]
 RECIPES: dict[str, Build] = {
     "tutorial": _tutorial,
     "trl": _trl,
@@ -164,7 +167,7 @@ RECIPES: dict[str, Build] = {
 
 
 def build(
-    recipe: str, base: models.BaseModel, rows: Sequence[Example], settings: LoraSettings, **arguments: Any
+    recipe: str, base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, **arguments: Any
 ) -> Trainer:
     """The trainer of a recipe; `settings` gives the adapter and ours its packs, `arguments` go to `TrainingArguments`.
 

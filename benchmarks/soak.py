@@ -32,12 +32,13 @@ import psutil
 from benchmarks import fuzz_http
 from benchmarks.headless import Refused, Stuck, Tab
 from benchmarks.report import write
-from roleplay import conversation, embedded, startup
-from roleplay.answers import Engine
+from roleplay import conversation, startup
+from roleplay.engine.protocol import Engine
 from roleplay.environment import ROOT, Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.transcript import Exchange
+from roleplay.weights import embedded
 
 QUESTIONS = ("你是谁？", "Who are you?", "今夜月色如何？", "Tell me about your home.")
 TURNS = 2  # messages of a conversation at most; then it is cleared

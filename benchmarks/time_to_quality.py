@@ -25,18 +25,18 @@ import torch
 import transformers
 from accelerate.utils import send_to_device
 from peft import PeftModel
-from roleplay.text.splits import check_no_overlap, split_rows
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks import recipes
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import TUTORIAL_PERSONA
 from benchmarks.report import write
-from roleplay import packing
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row, load_json, parse_row
+from roleplay.text.splits import check_no_overlap, split_rows
+from train.learning import packing
 from train.lora import LoraSettings, encode
 
 TUTORIAL = LoraSettings(template="tutorial", learning_rate=1e-4, schedule="linear", warmup=0.0, epochs=3.0)

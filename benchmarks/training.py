@@ -29,12 +29,12 @@ from benchmarks.gauges import PeakMemory, Profile, Watch
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import RECIPES, TUTORIAL_PERSONA, UPDATE
 from benchmarks.report import write
-from roleplay import models
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
+from roleplay.weights import base_models
 from train.lora import LoraSettings, encode
 
 RATIOS = (
@@ -93,7 +93,7 @@ def product_rate(model: nn.Module, embeddings: torch.Tensor, tokens: int, labels
     return operations / seconds
 
 
-def read_examples(base: models.BaseModel, flags: Flags) -> list[Example]:
+def read_examples(base: base_models.BaseModel, flags: Flags) -> list[Example]:
     """The rows of all timed updates as token ids; raises `DataError` when the file has too few."""
     rows, wanted = read_rows(flags.data), UPDATE * flags.updates
     if len(rows) < wanted:
@@ -201,9 +201,9 @@ def table(dtype: str, result: dict[str, Any]) -> str:
 
 def main() -> None:
     flags = parse(Flags, __doc__)
-    device = models.choose_device()
+    device = base_models.choose_device()
     results = {}
-    wanted = ["bfloat16", "float32"] if flags.shape == EMBEDDED else [models.choose_dtype(device[0])[0]]
+    wanted = ["bfloat16", "float32"] if flags.shape == EMBEDDED else [base_models.choose_dtype(device[0])[0]]
     for dtype in flags.dtype or wanted:
         results[dtype] = compare(dtype, flags)
         print(table(dtype, results[dtype]), end="\n\n", flush=True)

@@ -8,21 +8,21 @@ who said it, `output` the character's line, `history` the earlier exchanges of t
 since the last of them, each line with its speaker, and `scene` the scene's id. A stage direction on a line of its own
 ends a speech; what the character says after it answers nobody and stays in the history of later rows. A reply stands
 in the history of later rows too, so train on these rows with the loss on the last reply alone. The scripts may be
-`name（direction）：line` under 第N幕 headings, `Name: line`, or Fountain (roleplay/screenplay.py). The same scripts
+`name（direction）：line` under 第N幕 headings, `Name: line`, or Fountain (dataset/screenplay.py). The same scripts
 always give the same file, and no model is needed.
 """
 
 import difflib
-import json
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataset.screenplay import Scene, Screenplay, Speech, join_texts, read_screenplays
+from roleplay.disk import write_json
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.screenplay import Scene, Screenplay, Speech, join_texts, read_screenplays
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not rows:
         raise DataError(f"{settings.character[0]} answers nobody in these scripts; another character may (--list)")
     output = Path(settings.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(output, rows)
     spoken = sum(play.cast()[name] for name in settings.character)
     scenes = len({row["scene"] for row in rows})
     print(f"{output}: {len(rows):,} rows from {spoken:,} lines of {settings.character[0]} in {scenes:,} scenes")

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from dataset import report as html_report
 from dataset.report import Finding, Lengths, Repeated, Report, Segment
-from roleplay import embedded, models
+from roleplay.disk import write_json
 from roleplay.environment import Settings as Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
@@ -30,6 +30,7 @@ from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
 from roleplay.text.rows import Row, file_sha256, load_json, parse_row
 from roleplay.text.splits import near_duplicates
+from roleplay.weights import base_models, embedded
 
 EXAMPLES = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
@@ -263,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else []
     )
     persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
-    folder, _ = models.fetch(settings.tokenizer, Environment().cache)
+    folder, _ = base_models.fetch(settings.tokenizer, Environment().cache)
     encoder = PromptEncoder(AutoTokenizer.from_pretrained(folder, local_files_only=True), settings.template)
 
     report, rows = examine(values, settings.file, encoder, persona, settings.max_tokens, held)
@@ -277,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.dedupe:
         if len(rows) < len(values):
             raise DataError(f"{settings.file}: {len(values) - len(rows)} rows cannot be read; mend them, then --dedupe")
-        _write(settings.dedupe, json.dumps(dedupe(values, rows), ensure_ascii=False, indent=1) + "\n")
+        write_json(Path(settings.dedupe), dedupe(values, rows))
+        print(f"wrote {settings.dedupe}", file=sys.stderr)
     if any(finding.level == "error" for finding in report.findings):
         sys.exit(1)
 

@@ -11,7 +11,6 @@ runs/ is ignored by git.
 
 import csv
 import hashlib
-import json
 import tempfile
 import urllib.parse
 import urllib.request
@@ -22,11 +21,12 @@ from typing import Any
 
 import huggingface_hub
 import modelscope
-from roleplay.text.splits import split_rows
 
+from roleplay.disk import read_json, write_json
 from roleplay.errors import DataError, HubError, first_line, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.rows import file_sha256, load_json, parse_row
+from roleplay.text.splits import split_rows
 
 HUGGING_FACE, MODELSCOPE = "hf:", "modelscope:"
 PATTERNS = ["*.json", "*.jsonl"]
@@ -126,7 +126,7 @@ def check_sha256(found: str, wanted: str, record: Path) -> None:
     """Raises `DataError` unless `found` is `wanted`, or without one what `record` (an earlier download) says."""
     origin = "--sha256"
     if not wanted and record.is_file():
-        wanted, origin = json.loads(record.read_text(encoding="utf-8"))["sha256"], str(record)
+        wanted, origin = read_json(record)["sha256"], str(record)
     if wanted and found != wanted.lower():
         raise DataError(
             f"the file's SHA-256 is {found}, not {wanted} ({origin}): it was changed; pass --sha256 to accept it"
@@ -182,10 +182,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.scenes:
         values = add_scenes(values, Path(settings.scenes))
     values = add_split(values, settings.held_out, settings.seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(output, values)
     origin = {"source": source, "sha256": sha256, "rows": len(values), "licence": chosen.licence}
-    record.write_text(json.dumps(origin, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(record, origin)
 
     print(f"{output}: {len(values):,} rows from {source}")
     print(f"sha256   {sha256}")

@@ -5,8 +5,8 @@ from typing import Any
 
 import gradio as gr
 
-from roleplay import texts
 from roleplay.environment import ROOT
+from roleplay.results import wording as texts
 
 I18N = gr.I18n(**texts.TEXTS)
 

@@ -6,9 +6,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from page.look import language_of
-from roleplay import texts
 from roleplay.faults import Faults
 from roleplay.limits import Doors, Rate
+from roleplay.results import wording as texts
 
 
 def doors() -> dict[str, Any]:

@@ -10,10 +10,11 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
-from roleplay import texts, transcript
-from roleplay.answers import ADAPTER, BASE, Answer, Engine, Sampling
-from roleplay.ballots import Vote, cast
+from roleplay import transcript
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Sampling
 from roleplay.errors import RoleplayError
+from roleplay.results import wording as texts
+from roleplay.results.votes import Vote, cast
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 from roleplay.transcript import EXAMPLES, NOTHING, OPEN, SIDES, Exchange

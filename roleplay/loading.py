@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from roleplay import texts
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
+from roleplay.results import wording as texts
 
 Tell = Callable[[str], None]  # is given the stage that begins: the end of a `stage_` key in texts.TEXTS
 LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from roleplay import adapters, corpus, heap, models
-from roleplay.adapters import Adapter
-from roleplay.answers import Engine
-from roleplay.engine import LocalEngine
+from roleplay import heap
+from roleplay.engine.guests import Guests
+from roleplay.engine.lent_gpu import Lender, ZeroEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import Engine
+from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import ROOT, Settings
 from roleplay.errors import AdapterError, DataError
-from roleplay.guests import Guests
 from roleplay.loading import Tell
-from roleplay.remote import RemoteEngine
 from roleplay.text.personas import ZHEN_HUAN, Persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.zero import Lender, ZeroEngine
+from roleplay.weights import adapters, base_models, inspection, layout, training_rows
+from roleplay.weights.adapters import Adapter
 
 FOLDER = ROOT / "adapters"
 REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
@@ -56,7 +57,7 @@ def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
     added = []
     for name in sorted(adapters.local_adapters(FOLDER), key=lambda name: name != wanted):
         try:
-            adapter = adapters.inspect(adapters.find(FOLDER, name))
+            adapter = inspection.inspect(adapters.find(FOLDER, name))
             engine.add(adapter)
             added.append(adapter)
         except AdapterError as error:
@@ -70,14 +71,14 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
     return {
         "base_model": adapter.base_model,
         "base_fingerprint": adapter.base_fingerprint,
-        "adapter_sha256": file_sha256(adapter.folder / adapters.WEIGHTS),
+        "adapter_sha256": file_sha256(adapter.folder / layout.WEIGHTS),
         "template": adapter.template,
     }
 
 
 def _about(adapter: Adapter) -> About:
     try:
-        retriever = Retriever(corpus.rows_of(adapter)[0])
+        retriever = Retriever(training_rows.rows_of(adapter)[0])
     except DataError as error:
         retriever = None
         print(f"retrieval    not offered for {adapter.name}: {error}")
@@ -87,7 +88,7 @@ def _about(adapter: Adapter) -> About:
 def _persona(usable: Sequence[Adapter]) -> Persona:
     """Whom the first adapter was trained to be; Zhen Huan where there is none, or it does not say."""
     told = usable[0].training.get("persona") if usable else None
-    return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
+    return parse_persona(told, f"{usable[0].folder}: {layout.TRAINING}") if told else ZHEN_HUAN
 
 
 def start(
@@ -100,13 +101,13 @@ def start(
     """
     if settings.engine_url:
         tell("fetch")
-        folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
+        folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         added = add_local(remote, settings.adapter)
         return Started(remote, {a.name: _about(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
     heap.return_blocks(heap.CACHES)
-    base = models.load(base_model, settings.cache, tell=tell)
+    base = base_models.load(base_model, settings.cache, tell=tell)
     tell("adapters")
     engine = LocalEngine(base)
     added = add_local(engine, settings.adapter)

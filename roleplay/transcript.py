@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from roleplay import texts
-from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.errors import DataError, RoleplayError
+from roleplay.results import wording as texts
+from roleplay.results.wording import MAX_EXCHANGES, MAX_MESSAGE
 from roleplay.text import retrieval
 from roleplay.text.prompts import Turn
-from roleplay.texts import MAX_EXCHANGES, MAX_MESSAGE
 
 SIDES = (ADAPTER, BASE)
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in

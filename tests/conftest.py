@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from roleplay import hub
 from tests import tiny
 from tests.hub_server import Hub, hub_server
+from train.publishing import upload
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def folder(pristine: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    monkeypatch.setattr(hub, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(upload, "PAUSE_SECONDS", 0.0)
     monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "modelscope"))
     with hub_server(monkeypatch) as server:
         yield server

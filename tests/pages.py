@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 import app
-from roleplay.ballots import Box
+from roleplay.results.votes import Box
 from roleplay.startup import About
 from roleplay.text.personas import ZHEN_HUAN, Persona
 from roleplay.text.retrieval import Retriever

@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import app
 from roleplay import startup
-from roleplay.ballots import Box
 from roleplay.environment import Settings
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.results.votes import Box
 
 QUESTIONS = {"zh-CN": ("你是谁？", "娘娘今夜为何还不歇息？"), "en-US": ("Who are you?", "Do you miss your old home?")}
 SHOTS = {  # file: language, width, height, dark, blind

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from roleplay.answers import ADAPTER, BASE, Answer, Request
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Request
 from roleplay.errors import RoleplayError
 
 REPLIES = {

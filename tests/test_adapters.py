@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3ForCausalLM
 
-from roleplay import adapters, models
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import TEMPLATES
+from roleplay.weights import adapters, base_models, inspection, layout, probe
 from tests import tiny
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -28,16 +28,16 @@ def base() -> Gemma3ForCausalLM:
 
 
 def test_a_sound_adapter_is_taken(folder: Path, base: Gemma3ForCausalLM) -> None:
-    adapter = adapters.inspect(folder)
+    adapter = inspection.inspect(folder)
     assert (adapter.name, adapter.rank, adapter.scaling, adapter.template) == ("tiny", tiny.RANK, 2.0, "gemma")
     assert (adapter.base_model, adapter.persona) == (tiny.BASE_NAME, "你是甄嬛。")
-    adapters.check_base(adapter, base, models.fingerprint(base))
+    inspection.check_base(adapter, base, base_models.fingerprint(base))
     assert {tuple(w.shape) for w in adapters.read_weights(adapter).values()} == {(4, 16), (16, 4), (4, 32)}
 
 
 def test_rank_stabilised_scaling(folder: Path) -> None:
     edit(folder, "adapter_config.json", use_rslora=True)
-    assert adapters.inspect(folder).scaling == 8 / math.sqrt(tiny.RANK)
+    assert inspection.inspect(folder).scaling == 8 / math.sqrt(tiny.RANK)
 
 
 def test_names_are_listed_and_no_path_is_one(folder: Path) -> None:
@@ -69,9 +69,9 @@ def text(file: str, content: str | bytes) -> Callable[[Path], Any]:
 
 def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], Any]:
     def spoil(folder: Path) -> None:
-        tensors = load_file(folder / adapters.WEIGHTS)
+        tensors = load_file(folder / layout.WEIGHTS)
         change(tensors)
-        save_file(tensors, folder / adapters.WEIGHTS)
+        save_file(tensors, folder / layout.WEIGHTS)
 
     return spoil
 
@@ -81,18 +81,18 @@ def without(file: str) -> Callable[[Path], Any]:
 
 
 def truncated(folder: Path) -> None:
-    data = (folder / adapters.WEIGHTS).read_bytes()
-    (folder / adapters.WEIGHTS).write_bytes(data[:-100])
+    data = (folder / layout.WEIGHTS).read_bytes()
+    (folder / layout.WEIGHTS).write_bytes(data[:-100])
 
 
 def oversized(folder: Path) -> None:
-    os.truncate(folder / adapters.WEIGHTS, 2 << 30)  # sparse: takes no room
+    os.truncate(folder / layout.WEIGHTS, 2 << 30)  # sparse: takes no room
 
 
 def linked_out(folder: Path) -> None:
     outside = folder.parent / "elsewhere.safetensors"
-    (folder / adapters.WEIGHTS).rename(outside)
-    (folder / adapters.WEIGHTS).symlink_to(outside)
+    (folder / layout.WEIGHTS).rename(outside)
+    (folder / layout.WEIGHTS).symlink_to(outside)
 
 
 def link_to_secret(folder: Path) -> None:
@@ -119,11 +119,11 @@ class Bomb:
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     # files
-    "no weights": (without(adapters.WEIGHTS), "has no adapter_model.safetensors"),
+    "no weights": (without(layout.WEIGHTS), "has no adapter_model.safetensors"),
     "no config": (without("adapter_config.json"), "has no adapter_config.json"),
     "no template": (without("chat_template.jinja"), "has no chat_template.jinja"),
     "pickle beside": (text("adapter_model.bin", pickle.dumps(Bomb())), ".bin files are not accepted"),
-    "pickle as weights": (text(adapters.WEIGHTS, pickle.dumps(Bomb())), "no whole safetensors file"),
+    "pickle as weights": (text(layout.WEIGHTS, pickle.dumps(Bomb())), "no whole safetensors file"),
     "optimiser state": (text("optimizer.pt", pickle.dumps(Bomb())), ".pt files are not accepted"),
     "code": (text("modeling_gemma.py", "import os"), ".py files are not accepted"),
     "code in capitals": (text("MODELING.PY", "import os"), ".PY files are not accepted"),
@@ -135,9 +135,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "card linked to a secret": (link_to_secret, "README.md: a link that leaves its folder"),
     "pipe": (pipe, "chat_template.jinja: neither a file nor a folder"),
     "socket": (unix_socket, "notes.txt: neither a file nor a folder"),
-    "empty weights": (text(adapters.WEIGHTS, b""), "no whole safetensors file"),
+    "empty weights": (text(layout.WEIGHTS, b""), "no whole safetensors file"),
     "truncated weights": (truncated, "no whole safetensors file"),
-    "header too long": (text(adapters.WEIGHTS, b"\xff" * 64), "no whole safetensors file"),
+    "header too long": (text(layout.WEIGHTS, b"\xff" * 64), "no whole safetensors file"),
     # adapter_config.json
     "config not JSON": (text("adapter_config.json", "{'r': 8}"), "not JSON in UTF-8"),
     "config not UTF-8": (text("adapter_config.json", b"\xff\xfe{}"), "not JSON in UTF-8"),
@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_refused(folder: Path, spoil: Callable[[Path], Any], sentence: str) -> None:
     spoil(folder)
     with pytest.raises(AdapterError) as caught:
-        adapters.inspect(folder)
+        inspection.inspect(folder)
     message = str(caught.value)
     assert sentence in message
     assert "\n" not in message and len(message) < 500 + len(str(folder))
@@ -214,7 +214,7 @@ def test_folders_that_are_no_adapters(folder: Path, name: str) -> None:
     if name == "-rf":
         folder = folder.rename(folder.parent / name)
     with pytest.raises(AdapterError, match="no such adapter folder|not an adapter name"):
-        adapters.inspect(folder if name == "-rf" else folder / name)
+        inspection.inspect(folder if name == "-rf" else folder / name)
 
 
 WRONG_BASES: dict[str, tuple[dict[str, Any], bool, str]] = {
@@ -227,27 +227,27 @@ WRONG_BASES: dict[str, tuple[dict[str, Any], bool, str]] = {
 
 @pytest.mark.parametrize(("changes", "same_print", "sentence"), WRONG_BASES.values(), ids=WRONG_BASES)
 def test_a_base_it_was_not_made_for(folder: Path, changes: dict[str, Any], same_print: bool, sentence: str) -> None:
-    adapter = adapters.inspect(folder)
+    adapter = inspection.inspect(folder)
     with pytest.raises(AdapterError, match=sentence):
-        adapters.check_base(adapter, tiny.gemma(**changes), adapter.base_fingerprint if same_print else "0" * 16)
+        inspection.check_base(adapter, tiny.gemma(**changes), adapter.base_fingerprint if same_print else "0" * 16)
 
 
 def test_without_a_fingerprint_the_name_decides(folder: Path, base: Gemma3ForCausalLM) -> None:
     edit(folder, "training.json", base_model={"name": "tiny"})
-    adapter = adapters.inspect(folder)
-    adapters.check_base(adapter, base, models.fingerprint(base), name="tiny")
+    adapter = inspection.inspect(folder)
+    inspection.check_base(adapter, base, base_models.fingerprint(base), name="tiny")
     for name in ("", "other"):
         with pytest.raises(AdapterError, match="records no fingerprint"):
-            adapters.check_base(adapter, base, models.fingerprint(base), name=name)
+            inspection.check_base(adapter, base, base_models.fingerprint(base), name=name)
 
 
 def test_probe_is_the_kl_divergence() -> None:
     p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.2, 0.3, 0.5])
     expected = float((p * (p / q).log()).sum())
     adapted, base = torch.stack([p, q]).log() + 5, torch.stack([q, q]).log()  # logits are known up to a constant
-    assert adapters.probe(adapted, base) == pytest.approx(expected / 2, abs=1e-6)
+    assert probe.probe(adapted, base) == pytest.approx(expected / 2, abs=1e-6)
 
 
 def test_probe_refuses_scores_that_are_not_finite() -> None:
     with pytest.raises(AdapterError, match="not finite"):
-        adapters.probe(torch.tensor([[math.nan, 0.0]]), torch.zeros(1, 2))
+        probe.probe(torch.tensor([[math.nan, 0.0]]), torch.zeros(1, 2))

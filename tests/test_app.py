@@ -5,9 +5,9 @@ from gradio_client import Client
 
 import app
 from roleplay import conversation, transcript
-from roleplay.answers import ADAPTER, BASE, Sampling
-from roleplay.ballots import Box
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.errors import RoleplayError
+from roleplay.results.votes import Box
 from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from roleplay.answers import ADAPTER, BASE, Question
-from roleplay.ballots import Box, Tally, Vote, cast, count, preferences, prompt_sha256, read_votes
+from roleplay.engine.protocol import ADAPTER, BASE, Question
 from roleplay.errors import DataError, HubError
-from roleplay.intervals import wilson
+from roleplay.results.intervals import wilson
+from roleplay.results.votes import Box, Tally, Vote, cast, count, preferences, prompt_sha256, read_votes
 from tests.hub_server import READ_ONLY, Hub
 
 ASKED = Question("You are a consort.", (("hello", "good evening"),), "who are you?")

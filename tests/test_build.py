@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks import build_recall
 from dataset.build import build, main
+from dataset.screenplay import join_texts, read_screenplays, without_directions
 from roleplay.environment import ROOT
 from roleplay.errors import DataError, RoleplayError
-from roleplay.screenplay import join_texts, read_screenplays, without_directions
 from roleplay.text.rows import read_rows
 
 CHINESE = """第一集

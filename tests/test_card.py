@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from roleplay import adapters, card, plots
 from roleplay.errors import AdapterError
+from roleplay.weights import layout
 from tests import tiny
+from train.publishing import card
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def test_peft_lines_of_the_card_are_python(folder: Path) -> None:
 
 
 def test_card_of_the_bare_minimum(folder: Path) -> None:
-    (folder / card.SCOREBOARD).unlink()
-    (folder / plots.CURVE).unlink()
+    (folder / layout.BOARD).unlink()
+    (folder / layout.CURVE).unlink()
     text = card.write_card(folder).read_text(encoding="utf-8")
     assert "training_curve" not in text and "Scoreboard" not in text and "Samples" not in text
 
@@ -63,7 +64,7 @@ def test_a_base_that_is_not_on_the_hub_is_not_claimed_to_be(base: str) -> None:
 
 
 def test_card_without_results_is_refused(folder: Path) -> None:
-    (folder / adapters.TRAINING).write_text('{"settings": {}}')
+    (folder / layout.TRAINING).write_text('{"settings": {}}')
     with pytest.raises(
         AdapterError, match=r"training.json or scoreboard.json is incomplete \(KeyError\('base_model'\)"
     ):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from roleplay.answers import ADAPTER, BASE
-from roleplay.ballots import read_votes
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.results.votes import read_votes
 from roleplay.text.personas import ZHEN_HUAN, Persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row, read_rows

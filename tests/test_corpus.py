@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from roleplay.text.splits import split_rows
 
-from roleplay import corpus
-from roleplay.adapters import Adapter
 from roleplay.errors import DataError
 from roleplay.text.rows import file_sha256, read_rows
+from roleplay.text.splits import split_rows
+from roleplay.weights import training_rows
+from roleplay.weights.adapters import Adapter
 
 TEXTS = ("雪夜", "梅林", "更漏", "香炉", "棋局", "书信", "晚膳", "画眉", "秋千", "灯会")
 ROWS = [{"instruction": f"{text}如何？", "output": f"说到{text}，且容臣妾想想。"} for text in TEXTS]
@@ -22,14 +22,14 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Adapter:
     (tmp_path / "data").mkdir()
     file = tmp_path / "data" / "rows.json"
     file.write_text(json.dumps(ROWS, ensure_ascii=False))
-    monkeypatch.setattr(corpus, "FOLDERS", (tmp_path / "elsewhere", tmp_path / "data"))
+    monkeypatch.setattr(training_rows, "FOLDERS", (tmp_path / "elsewhere", tmp_path / "data"))
     record = {"file": "rows.json", "sha256": file_sha256(file), "rows": len(ROWS)}
     training = {"data": [record], "settings": {"held_out": 0.3, "seed": 5}}
     return Adapter("mine", tmp_path / "mine", 8, 4.0, "", "", "gemma", "", training)
 
 
 def test_rows_are_split_as_in_the_training(adapter: Adapter, tmp_path: Path) -> None:
-    train, held_out, files = corpus.rows_of(adapter)
+    train, held_out, files = training_rows.rows_of(adapter)
     assert (train, held_out) == split_rows(read_rows(tmp_path / "data" / "rows.json"), 0.3, 5)
     assert len(train) + len(held_out) == len(ROWS) and held_out
     assert files == adapter.training["data"]
@@ -51,4 +51,4 @@ def test_rows_are_split_as_in_the_training(adapter: Adapter, tmp_path: Path) -> 
 )
 def test_rows_that_cannot_be_had_are_told(adapter: Adapter, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        corpus.rows_of(replace(adapter, training=adapter.training | change))
+        training_rows.rows_of(replace(adapter, training=adapter.training | change))

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from roleplay import packing
-from roleplay.answers import Sampling
-from roleplay.sampling import next_token
+from roleplay.engine.protocol import Sampling
+from roleplay.engine.sampling import next_token
 from tests import test_packing
 from tests.test_decoder import (  # noqa: F401 - collected here once more, on the GPU
     model,
@@ -23,6 +22,7 @@ from tests.test_packing import (  # noqa: F401 - likewise
     test_loss_and_every_gradient_are_exact,
     test_twenty_updates_end_at_the_same_weights,
 )
+from train.learning import packing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 

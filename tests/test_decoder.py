@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedModel
 
-from roleplay.cache import KeyValues
-from roleplay.decoder import Decoder, Lora, Segment
+from roleplay.engine.cache import KeyValues
+from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.matrix import Matrix
 from roleplay.errors import ModelError
-from roleplay.matrix import Matrix
 from tests import tiny
 
 WINDOW = 8

@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from roleplay import adapters, models
-from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT, Settings
 from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.rows import file_sha256
+from roleplay.weights import base_models, inspection
 
 FOLDER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
 
 
 @pytest.fixture(scope="module")
 def engine() -> LocalEngine:
-    return LocalEngine(models.load("embedded", Settings().cache), [adapters.inspect(FOLDER)])
+    return LocalEngine(base_models.load("embedded", Settings().cache), [inspection.inspect(FOLDER)])
 
 
 def test_what_is_committed():

@@ -13,13 +13,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from roleplay import adapters, engine, models
-from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
-from roleplay.cache import CachePool, KeyValues
-from roleplay.engine import LocalEngine, TextStream
+from roleplay.engine import local as engine
+from roleplay.engine.cache import CachePool, KeyValues
+from roleplay.engine.local import LocalEngine, TextStream
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine.sampling import gumbel, next_token
 from roleplay.errors import AdapterError, RoleplayError
-from roleplay.sampling import gumbel, next_token
 from roleplay.text.prompts import PromptEncoder
+from roleplay.weights import adapters, base_models, inspection, layout, probe
 from tests import tiny
 
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=12)
@@ -29,9 +30,9 @@ DICE = Sampling(
 CONTEXT = 400
 
 
-def base_model() -> models.BaseModel:
+def base_model() -> base_models.BaseModel:
     chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
-    return models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    return base_models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def changed(folder: Path, target: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> adapters.Adapter:
     """A copy of the adapter with other B matrices."""
     made = tiny.adapter(target)
-    weights = load_file(folder / adapters.WEIGHTS)
-    save_file({k: change(w) if ".lora_B." in k else w for k, w in weights.items()}, made / adapters.WEIGHTS)
-    return adapters.inspect(made)
+    weights = load_file(folder / layout.WEIGHTS)
+    save_file({k: change(w) if ".lora_B." in k else w for k, w in weights.items()}, made / layout.WEIGHTS)
+    return inspection.inspect(made)
 
 
 @pytest.fixture
 def local(folder: Path) -> LocalEngine:
-    return LocalEngine(base_model(), [adapters.inspect(folder)], CONTEXT)
+    return LocalEngine(base_model(), [inspection.inspect(folder)], CONTEXT)
 
 
 def ask(user: str = "你是谁？", *sides: str, turns: tuple[tuple[str, str], ...] = (), persona: str = "") -> Request:
@@ -142,7 +143,7 @@ def test_one_side_goes_on_when_the_other_has_ended(local: LocalEngine) -> None:
 
 def test_two_adapters_are_chosen_by_name(folder: Path, tmp_path: Path) -> None:
     other = changed(folder, tmp_path / "other", lambda b: -3 * b)
-    local = LocalEngine(base_model(), [adapters.inspect(folder), other], CONTEXT)
+    local = LocalEngine(base_model(), [inspection.inspect(folder), other], CONTEXT)
     assert local.adapters() == ["tiny", "other"]
     assert any("other" in line for line in local.describe())
     by_name = {name: texts(local, replace(ask(), adapter=name))[ADAPTER] for name in ("tiny", "other")}
@@ -153,12 +154,12 @@ def test_two_adapters_are_chosen_by_name(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_probe_is_that_of_plain_forward_passes(local: LocalEngine, folder: Path) -> None:
-    adapter, encoder = adapters.inspect(folder), local.encoders["gemma"]
-    prompts = [torch.tensor([ids]) for ids in adapters.probe_prompts(encoder, adapter.persona)]
+    adapter, encoder = inspection.inspect(folder), local.encoders["gemma"]
+    prompts = [torch.tensor([ids]) for ids in probe.probe_prompts(encoder, adapter.persona)]
     attached = PeftModel.from_pretrained(tiny.gemma(), str(folder)).eval()
     with torch.inference_mode():
         ours, theirs = (torch.stack([m(ids).logits[0, -1] for ids in prompts]) for m in (attached, tiny.gemma()))
-    assert local.moves("tiny") == pytest.approx(adapters.probe(ours, theirs), rel=1e-3)
+    assert local.moves("tiny") == pytest.approx(probe.probe(ours, theirs), rel=1e-3)
     assert f"mean KL {local.moves('tiny'):.2f} nat over 8 prompts" in local.describe()[-1]
     assert local.moves("tiny") > 0
 
@@ -358,7 +359,7 @@ def test_an_adapter_that_overflows_fails_alone(folder: Path, tmp_path: Path, mon
     with pytest.raises(AdapterError, match="not finite"):
         LocalEngine(base_model(), [wild])
     monkeypatch.setattr(engine, "probe", lambda adapted, base: 0.0)  # as if only a long chat showed it
-    local = LocalEngine(base_model(), [wild, adapters.inspect(folder)], CONTEXT)
+    local = LocalEngine(base_model(), [wild, inspection.inspect(folder)], CONTEXT)
     final = last(local, ask())
     assert "not finite" in final[ADAPTER].stop
     assert final[ADAPTER].text == ""
@@ -409,7 +410,7 @@ def test_what_cannot_fit_is_refused(local: LocalEngine, user: str, new_tokens: i
 
 def test_a_kept_cache_changes_no_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight turns, then a retry, an edit of an early turn, and another chat, with the caches and without."""
-    kept, bare = (LocalEngine(base_model(), [adapters.inspect(folder)], CONTEXT, size) for size in (1 << 24, 0))
+    kept, bare = (LocalEngine(base_model(), [inspection.inspect(folder)], CONTEXT, size) for size in (1 << 24, 0))
     fed: dict[LocalEngine, int] = {kept: 0, bare: 0}
     for local in fed:
         forward = local._decoder.forward
@@ -473,4 +474,4 @@ def test_an_adapter_for_another_base_is_refused(folder: Path) -> None:
     with pytest.raises(
         AdapterError, match=json.loads((folder / "training.json").read_text())["base_model"]["fingerprint"]
     ):
-        LocalEngine(base, [adapters.inspect(folder)])
+        LocalEngine(base, [inspection.inspect(folder)])

@@ -10,23 +10,23 @@ import torch
 from peft import PeftModel
 from torch.nn import functional as F
 
-from roleplay import adapters, card, models, plots
-from roleplay.adapters import Adapter
-from roleplay.answers import ADAPTER as ADAPTER_SIDE
-from roleplay.answers import BASE as BASE_SIDE
-from roleplay.answers import Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER as ADAPTER_SIDE
+from roleplay.engine.protocol import BASE as BASE_SIDE
+from roleplay.engine.protocol import Question, Request, Sampling
 from roleplay.errors import RoleplayError
-from roleplay.packing import IGNORED
-from roleplay.scoreboard import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
+from roleplay.results.board import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
+from roleplay.weights import base_models, inspection, layout
+from roleplay.weights.adapters import Adapter
 from tests import tiny
-from train import measures
 from train.evaluate import Settings, evaluate
-from train.measures import Losses, Subject, label_count, row_example
-from train.replies import Ask, Writer
+from train.learning.packing import IGNORED
+from train.measuring import sections as measures
+from train.measuring.replies import Ask, Writer
+from train.measuring.sections import Losses, Subject, label_count, row_example
 
 CONTEXT = 8192  # a token is a byte here
 ROWS = [
@@ -50,15 +50,15 @@ LISTS = {
 }
 
 
-def base_model() -> models.BaseModel:
+def base_model() -> base_models.BaseModel:
     choice = ("", "")
     model = tiny.gemma(max_position_embeddings=CONTEXT)
-    return models.BaseModel(model, tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
+    return base_models.BaseModel(model, tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    return adapters.inspect(tiny.adapter(tmp_path_factory.mktemp("adapters") / "tiny"))
+    return inspection.inspect(tiny.adapter(tmp_path_factory.mktemp("adapters") / "tiny"))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def subject(adapter: Adapter) -> Subject:
 def test_replies_are_those_of_the_engine(adapter: Adapter) -> None:
     base = base_model()
     engine = LocalEngine(base, [adapter])
-    writer = Writer(base_model(), [adapter], models.fingerprint(base.model))
+    writer = Writer(base_model(), [adapter], base_models.fingerprint(base.model))
     asks = [
         Ask(name, "gemma", Question("你是甄嬛。", turns, user), Sampling(max_new_tokens=length, seed=seed))
         for seed, (name, turns, user, length) in enumerate(
@@ -94,7 +94,7 @@ def test_replies_are_those_of_the_engine(adapter: Adapter) -> None:
 
 def test_a_known_question_is_not_generated_again(adapter: Adapter) -> None:
     base = base_model()
-    writer = Writer(base, [adapter], models.fingerprint(base.model))
+    writer = Writer(base, [adapter], base_models.fingerprint(base.model))
     ask = Ask("", "gemma", Question("", (), "你是谁？"), Sampling(max_new_tokens=4))
     done: list[int] = []
     first = writer.write([ask], done.append)
@@ -104,7 +104,7 @@ def test_a_known_question_is_not_generated_again(adapter: Adapter) -> None:
 
 
 def test_a_conversation_goes_on_from_its_own_replies(adapter: Adapter) -> None:
-    writer = Writer(base_model(), [adapter], models.fingerprint(base_model().model))
+    writer = Writer(base_model(), [adapter], base_models.fingerprint(base_model().model))
     done: list[int] = []
     question, sampling = Question("你是甄嬛。", (), "你是谁？"), Sampling(max_new_tokens=4, seed=7)
     first = Ask("", "gemma", question, sampling, later=("冷么？", "走罢。"))
@@ -115,7 +115,7 @@ def test_a_conversation_goes_on_from_its_own_replies(adapter: Adapter) -> None:
     second = first.next(reply)
     assert second.question == Question("你是甄嬛。", (("你是谁？", reply.text),), "冷么？")
     assert second.sampling.seed == 8 and second.later == ("走罢。",)
-    alone = Writer(base_model(), [adapter], models.fingerprint(base_model().model))
+    alone = Writer(base_model(), [adapter], base_models.fingerprint(base_model().model))
     third = second.next(*writer.write([second]))
     assert writer.write([third]) == alone.write([third])
 
@@ -166,11 +166,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     (tmp_path / "rows.json").write_text(json.dumps(ROWS), encoding="utf-8")
     (tmp_path / "lists.json").write_text(json.dumps(LISTS), encoding="utf-8")
     folder = tiny.adapter(tmp_path / "tiny")
-    (folder / card.SCOREBOARD).unlink()
-    (folder / plots.SCOREBOARD).unlink()
-    training = json.loads((folder / adapters.TRAINING).read_text(encoding="utf-8"))
+    (folder / layout.BOARD).unlink()
+    (folder / layout.BOARD_PLOT).unlink()
+    training = json.loads((folder / layout.TRAINING).read_text(encoding="utf-8"))
     training["persona"]["openers"] = ["你是谁？"]
-    (folder / adapters.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
     common = {"base_model": str(tmp_path / "base"), "data": [str(tmp_path / "rows.json")]}
     return {"adapter": [str(folder)], "lists": str(tmp_path / "lists.json"), "base_tokens": 5, "prompts": 3, **common}
 
@@ -181,8 +181,8 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     folder, out = Path(settings["adapter"][0]), tmp_path / "boards.json"
     before = {path.name for path in folder.iterdir()}
     (board,) = evaluate(Settings(**settings, json=str(out)))
-    assert {path.name for path in folder.iterdir()} - before == {card.SCOREBOARD, plots.SCOREBOARD}
-    written = json.loads((folder / card.SCOREBOARD).read_text(encoding="utf-8"))
+    assert {path.name for path in folder.iterdir()} - before == {layout.BOARD, layout.BOARD_PLOT}
+    written = json.loads((folder / layout.BOARD).read_text(encoding="utf-8"))
     assert written == json.loads(out.read_text(encoding="utf-8"))[0]
     assert set(written["arms"][ADAPTER]) == set(MEASURES)
     assert set(written["differences"]) == {BASE, PERSONA, RETRIEVAL}
@@ -190,8 +190,8 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in values.values())
     assert len(written["drift"][ADAPTER]) == 4 and len(written["samples"]) == 3
     assert written["held_out"] == {"rows": 3, "groups": 3, "answered": 3}
-    assert str(tmp_path) not in (folder / card.SCOREBOARD).read_text(encoding="utf-8")
-    text = (folder / card.CARD).read_text(encoding="utf-8")
+    assert str(tmp_path) not in (folder / layout.BOARD).read_text(encoding="utf-8")
+    text = (folder / layout.CARD).read_text(encoding="utf-8")
     assert "| held-out loss |" in text and board["rule"] in text and "- The adapter against base: " in text
     printed = capsys.readouterr().out
     assert (
@@ -199,7 +199,7 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
         and "The adapter against base + retrieval: " in printed
         and "The rules blame 0 of 1 good" in printed
     )
-    adapters.inspect(folder)  # still an adapter folder that is accepted
+    inspection.inspect(folder)  # still an adapter folder that is accepted
 
 
 def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from roleplay import adapters
 from roleplay.errors import RoleplayError
-from roleplay.models import BaseModel
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.weights import inspection
+from roleplay.weights.base_models import BaseModel
 from tests import tiny
 from tests.disk import largest_file
 from train import export
@@ -31,7 +31,7 @@ def base() -> BaseModel:
 @pytest.fixture(scope="module")
 def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exports") / "tiny"
-    export.export(adapters.inspect(source), base(), folder)
+    export.export(inspection.inspect(source), base(), folder)
     return folder
 
 
@@ -50,7 +50,7 @@ def test_files(exported: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
     with largest_file(20_000), pytest.raises(RoleplayError, match=r"cannot write .*tiny \(.*\): free some disk$"):
-        export.export(adapters.inspect(source), base(), tmp_path / "tiny")
+        export.export(inspection.inspect(source), base(), tmp_path / "tiny")
     assert not list(tmp_path.iterdir())
 
 
@@ -105,7 +105,7 @@ def test_every_template_has_one_for_ollama() -> None:
 
 def test_a_folder_in_the_way_is_kept(exported: Path, source: Path) -> None:
     with pytest.raises(RoleplayError, match="exists: remove it first"):
-        export.export(adapters.inspect(source), base(), exported)
+        export.export(inspection.inspect(source), base(), exported)
 
 
 def test_a_merge_that_answers_differently_is_not_kept(
@@ -113,11 +113,11 @@ def test_a_merge_that_answers_differently_is_not_kept(
 ) -> None:
     monkeypatch.setattr(export, "MAX_KL", 0.0)
     with pytest.raises(RoleplayError, match="answers differently from the adapter"):
-        export.export(adapters.inspect(source), base(), tmp_path / "out")
+        export.export(inspection.inspect(source), base(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_gguf_of_another_base_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(RoleplayError, match="--gguf is for the embedded base, not google/gemma-3-270m"):
-        export.export(adapters.inspect(source), base(), tmp_path / "out", gguf=True)
+        export.export(inspection.inspect(source), base(), tmp_path / "out", gguf=True)
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
-from roleplay import memory, packing
 from tests.test_packing import examples, gemma_1, gemma_3, gradients, prepare, with_lora
-from train.fused import _kept, _LoraProduct, _norm
+from train.learning import memory, packing
+from train.learning.fused import _kept, _LoraProduct, _norm
 
 ROWS, WIDE, NARROW, RANK = 7, 12, 5, 3
 

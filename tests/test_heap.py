@@ -9,7 +9,7 @@ from roleplay.environment import ROOT
 
 FREED = """
 import psutil, torch
-from roleplay import cache
+from roleplay.engine import cache
 from roleplay import heap
 
 heap.return_blocks(heap.CACHES)

@@ -9,28 +9,29 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from roleplay import adapters, hub, plots
 from roleplay.errors import AdapterError, HubError
+from roleplay.weights import adapters, hub, inspection, layout
 from tests import tiny
 from tests.hub_server import READ_ONLY, Hub
+from train.publishing import upload
 
 # To the Hub
 
 
 def test_push_is_private_whole_and_one_commit(server: Hub, folder: Path) -> None:
-    assert hub.push_adapter(folder, hub="me/tiny") == [f"{server.url}/me/tiny"]
+    assert upload.push_adapter(folder, hub="me/tiny") == [f"{server.url}/me/tiny"]
     repo = server.repos["models/me/tiny"]
     assert repo.private and repo.files == tiny.contents(folder)
     assert len(repo.commits) == 2  # the empty one that made it, and ours
-    assert hashlib.sha256((folder / adapters.WEIGHTS).read_bytes()).hexdigest() in server.stored
+    assert hashlib.sha256((folder / layout.WEIGHTS).read_bytes()).hexdigest() in server.stored
 
 
 def test_second_push_sends_what_changed_and_drops_what_is_gone(server: Hub, folder: Path) -> None:
-    hub.push_adapter(folder, hub="me/tiny")
+    upload.push_adapter(folder, hub="me/tiny")
     server.repos["models/me/tiny"].files["notes.txt"] = b"by hand"
-    (folder / plots.CURVE).unlink()
+    (folder / layout.CURVE).unlink()
     server.log.clear()
-    hub.push_adapter(folder, hub="me/tiny")
+    upload.push_adapter(folder, hub="me/tiny")
     assert server.repos["models/me/tiny"].files == tiny.contents(folder) | {"notes.txt": b"by hand"}
     assert not [line for line in server.log if line.startswith("PUT")]
 
@@ -47,7 +48,7 @@ FAULTS: dict[str, tuple[str, list[int | str]]] = {
 @pytest.mark.parametrize(("path", "faults"), FAULTS.values(), ids=FAULTS)
 def test_a_lost_connection_is_taken_up_again(server: Hub, folder: Path, path: str, faults: list[int | str]) -> None:
     server.faults = {path: list(faults)}
-    hub.push_adapter(folder, hub="me/tiny")
+    upload.push_adapter(folder, hub="me/tiny")
     assert server.faults[path] == []
     assert server.repos["models/me/tiny"].files == tiny.contents(folder)
     assert len(server.repos["models/me/tiny"].commits) == 2
@@ -56,10 +57,10 @@ def test_a_lost_connection_is_taken_up_again(server: Hub, folder: Path, path: st
 def test_push_again_after_it_broke_off_for_good(server: Hub, folder: Path) -> None:
     server.faults = {"/commit/": [502] * 3}
     with pytest.raises(HubError, match="the Hub answers 502 .*try again later"):
-        hub.push_adapter(folder, hub="me/tiny")
+        upload.push_adapter(folder, hub="me/tiny")
     assert server.repos["models/me/tiny"].files == {}  # nothing by halves
     server.log.clear()
-    hub.push_adapter(folder, hub="me/tiny")
+    upload.push_adapter(folder, hub="me/tiny")
     assert server.repos["models/me/tiny"].files == tiny.contents(folder)
     assert not [line for line in server.log if line.startswith("PUT")]  # the weights had arrived
 
@@ -67,7 +68,7 @@ def test_push_again_after_it_broke_off_for_good(server: Hub, folder: Path) -> No
 def test_damage_on_the_way_is_noticed(server: Hub, folder: Path) -> None:
     server.corrupt = lambda data: data[:-1] + b"?"
     with pytest.raises(HubError, match="arrived at me/tiny with another hash"):
-        hub.push_adapter(folder, hub="me/tiny")
+        upload.push_adapter(folder, hub="me/tiny")
 
 
 def no_token(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +94,7 @@ NO_ACCESS: dict[str, tuple[Callable[[Hub, pytest.MonkeyPatch], Any], str, str]] 
     "may only read": (with_token(READ_ONLY), "me/tiny", "answers 403 .*write access"),
     "name of another": (lambda s, m: None, "google/tiny", "answers 403 .*your own name"),
     "taken by a model": (there({"model.safetensors": b""}), "me/tiny", "taken by something that is no adapter"),
-    "public already": (there({adapters.CONFIG: b"{}"}, False), "me/tiny", "is public: push with --no-private"),
+    "public already": (there({layout.CONFIG: b"{}"}, False), "me/tiny", "is public: push with --no-private"),
     "no name": (lambda s, m: None, "tiny", "'tiny' names no repository"),
     "path as name": (lambda s, m: None, "../me/tiny", "names no repository"),
     "no network": (gone, "me/tiny", "connection to the Hub was lost"),
@@ -111,7 +112,7 @@ def test_no_access_is_a_sentence(
 ) -> None:
     before(server, monkeypatch)
     with pytest.raises(HubError, match=sentence) as caught:
-        hub.push_adapter(folder, hub=repo)
+        upload.push_adapter(folder, hub=repo)
     assert "\n" not in str(caught.value)
 
 
@@ -132,21 +133,21 @@ MUST_STAY: dict[str, tuple[str, bytes, str]] = {
 def test_what_must_not_go_out(server: Hub, folder: Path, name: str, data: bytes, sentence: str) -> None:
     (folder / name).write_bytes(data)
     with pytest.raises((HubError, AdapterError), match=sentence):
-        hub.push_adapter(folder, hub="me/tiny", modelscope="me/tiny")
+        upload.push_adapter(folder, hub="me/tiny", modelscope="me/tiny")
     assert server.log == []
 
 
 def test_a_folder_inside_must_not_go_out_either(server: Hub, folder: Path) -> None:
     (folder / "checkpoint-100").mkdir()
     with pytest.raises(HubError, match="checkpoint-100 is no part of an adapter"):
-        hub.push_adapter(folder, hub="me/tiny")
+        upload.push_adapter(folder, hub="me/tiny")
 
 
 # To ModelScope
 
 
 def test_push_to_modelscope(server: Hub, folder: Path) -> None:
-    hub.push_adapter(folder, modelscope="me/tiny")
+    upload.push_adapter(folder, modelscope="me/tiny")
     repo = server.repos["scope/me/tiny"]
     assert repo.private and repo.files == tiny.contents(folder)
     assert list(folder.glob(".ms*")) == []
@@ -158,31 +159,31 @@ def test_modelscope_without_access(
 ) -> None:
     monkeypatch.setenv("MODELSCOPE_API_TOKEN", token)
     with pytest.raises(HubError, match=f"{sentence}.*MODELSCOPE_API_TOKEN"):
-        hub.push_adapter(folder, modelscope="me/tiny")
+        upload.push_adapter(folder, modelscope="me/tiny")
 
 
 def test_modelscope_public_already(server: Hub, folder: Path) -> None:
     server.add("scope/me/tiny", {}, private=False)
     with pytest.raises(HubError, match="on ModelScope is public: push with --no-private"):
-        hub.push_adapter(folder, modelscope="me/tiny")
-    hub.push_adapter(folder, modelscope="me/tiny", private=False)
+        upload.push_adapter(folder, modelscope="me/tiny")
+    upload.push_adapter(folder, modelscope="me/tiny", private=False)
     assert server.repos["scope/me/tiny"].files == tiny.contents(folder)
 
 
 def test_modelscope_damage_is_noticed(server: Hub, folder: Path) -> None:
     server.corrupt = lambda data: data[:-1] + b"?"
     with pytest.raises(HubError, match="on ModelScope with another hash"):
-        hub.push_adapter(folder, modelscope="me/tiny")
+        upload.push_adapter(folder, modelscope="me/tiny")
 
 
 # And back
 
 
 def test_what_was_pushed_comes_back_and_is_inspected(server: Hub, folder: Path, tmp_path: Path) -> None:
-    hub.push_adapter(folder, hub="me/tiny")
+    upload.push_adapter(folder, hub="me/tiny")
     adapter = hub.fetch_adapter("me/tiny", tmp_path / "cache")
     assert adapter.name == "me--tiny" and adapter.persona == "你是甄嬛。"
-    ours, theirs = adapters.read_weights(adapters.inspect(folder)), adapters.read_weights(adapter)
+    ours, theirs = adapters.read_weights(inspection.inspect(folder)), adapters.read_weights(adapter)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert adapters.local_adapters(tmp_path / "cache") == ["me--tiny"]
 
@@ -191,14 +192,14 @@ def test_only_an_adapters_files_are_fetched(server: Hub, folder: Path, tmp_path:
     server.add("models/me/odd", tiny.contents(folder) | {"evil.py": b"import os", "sub/model.bin": b"x"}, private=False)
     adapter = hub.fetch_adapter("me/odd", tmp_path / "cache")
     names = {path.name for path in adapter.folder.rglob("*") if path.is_file() and ".cache" not in path.parts}
-    assert names == set(hub.FILES)
+    assert names == set(layout.FILES)
 
 
 STRANGE: dict[str, tuple[dict[str, bytes], str]] = {
-    "no weights": ({adapters.CONFIG: b"{}"}, "has no adapter_model.safetensors"),
-    "config too large": ({adapters.CONFIG: b" " * (2 << 20)}, "2 MB, 1 MB are the limit"),
-    "no LoRA": ({adapters.CONFIG: b'{"peft_type": "IA3", "r": 1, "lora_alpha": 1, "target_modules": []}'}, "peft_type"),
-    "foreign template": ({adapters.TEMPLATE: b"{{ 1 }}"}, "none of this project's own"),
+    "no weights": ({layout.CONFIG: b"{}"}, "has no adapter_model.safetensors"),
+    "config too large": ({layout.CONFIG: b" " * (2 << 20)}, "2 MB, 1 MB are the limit"),
+    "no LoRA": ({layout.CONFIG: b'{"peft_type": "IA3", "r": 1, "lora_alpha": 1, "target_modules": []}'}, "peft_type"),
+    "foreign template": ({layout.TEMPLATE: b"{{ 1 }}"}, "none of this project's own"),
 }
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import app
 from roleplay import limits
-from roleplay.ballots import Box
 from roleplay.environment import PRIVATE, Settings
 from roleplay.limits import Rate
+from roleplay.results.votes import Box
 from roleplay.text.personas import ZHEN_HUAN
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine

@@ -12,13 +12,13 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 import app
-from roleplay import models
-from roleplay.ballots import Box
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.loading import loading
+from roleplay.results.votes import Box
+from roleplay.results.wording import TEXTS
 from roleplay.text.personas import ZHEN_HUAN
-from roleplay.texts import TEXTS
+from roleplay.weights import base_models
 from tests import tiny
 from tests.scripted import ScriptedEngine
 
@@ -57,7 +57,7 @@ def test_loading_a_model_says_where_it_is(tmp_path: Path) -> None:
     stages = list[str]()
     tiny.gemma().save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
-    models.load(str(tmp_path), tmp_path, tell=stages.append)
+    base_models.load(str(tmp_path), tmp_path, tell=stages.append)
     assert stages == ["fetch", "load"]
 
 

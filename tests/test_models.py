@@ -8,8 +8,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from roleplay import embedded, models
 from roleplay.errors import ModelError
+from roleplay.weights import base_models, embedded
 from tests import tiny
 from tests.hub_server import Repo, hub_server
 
@@ -32,41 +32,41 @@ def copy(folder, tmp_path) -> Path:
 
 def refused(source: str | Path, cache: Path) -> str:
     with pytest.raises(ModelError) as error:
-        models.load(str(source), cache)
+        base_models.load(str(source), cache)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_a_folder_is_loaded_and_described(folder, tmp_path):
-    base = models.load(str(folder), tmp_path)
+    base = base_models.load(str(folder), tmp_path)
     lines = base.describe()
     assert [line.split()[0] for line in lines] == ["base", "device", "dtype", "attention", "parameters"]
     assert base.model.dtype == getattr(torch, base.dtype[0])
-    assert models.fingerprint(base.model) == models.fingerprint(tiny.gemma())
-    assert models.fingerprint(tiny.gemma(num_hidden_layers=3)) != models.fingerprint(base.model)
+    assert base_models.fingerprint(base.model) == base_models.fingerprint(tiny.gemma())
+    assert base_models.fingerprint(tiny.gemma(num_hidden_layers=3)) != base_models.fingerprint(base.model)
 
 
 def test_the_fingerprint_is_the_same_in_every_dtype(folder, tmp_path):
-    half = models.load(str(folder), tmp_path, dtype="bfloat16")
-    assert models.fingerprint(half.model) == models.fingerprint(tiny.gemma().bfloat16())
+    half = base_models.load(str(folder), tmp_path, dtype="bfloat16")
+    assert base_models.fingerprint(half.model) == base_models.fingerprint(tiny.gemma().bfloat16())
     assert half.dtype == ("bfloat16", "as asked")
 
 
 def test_nothing_set_means_embedded_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert models.choose_source("") == ("embedded", "no CUDA GPU, so the small model that comes with the packages")
-    assert models.choose_source("google/gemma-2b-it") == ("google/gemma-2b-it", "as set")
+    assert base_models.choose_source("") == ("embedded", "no CUDA GPU, so the small model that comes with the packages")
+    assert base_models.choose_source("google/gemma-2b-it") == ("google/gemma-2b-it", "as set")
 
 
 def test_with_a_gpu_access_decides(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with hub_server(monkeypatch) as hub:
         hub.repos["models/google/gemma-2b-it"] = Repo(gated=True)
-        source, why = models.choose_source("")
+        source, why = base_models.choose_source("")
         assert source == "embedded"
         assert "gated" in why
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    source, why = models.choose_source("")
+    source, why = base_models.choose_source("")
     assert source == "embedded"
     assert "cannot be reached" in why
 
@@ -79,8 +79,8 @@ def test_a_model_comes_from_the_hub(folder, monkeypatch, tmp_path):
         )
         repo.commit()
         hub.repos["models/me/base"] = repo
-        base = models.load("me/base", tmp_path)
-    assert models.fingerprint(base.model) == models.fingerprint(tiny.gemma())
+        base = base_models.load("me/base", tmp_path)
+    assert base_models.fingerprint(base.model) == base_models.fingerprint(tiny.gemma())
     assert base.origin.startswith("Hugging Face Hub")
     assert not list(tmp_path.rglob("*.py"))  # no code is even fetched
 

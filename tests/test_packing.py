@@ -7,11 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 
-from roleplay import packing
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
-from train.fused import fuse
-from train.trainer import CharacterTrainer
+from train.learning import packing
+from train.learning.fused import fuse
+from train.learning.trainer import CharacterTrainer
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 WINDOW = 16  # shorter than the rows, so that the sliding window cuts inside them

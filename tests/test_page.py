@@ -7,9 +7,9 @@ from playwright.sync_api import Browser, Page, expect
 
 import app
 from roleplay import startup
-from roleplay.answers import ADAPTER, BASE
-from roleplay.ballots import Box
+from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.environment import ROOT, Settings
+from roleplay.results.votes import Box
 from roleplay.text.personas import ZHEN_HUAN
 from tests.pages import Served, answered, ask, bots, footer, opened
 from tests.scripted import REPLIES, ScriptedEngine

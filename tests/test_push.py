@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roleplay import hub
 from roleplay.environment import ROOT
 from roleplay.errors import HubError
 from tests import tiny
 from tests.hub_server import TOKEN, Hub
 from train import push
+from train.publishing import upload
+from train.publishing.upload import Space
 
 FAKE = "hf_" + "A" * 34
 
@@ -25,7 +26,7 @@ def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
     for name in ("app.py", "README.md"):
         (tmp_path / name).write_text("---\ntitle: t\n---\n")
     files = {"app.py": tmp_path / "app.py", "README.md": tmp_path / "README.md"}
-    url = hub.push_space("me/room", files, {"BASE_MODEL": "embedded"}, {"APP_AUTH": "a:b"}, "cpu-basic")
+    url = upload.push_space(Space("me/room", {"BASE_MODEL": "embedded"}, {"APP_AUTH": "a:b"}, "cpu-basic"), files)
     space = server.repos["spaces/me/room"]
     assert url == f"{server.url}/spaces/me/room" and space.private
     assert space.settings == {
@@ -34,14 +35,14 @@ def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
         "hardware": "cpu-basic",
     }
     space.files["old.py"] = b"gone from the repository"
-    hub.push_space("me/room", {"app.py": tmp_path / "app.py"}, {}, {})
+    upload.push_space(Space("me/room"), {"app.py": tmp_path / "app.py"})
     assert set(space.files) == {"app.py"}
 
 
 def test_space_with_a_token_in_a_file(server: Hub, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(f"token = '{FAKE}'")
     with pytest.raises(HubError, match="looks like a token"):
-        hub.push_space("me/room", {"app.py": tmp_path / "app.py"}, {}, {})
+        upload.push_space(Space("me/room"), {"app.py": tmp_path / "app.py"})
     assert server.log == []
 
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from huggingface_hub import SpaceHardware
 
-from roleplay import embedded, models
 from roleplay.environment import ROOT
+from roleplay.weights import base_models, embedded
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -19,7 +19,7 @@ def test_front_matter_fits_the_requirements():
     assert front["sdk_version"] == pins["gradio"]
     assert front["python_version"] == "3.11"
     assert (ROOT / front["app_file"]).is_file()
-    assert {embedded.HUB_ID, models.PREFERRED} == set(front["models"])
+    assert {embedded.HUB_ID, base_models.PREFERRED} == set(front["models"])
     # Both are gated and a build has no token, so preloading one would fail it; `train.push` adds an open one.
     assert "preload_from_hub" not in front and any("gemma3-270m" in name for name in pins)
     assert front["suggested_hardware"] in list(SpaceHardware)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from roleplay import remote
-from roleplay.adapters import Adapter
-from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine import remote
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine.remote import RemoteEngine
 from roleplay.errors import ModelError, RoleplayError
-from roleplay.remote import RemoteEngine
 from roleplay.text.prompts import PromptEncoder
+from roleplay.weights.adapters import Adapter
 from tests import tiny
 
 TOKENIZER = tiny.tokenizer()

@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from roleplay import plots, texts
-from roleplay.ballots import wilson
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.intervals import Estimate, bootstrap, jackknife, share, share_difference
-from roleplay.probes import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists, units
-from roleplay.scoreboard import (
+from roleplay.results import wording as texts
+from roleplay.results.board import (
     ADAPTER,
     ARMS,
     BASE,
@@ -28,8 +25,13 @@ from roleplay.scoreboard import (
     table,
     verdicts,
 )
+from roleplay.results.intervals import Estimate, bootstrap, jackknife, share, share_difference
+from roleplay.results.votes import wilson
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import near_duplicates
+from roleplay.weights import layout
+from train.measuring.rules import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists, units
+from train.publishing import plots
 
 
 @pytest.fixture(scope="module")
@@ -265,5 +267,5 @@ def test_a_strangers_board_is_refused(tmp_path: Path, change: str) -> None:
 
 
 def test_plot_is_an_image(board: dict, tmp_path: Path) -> None:
-    plots.scoreboard(board, tmp_path / plots.SCOREBOARD)
-    assert (tmp_path / plots.SCOREBOARD).read_bytes().startswith(b"\x89PNG")
+    plots.scoreboard(board, tmp_path / layout.BOARD_PLOT)
+    assert (tmp_path / layout.BOARD_PLOT).read_bytes().startswith(b"\x89PNG")

@@ -14,17 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from roleplay import adapters, models
-from roleplay.adapters import PROJECTIONS
-from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import parse
+from roleplay.weights import base_models, inspection
+from roleplay.weights.adapters import PROJECTIONS
 from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server
-from train import lora, trainer
+from train import lora
+from train.learning import trainer
 from train.lora import LoraSettings
 
 WRITTEN = {
@@ -101,8 +102,8 @@ def test_end_to_end(base, data, home):
     assert results["updates"] == 3 * 7  # 54 rows to learn, 8 an update
     assert training["data"][0]["rows"] == 60
 
-    loaded = models.load(str(base), home)
-    adapter = adapters.inspect(folder)
+    loaded = base_models.load(str(base), home)
+    adapter = inspection.inspect(folder)
     engine = LocalEngine(loaded, [adapter])
     question = Question(adapter.persona, (), "What of the moon?")
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
@@ -143,7 +144,7 @@ def test_lora_plus_teaches_b_faster(base, data, home):
 
 
 def test_orthogonal_initialisation_starts_both_matrices_and_changes_nothing(base, home):
-    model = lora.attach_lora(models.load(str(base), home, "float32"), LoraSettings(initialisation="orthogonal"))
+    model = lora.attach_lora(base_models.load(str(base), home, "float32"), LoraSettings(initialisation="orthogonal"))
     pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in model.modules() if hasattr(m, "lora_A")]
     assert pairs
     for a, b in pairs:

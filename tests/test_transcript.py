@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from roleplay import ballots, conversation, texts, transcript
-from roleplay.answers import ADAPTER, BASE, Answer, Sampling
-from roleplay.ballots import Tally
+from roleplay import conversation, transcript
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError
+from roleplay.results import votes as ballots
+from roleplay.results import wording as texts
+from roleplay.results.votes import Tally
 from roleplay.text.rows import read_rows
 from roleplay.transcript import EXAMPLES, NOTHING, OPEN, PERSONA, SIDES, UNVEILED, Exchange, Kept
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from roleplay import adapters, models
-from roleplay.answers import ADAPTER, BASE, Answer, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.lent_gpu import ZeroEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import ModelError, RoleplayError
-from roleplay.zero import ZeroEngine
+from roleplay.weights import base_models, inspection
 from tests import tiny
 from tests.scripted import ScriptedEngine
 
@@ -80,8 +80,8 @@ def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
 
     chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
-    base = models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
-    local = LocalEngine(base, [adapters.inspect(folder)], 400)
+    base = base_models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    local = LocalEngine(base, [inspection.inspect(folder)], 400)
     greedy = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=8)
     *_, last = local.answer(Request(BOTH, greedy))
     texts = {side: answer.text for side, answer in last.items()}

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
-from roleplay import adapters, card, models, plots
 from roleplay.text.prompts import TEMPLATES
+from roleplay.weights import base_models, layout
+from train.publishing import card
 
 RANK, ALPHA, LAYERS = 4, 8, 2
 BASE_NAME = "google/gemma-3-270m"
@@ -49,7 +50,7 @@ def training() -> dict[str, Any]:
         "settings": {"rank": RANK, "learning_rate": 0.0004},
         "data": [{"file": "zhenhuan.json", "sha256": "ab" * 32, "rows": 1200}],
         "held_out": {"rows": 120},
-        "base_model": {"name": BASE_NAME, "fingerprint": models.fingerprint(gemma()), "parameters": 268_098_176},
+        "base_model": {"name": BASE_NAME, "fingerprint": base_models.fingerprint(gemma()), "parameters": 268_098_176},
         "persona": {"name": "甄嬛 · Zhen Huan", "system_prompt": "你是甄嬛。", "greeting": "", "openers": []},
         "template": "gemma",
         "versions": {"torch": "2"},
@@ -76,10 +77,10 @@ def adapter(folder: Path) -> Path:
     model = get_peft_model(gemma(), config)
     model.peft_config["default"].base_model_name_or_path = BASE_NAME
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / adapters.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
-    (folder / adapters.TRAINING).write_text(json.dumps(training()), encoding="utf-8")
-    (folder / card.SCOREBOARD).write_text(json.dumps(BOARD), encoding="utf-8")
-    for plot in (plots.CURVE, plots.SCOREBOARD):
+    (folder / layout.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
+    (folder / layout.TRAINING).write_text(json.dumps(training()), encoding="utf-8")
+    (folder / layout.BOARD).write_text(json.dumps(BOARD), encoding="utf-8")
+    for plot in (layout.CURVE, layout.BOARD_PLOT):
         (folder / plot).write_bytes(b"\x89PNG\r\n")
     card.write_card(folder)
     return folder

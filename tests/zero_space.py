@@ -59,22 +59,22 @@ def main(adapter: Path, scratch: Path) -> None:
     # `spaces` looks for a CUDA build of torch.
     torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", lambda: None, bool
     import app  # imports `spaces`, which patches torch
-    from roleplay import adapters, models
-    from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-    from roleplay.ballots import Box
-    from roleplay.engine import LocalEngine
+    from roleplay.engine.lent_gpu import ZeroEngine
+    from roleplay.engine.local import LocalEngine
+    from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
     from roleplay.environment import Settings
+    from roleplay.results.votes import Box
     from roleplay.text.personas import ZHEN_HUAN
-    from roleplay.zero import ZeroEngine
+    from roleplay.weights import base_models, inspection
     from tests import tiny
     from tests.raw import Visitor
 
     lent = app.spaces.zero.torch
     lent.init, lent.move = lambda uuid: None, lambda callback: unpack(lent._patching.tensor_packs)
-    assert Settings().zero_gpu and models.choose_device()[0] == "cuda"
+    assert Settings().zero_gpu and base_models.choose_device()[0] == "cuda"
     chosen = ("cuda", "lent"), ("float32", "test"), ("sdpa", "test")
-    base = models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
-    engine = LocalEngine(base, [adapters.inspect(adapter)], 400)
+    base = base_models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    engine = LocalEngine(base, [inspection.inspect(adapter)], 400)
     zero = ZeroEngine(engine, app.spaces.GPU, app.gr.Error)
     demo = app.build_demo(zero, [ZHEN_HUAN], Box(scratch / "votes"), {}, at_once=4)
     url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]

@@ -10,29 +10,30 @@ writes scoreboard.json, scoreboard.png and a new card into the adapter's folder.
 arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from roleplay import adapters, card, models, plots
-from roleplay.adapters import Adapter
-from roleplay.corpus import rows_of
+from roleplay.disk import write_json
 from roleplay.environment import ROOT
 from roleplay.environment import Settings as Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.probes import Lists, load_lists
-from roleplay.scoreboard import ADAPTER, BASE, PERSONA, RETRIEVAL, Board, table, verdicts
+from roleplay.results.board import ADAPTER, BASE, PERSONA, RETRIEVAL, Board, table, verdicts
 from roleplay.text import splits
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from train import measures
-from train.measures import Losses, Subject
-from train.replies import Writer
+from roleplay.weights import base_models, inspection, layout
+from roleplay.weights.adapters import Adapter
+from roleplay.weights.training_rows import rows_of
+from train.measuring import sections as measures
+from train.measuring.replies import Writer
+from train.measuring.rules import Lists, load_lists
+from train.measuring.sections import Losses, Subject
+from train.publishing import card, plots
 
 SECTIONS = ("loss", "replies", "identity", "breaks", "drift", "plain")
 
@@ -50,7 +51,7 @@ class Settings:
     json: str = flag("", "file to write all boards to, as one list")
 
 
-def prepare(adapter: Adapter, base: models.BaseModel, settings: Settings) -> tuple[Subject, list[dict[str, Any]]]:
+def prepare(adapter: Adapter, base: base_models.BaseModel, settings: Settings) -> tuple[Subject, list[dict[str, Any]]]:
     """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
     trained, held_out, files = rows_of(adapter, settings.data)
     groups = [0] * len(held_out)
@@ -130,10 +131,6 @@ def show(board: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *verdicts(board)])
 
 
-def write_json(value: Any, path: Path) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def evaluate(settings: Settings) -> list[dict[str, Any]]:
     """Measure every adapter and write what is to be written; raises `RoleplayError` for anything a user can mend."""
     if unknown := sorted(set(settings.sections) - set(SECTIONS)):
@@ -142,12 +139,12 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
         raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
     environment = Environment()
     lists = load_lists(Path(settings.lists))
-    loaded = [adapters.inspect(Path(folder)) for folder in settings.adapter]
+    loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):
         raise RoleplayError(f"two of {', '.join(settings.adapter)} have the same name: rename a folder")
-    base = models.load(settings.base_model or environment.base_model, environment.cache)
+    base = base_models.load(settings.base_model or environment.base_model, environment.cache)
     print(*base.describe(), sep="\n")
-    fingerprint = models.fingerprint(base.model)
+    fingerprint = base_models.fingerprint(base.model)
     prepared = [prepare(adapter, base, settings) for adapter in loaded]
     writer, losses = Writer(base, loaded, fingerprint), Losses(base, loaded)
 
@@ -155,18 +152,18 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
     with tqdm(total=sum(items(subject, lists, settings) for subject, _ in prepared), unit="item") as bar:
         for subject, files in prepared:
             board = measure(subject, lists, settings, writer, losses, bar)
-            weights = {"sha256": file_sha256(subject.adapter.folder / adapters.WEIGHTS)}
+            weights = {"sha256": file_sha256(subject.adapter.folder / layout.WEIGHTS)}
             made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
             boards.append({"adapter": subject.adapter.name, **made_of, **board})
     for subject, board in zip((subject for subject, _ in prepared), boards, strict=True):
         print(f"\n{show(board)}")
         if set(settings.sections) == set(SECTIONS):
             folder = subject.adapter.folder
-            write_json(board, folder / card.SCOREBOARD)
-            plots.scoreboard(board, folder / plots.SCOREBOARD)
-            print(f"wrote {folder / card.SCOREBOARD}, {plots.SCOREBOARD} and {card.write_card(folder).name}")
+            write_json(folder / layout.BOARD, board)
+            plots.scoreboard(board, folder / layout.BOARD_PLOT)
+            print(f"wrote {folder / layout.BOARD}, {layout.BOARD_PLOT} and {card.write_card(folder).name}")
     if settings.json:
-        write_json(boards, Path(settings.json))
+        write_json(Path(settings.json), boards)
     return boards
 
 

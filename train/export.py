@@ -9,9 +9,7 @@ compared with the attached adapter before the folder gets its name. `generation_
 its frequency penalty, which only a request can carry.
 """
 
-import os
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +19,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-from roleplay import adapters, embedded, models
-from roleplay.adapters import Adapter
-from roleplay.answers import Sampling
+from roleplay.disk import written_whole
+from roleplay.engine.protocol import Sampling
 from roleplay.environment import ROOT
 from roleplay.environment import Settings as Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
-from train import gguf_file
-from train.folders import whole_or_absent
+from roleplay.weights import base_models, embedded, inspection, probe
+from roleplay.weights.adapters import Adapter
+from train.publishing import gguf as gguf_file
 
 MAX_KL = 0.02  # nat: rounding to bfloat16 moves the 270M model by about a hundredth of that
 GGUF = "model.gguf"
@@ -63,42 +61,38 @@ def main(arguments: Sequence[str]) -> None:
     if not settings.adapter:
         raise RoleplayError("no adapter to export: give its folder first, such as adapters/zhenhuan-gemma3-270m")
     environment = Environment()
-    adapter = adapters.inspect(Path(settings.adapter))
-    base = models.load(settings.base_model or environment.base_model, environment.cache, dtype="float32")
+    adapter = inspection.inspect(Path(settings.adapter))
+    base = base_models.load(settings.base_model or environment.base_model, environment.cache, dtype="float32")
     export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / adapter.name, settings.gguf)
 
 
-def export(adapter: Adapter, base: models.BaseModel, folder: Path, gguf: bool = False) -> None:
+def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, gguf: bool = False) -> None:
     """Merge, write, compare. `base` gets the adapter merged in, so use it for nothing else afterwards.
 
     Raises `AdapterError` when the adapter was not made for this base, `RoleplayError` when `folder` exists, what was
     written answers differently, or a GGUF file is wanted of another base than the embedded one.
     """
-    adapters.check_base(adapter, base.model, models.fingerprint(base.model), base.hub_id)
+    inspection.check_base(adapter, base.model, base_models.fingerprint(base.model), base.hub_id)
     if gguf and base.name != embedded.NAME:
         raise RoleplayError(f"--gguf is for the embedded base, not {base.name}: convert the folder with llama.cpp")
     if folder.exists():
         raise RoleplayError(f"{folder} exists: remove it first, or choose another with --out")
     encoder = PromptEncoder(base.tokenizer, adapter.template)
     model = PeftModel.from_pretrained(base.model, str(adapter.folder)).eval()
-    prompts = adapters.probe_prompts(encoder, adapter.persona)
+    prompts = probe.probe_prompts(encoder, adapter.persona)
     expected = next_token_logits(model, prompts)
 
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     merged = model.merge_and_unload()
-    with whole_or_absent(part, folder):
-        part.mkdir(parents=True)
+    with written_whole(folder) as part:
         write_model(merged, base, encoder, part)
         (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
         (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
         if gguf:
             gguf_file.write(merged, adapter, encoder, part / GGUF)
-    written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
-    check("model.safetensors", written, prompts, expected, encoder)
-    if gguf:
-        check(GGUF, gguf_file.read(part / GGUF), prompts, expected, encoder)
-    os.replace(part, folder)
+        written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
+        check("model.safetensors", written, prompts, expected, encoder)
+        if gguf:
+            check(GGUF, gguf_file.read(part / GGUF), prompts, expected, encoder)
     print(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
@@ -109,7 +103,7 @@ def next_token_logits(model: PreTrainedModel | PeftModel, prompts: Sequence[list
     return torch.stack([model(input_ids=ids, logits_to_keep=1).logits[0, -1].float().cpu() for ids in inputs])
 
 
-def write_model(model: PreTrainedModel, base: models.BaseModel, encoder: PromptEncoder, folder: Path) -> None:
+def write_model(model: PreTrainedModel, base: base_models.BaseModel, encoder: PromptEncoder, folder: Path) -> None:
     """Weights, configuration, tokenizer with the project's template, and stop tokens that other programs read."""
     sampling = Sampling()
     model.generation_config = GenerationConfig(
@@ -136,7 +130,7 @@ def check(
 ) -> None:
     """Compare what was written with the attached adapter, and generate from it; `RoleplayError` past `MAX_KL`."""
     logits = next_token_logits(written.eval(), prompts)
-    kl, same = adapters.probe(expected, logits), int((logits.argmax(-1) == expected.argmax(-1)).sum())
+    kl, same = probe.probe(expected, logits), int((logits.argmax(-1) == expected.argmax(-1)).sum())
     if kl > MAX_KL:
         raise RoleplayError(f"{name} answers differently from the adapter (mean KL {kl:.3f} nat): nothing was written")
     ids = torch.tensor(prompts[:1])

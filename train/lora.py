@@ -23,19 +23,22 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 
-from roleplay import memory, models, packing
-from roleplay.adapters import NAME, PROJECTIONS
-from roleplay.corpus import HELD_OUT, SEED, load_rows
+from roleplay.disk import check_writable
 from roleplay.environment import ROOT, Settings
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.hub import push_adapter
 from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.text.splits import repeat_by_weight
-from train.folders import check_writable, write_adapter
-from train.trainer import CharacterTrainer, ProgressBar, StopSignal, check_resume
+from roleplay.weights import base_models
+from roleplay.weights.adapters import PROJECTIONS
+from roleplay.weights.layout import NAME
+from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows
+from train.learning import memory, packing
+from train.learning.trainer import RESUME, CharacterTrainer, ProgressBar, StopSignal, check_resume
+from train.publishing.folders import write_adapter
+from train.publishing.upload import push_adapter
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 WHAT_MUST_STAY = ("rank", "alpha", "dropout", "projections", "template", "loss_on", "seed", "batch_size", "rslora")
@@ -100,7 +103,7 @@ def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: 
     return examples
 
 
-def choose_attention(settings: LoraSettings, base: models.BaseModel) -> models.Reasoned:
+def choose_attention(settings: LoraSettings, base: base_models.BaseModel) -> base_models.Reasoned:
     if settings.attention != "auto":
         return settings.attention, "as asked"
     if base.attention[0] == "flash_attention_2":
@@ -108,7 +111,7 @@ def choose_attention(settings: LoraSettings, base: models.BaseModel) -> models.R
     return packing.ATTENTION, "the persona is computed once a pack"
 
 
-def attach_lora(base: models.BaseModel, settings: LoraSettings) -> PeftModel:
+def attach_lora(base: base_models.BaseModel, settings: LoraSettings) -> PeftModel:
     if unknown := sorted(set(settings.projections) - set(PROJECTIONS)):
         raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
     if settings.initialisation == "orthogonal" and settings.rank % 2:
@@ -159,7 +162,7 @@ def train(settings: LoraSettings) -> Path:
     # Model
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     environment = Settings()
-    base = models.load(settings.base_model or environment.base_model, environment.cache, settings.dtype)
+    base = base_models.load(settings.base_model or environment.base_model, environment.cache, settings.dtype)
     encoder = PromptEncoder(base.tokenizer, settings.template)
     examples, held_out = (encode(rows, encoder, persona, settings) for rows in (train_rows, held_out_rows))
     attention, reason = choose_attention(settings, base)
@@ -175,7 +178,7 @@ def train(settings: LoraSettings) -> Path:
         dropout=settings.dropout > 0,
         processes=processes,
     )
-    fingerprint = models.fingerprint(base.model)
+    fingerprint = base_models.fingerprint(base.model)
     parameters = base.model.num_parameters()
     base.model.set_attn_implementation(attention)
     packing.use_chunked_loss(base.model)
@@ -263,7 +266,7 @@ def train(settings: LoraSettings) -> Path:
         },
     }
     if trainer.is_world_process_zero():
-        write_adapter(folder, model, settings.template, training)
+        write_adapter(folder, model, training, RESUME)
         shutil.rmtree(run)
         print(f"{folder}: held-out loss {held_out_log[0]:.3f} -> {final_loss:.3f} nat per token")
     return folder

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from huggingface_hub import SpaceHardware
 
-from roleplay import hub
-from roleplay.card import CARD, write_card
 from roleplay.environment import ROOT
 from roleplay.errors import HubError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.weights.layout import CARD
+from train.publishing import upload
+from train.publishing.card import write_card
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ def push_adapter(settings: Settings) -> None:
     if not settings.adapter:
         raise HubError("no adapter to push: give its folder first, such as adapters/zhenhuan-gemma3-270m")
     write_card(folder)
-    files = hub.adapter_files(folder)
+    files = upload.adapter_files(folder)
     show(files)
     if settings.dry_run:
         return write_out(files, folder.name)
-    for url in hub.push_adapter(folder, settings.hub, settings.modelscope, settings.private):
+    for url in upload.push_adapter(folder, settings.hub, settings.modelscope, settings.private):
         print(f"pushed and verified: {url}")
 
 
@@ -73,16 +74,17 @@ def push_space(settings: Settings) -> None:
         raise HubError(f"unknown hardware {settings.hardware!r}: choose one of {', '.join(SpaceHardware)}")
     files = tracked_files()
     base = variables.get("BASE_MODEL", "")
-    if hub.is_open(base):
+    if upload.is_open(base):
         files[CARD] = preloading(files[CARD], base)
         print(f"preloaded: {base}, when the Space is built")
     show(files)
     print(f"variables: {variables or 'none'}; secrets: {settings.secrets or 'none'}")
     if settings.dry_run:
-        hub.check_contents(files)
+        upload.check_contents(files)
         return write_out(files, settings.space.replace("/", "--"))
     secrets = {name: os.environ[name] for name in settings.secrets}
-    url = hub.push_space(settings.space, files, variables, secrets, settings.hardware, settings.private)
+    space = upload.Space(settings.space, variables, secrets, settings.hardware, settings.private)
+    url = upload.push_space(space, files)
     print(f"pushed and verified: {url}")
 
 

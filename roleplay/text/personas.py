@@ -1,10 +1,10 @@
 """Who speaks: a persona is a system prompt with what the page shows of it. Nothing here knows a model."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from roleplay.disk import read_json
 from roleplay.errors import DataError
 
 
@@ -54,8 +54,4 @@ def parse_persona(value: Any, where: str) -> Persona:
 
 def load_persona(path: str | Path) -> Persona:
     """Read a persona from a JSON file in UTF-8; raises `DataError` when it cannot be read or is none."""
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # not UTF-8 and not JSON are both a ValueError
-        raise DataError(f"{path}: not a readable persona ({error}); give a JSON object in UTF-8") from error
-    return parse_persona(value, str(path))
+    return parse_persona(read_json(Path(path), "not a readable persona", "give a JSON object in UTF-8"), str(path))

@@ -23,15 +23,15 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from benchmarks.headless import Tab
-from roleplay import adapters, embedded, models
-from roleplay.adapters import Adapter
-from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
+from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import ROOT
 from roleplay.environment import Settings as Environment
 from roleplay.errors import ModelError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.remote import RemoteEngine
+from roleplay.weights import base_models, embedded, inspection
+from roleplay.weights.adapters import Adapter
 
 PORT = 8765
 CONTEXT = 2048
@@ -115,8 +115,8 @@ def page_answers(url: str, adapter: str) -> bool:
 def main() -> int:
     settings = parse(Settings, __doc__)
     cache = Environment().cache
-    adapter = adapters.inspect(Path(settings.adapter))
-    base = models.load(embedded.NAME, cache, dtype="bfloat16")
+    adapter = inspection.inspect(Path(settings.adapter))
+    base = base_models.load(embedded.NAME, cache, dtype="bfloat16")
     local, failed = LocalEngine(base, [adapter]), 0
     with serving(settings.python, embedded.prepare(cache), adapter) as url:
         remote = RemoteEngine(url, base.tokenizer, [adapter])

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from transformers import PreTrainedTokenizerBase
 
-from roleplay.adapters import Adapter
-from roleplay.answers import ADAPTER, Answer, Request
+from roleplay.engine.protocol import ADAPTER, Answer, Request
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.weights.adapters import Adapter
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
 CONTEXT = 2048  # tokens, where the server does not say

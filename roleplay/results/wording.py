@@ -1,6 +1,6 @@
 """Every text of the interface in English and Chinese, and the few sentences that are made of figures."""
 
-from roleplay.answers import ADAPTER, BASE, Answer
+from roleplay.engine.protocol import ADAPTER, BASE, Answer
 
 MAX_MESSAGE = 2000  # characters of a message or a persona
 MAX_EXCHANGES = 200  # a longer conversation is refused, and not restored

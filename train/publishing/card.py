@@ -5,17 +5,18 @@ It reads training.json and, where they exist, training_curve.png and scoreboard.
 are shown) and `rule`, a sentence on how the samples were chosen. It knows no hub.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from roleplay import adapters, plots, scoreboard
+from roleplay.disk import read_json
 from roleplay.errors import AdapterError
+from roleplay.results import board as scoreboard
+from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, TRAINING
 
-CARD, SCOREBOARD = "README.md", "scoreboard.json"
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)  # the values its --max-lora-rank takes
 TAGS = ["lora", "peft", "gemma", "role-play"]
 SAMPLES = 3
@@ -23,12 +24,13 @@ SAMPLES = 3
 
 def write_card(folder: Path) -> Path:
     """Write README.md into an adapter folder; raises `AdapterError` when training.json is missing or incomplete."""
-    training, config = _read(folder / adapters.TRAINING), _read(folder / adapters.CONFIG)
-    board = _read(folder / SCOREBOARD) if (folder / SCOREBOARD).exists() else {}
+    read = partial(read_json, fault="cannot be read", advice="train the adapter with train.lora", kind=AdapterError)
+    training, config = read(folder / TRAINING), read(folder / CONFIG)
+    board = read(folder / BOARD) if (folder / BOARD).exists() else {}
     try:
         text = _card(folder, training, board, config["r"])
     except (LookupError, TypeError, AttributeError) as error:
-        raise AdapterError(f"{folder}: {adapters.TRAINING} or {SCOREBOARD} is incomplete ({error!r:.80})") from error
+        raise AdapterError(f"{folder}: {TRAINING} or {BOARD} is incomplete ({error!r:.80})") from error
     (folder / CARD).write_text(text, encoding="utf-8")
     return folder / CARD
 
@@ -47,13 +49,6 @@ def metadata(training: Mapping[str, Any]) -> ModelCardData:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AdapterError(f"{path}: cannot be read ({str(error)!r:.80}); train the adapter with train.lora") from error
-
-
 def _card(folder: Path, training: Mapping[str, Any], board: Mapping[str, Any], rank: int) -> str:
     base, persona, results = training["base_model"], training["persona"], training["results"]
     name, speaker = folder.name, _line(persona["name"])
@@ -67,7 +62,7 @@ def _card(folder: Path, training: Mapping[str, Any], board: Mapping[str, Any], r
         ("", "held-out loss (nat per token)"),
         [("base model, with the persona", before), ("with this adapter", after)],
     )
-    curve = f"![Loss during the training]({plots.CURVE})\n" if (folder / plots.CURVE).exists() else ""
+    curve = f"![Loss during the training]({CURVE})\n" if (folder / CURVE).exists() else ""
     return f"""---
 {metadata(training).to_yaml()}
 ---
@@ -174,7 +169,7 @@ def _scoreboard(folder: Path, board: Mapping[str, Any]) -> str:
     if not board:
         return ""
     head, *rows = scoreboard.table(board)
-    plot = f"![The same as a figure]({plots.SCOREBOARD})\n\n" if (folder / plots.SCOREBOARD).exists() else ""
+    plot = f"![The same as a figure]({BOARD_PLOT})\n\n" if (folder / BOARD_PLOT).exists() else ""
     told = "\n".join(f"- {sentence}" for sentence in scoreboard.verdicts(board))
     return f"## Scoreboard\n\nWith 95 % intervals.\n\n{_table(head, rows)}\n{told}\n\n{plot}"
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from roleplay.adapters import TRAINING, Adapter
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text import splits
 from roleplay.text.rows import Row, file_sha256, read_rows
+from roleplay.weights.adapters import Adapter
+from roleplay.weights.layout import TRAINING
 
 FOLDERS = (ROOT / "dataset", ROOT / "runs")  # where the files of a training are looked for
 HELD_OUT, SEED = 0.1, 0  # share of the rows and the lot that draws them, where a training says nothing else

@@ -1,7 +1,6 @@
 """What transformers' `Trainer` needs to learn a character: packed evaluation, checkpoints that are whole or absent,
 a stop that can be gone on from, a progress bar. It knows no flags and no files of rows."""
 
-import json
 import math
 import os
 import shutil
@@ -19,13 +18,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from roleplay import heap
+from roleplay.disk import read_json, removed_on_failure, write_json
 from roleplay.errors import DataError, RoleplayError
-from roleplay.packing import collate, label_losses
 from roleplay.text.prompts import Example
-from train.folders import RESUME, whole_or_absent
-from train.fused import fuse
+from train.learning.fused import fuse
+from train.learning.packing import collate, label_losses
 
 KEPT_CHECKPOINTS = 2
+RESUME = " and go on with --resume"  # what to do once the disk has room again
 
 
 def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
@@ -40,9 +40,9 @@ def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
         raise RoleplayError(f"{run} holds an unfinished run: go on with --resume, or remove the folder to start anew")
     if checkpoint is None:
         run.mkdir(parents=True, exist_ok=True)
-        (run / "run.json").write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_json(run / "run.json", record)
         return None
-    before = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    before = read_json(run / "run.json", advice=f"remove {run} to start anew")
     for key, value in record.items():
         if before.get(key) != value:
             change = f"{key} is {value!r:.80} but was {before.get(key)!r:.80}"
@@ -117,7 +117,7 @@ class CharacterTrainer(Trainer):
         """Write the checkpoint aside and rename it into place: killed at any instant, it is whole or absent."""
         run = Path(str(self.args.output_dir))
         staging = run / "incomplete"
-        with whole_or_absent(staging, run, RESUME):
+        with removed_on_failure(staging, run, RESUME):
             self.args.output_dir = str(staging)
             try:
                 super()._save_checkpoint(model, trial)

@@ -1,15 +1,14 @@
-"""Adapter folders to and from the Hugging Face Hub and ModelScope, and this repository to a Space.
+"""Adapter folders to the Hugging Face Hub and ModelScope, and this repository to a Space.
 
-What goes out is an explicit list of files, goes out in one commit and is compared by hash afterwards; what comes in is
-inspected before anything uses it. Nothing here knows how an adapter is trained or served.
+What goes out is an explicit list of files, goes out in one commit and is compared by hash afterwards. Nothing here
+knows how an adapter is trained or served.
 """
 
 import hashlib
 import re
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2  # the client under huggingface_hub
@@ -21,15 +20,12 @@ from huggingface_hub.hf_api import RepoFile
 from modelscope_hub import HubApi, HubConfig, Visibility
 from modelscope_hub import errors as ms
 
-from roleplay import adapters, plots
-from roleplay.card import CARD, SCOREBOARD
 from roleplay.errors import HubError, first_line
+from roleplay.weights import inspection
+from roleplay.weights.hub import REPO, check_name, sentences
+from roleplay.weights.layout import CONFIG, FILES, NEEDED, WEIGHTS
 
-NEEDED = (adapters.WEIGHTS, adapters.CONFIG, adapters.TEMPLATE, adapters.TRAINING, CARD)
-FILES = (*NEEDED, SCOREBOARD, plots.CURVE, plots.SCOREBOARD)  # everything that an adapter's repository holds
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0  # the pause doubles from one attempt to the next
-MAX_LISTED = 50
-_REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 _SECRET = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|ms-[0-9a-f]{8}-[0-9a-f]{4}-|-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
     rb"|gh[opsu]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9]{32,}"
@@ -40,9 +36,20 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Space:
+    """A Gradio Space to create or update; `variables` are public, `secrets` are not."""
+
+    repo: str  # user/name
+    variables: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    hardware: str = ""
+    private: bool = True
+
+
 def adapter_files(folder: Path) -> dict[str, Path]:
     """What a push of an adapter would send, by name; raises `AdapterError` or `HubError` for what must not go out."""
-    adapters.inspect(folder)
+    inspection.inspect(folder)
     for name in NEEDED:
         if not (folder / name).is_file():
             raise HubError(f"{folder} has no {name}: train the adapter with train.lora, which writes it")
@@ -59,7 +66,7 @@ def check_contents(files: Mapping[str, Path]) -> None:
     """Raises `HubError` when a file holds a token or a key, or names the home folder of this machine."""
     home = str(Path.home()).encode() + b"/"
     for path in files.values():
-        data = b"" if path.name == adapters.WEIGHTS else path.read_bytes()
+        data = b"" if path.name == WEIGHTS else path.read_bytes()
         if found := _SECRET.search(data):
             raise HubError(f"{path} holds what looks like a token ({found[0][:6].decode()}…): remove it, and revoke it")
         if home in data:
@@ -78,10 +85,10 @@ def push_adapter(folder: Path, hub: str = "", modelscope: str = "", private: boo
 
 def _push_hub(repo: str, files: Mapping[str, Path], private: bool) -> str:
     api = _api(repo)
-    with _sentences(repo):
+    with sentences(repo):
         if api.repo_exists(repo):
             theirs = set(api.list_repo_files(repo)) - {".gitattributes"}
-            if theirs and adapters.CONFIG not in theirs:
+            if theirs and CONFIG not in theirs:
                 raise HubError(f"{repo} is taken by something that is no adapter ({min(theirs)}): choose another name")
             if private and not api.repo_info(repo).private:
                 raise HubError(f"{repo} is public: push with --no-private to update it, or choose another name")
@@ -91,36 +98,29 @@ def _push_hub(repo: str, files: Mapping[str, Path], private: bool) -> str:
     return f"{api.endpoint}/{repo}"
 
 
-def push_space(
-    repo: str,
-    files: Mapping[str, Path],
-    variables: Mapping[str, str],
-    secrets: Mapping[str, str],
-    hardware: str = "",
-    private: bool = True,
-) -> str:
-    """Create or update a Gradio Space that holds exactly `files` (path in the Space: local file).
+def push_space(space: Space, files: Mapping[str, Path]) -> str:
+    """Create or update a Space that holds exactly `files` (path in the Space: local file); returns its address.
 
     Raises `HubError` as `push_adapter` does.
     """
     check_contents(files)
-    api = _api(repo)
-    with _sentences(repo):
+    repo, api = space.repo, _api(space.repo)
+    with sentences(repo):
         if not api.repo_exists(repo, repo_type="space"):
-            api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private)
-        for key, value in variables.items():
+            api.create_repo(repo, repo_type="space", space_sdk="gradio", private=space.private)
+        for key, value in space.variables.items():
             api.add_space_variable(repo, key, value)
-        for key, value in secrets.items():
+        for key, value in space.secrets.items():
             api.add_space_secret(repo, key, value)
-        if hardware:
-            api.request_space_hardware(repo, hardware)  # type: ignore[arg-type]  # its values are strings
+        if space.hardware:
+            api.request_space_hardware(repo, space.hardware)  # type: ignore[arg-type]  # its values are strings
         _commit(api, repo, "space", files, None)
     return f"{api.endpoint}/spaces/{repo}"
 
 
 def is_open(repo: str) -> bool:
     """Whether the Hub has a model that anyone may download without a token, as the build of a Space has to."""
-    if not _REPO.fullmatch(repo):
+    if not REPO.fullmatch(repo):
         return False
     try:
         HfApi().auth_check(repo, token=False)
@@ -130,8 +130,7 @@ def is_open(repo: str) -> bool:
 
 
 def _api(repo: str) -> HfApi:
-    if not _REPO.fullmatch(repo):
-        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
+    check_name(repo)
     if huggingface_hub.get_token() is None:
         raise HubError(f"no token to push {repo} with: set HF_TOKEN (https://huggingface.co/settings/tokens, write)")
     return HfApi()
@@ -181,38 +180,8 @@ def _git_hash(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-@contextmanager
-def _sentences(repo: str) -> Iterator[None]:
-    """Whatever the client raises as one `HubError`."""
-    try:
-        yield
-    except hf.GatedRepoError as error:
-        raise HubError(f"{repo} is gated: accept its terms on its page, then try again") from error
-    except hf.RepositoryNotFoundError as error:
-        raise HubError(f"{repo} is not on the Hub, or the token may not see it: check the name and HF_TOKEN") from error
-    except hf.HfHubHTTPError as error:
-        status, said = error.response.status_code, (error.server_message or str(error)).splitlines()[0]
-        advice = {
-            401: "the token is not valid, set HF_TOKEN to another",
-            403: "the token may not write there, set HF_TOKEN to one with write access or choose your own name",
-            409: "the name is taken, choose another",
-            402: "that needs a paid plan or credits, see the page of your account",
-            429: "too many requests, wait a few minutes",
-        }.get(status, "try again later")
-        raise HubError(f"{repo}: the Hub answers {status} ({said:.120}): {advice}") from error
-    except (httpx2.TransportError, RuntimeError, OSError) as error:
-        reason = error.__cause__ or error
-        raise HubError(
-            f"{repo}: the connection to the Hub was lost ({type(reason).__name__}): run the same command again, "
-            "what has arrived is not sent twice"
-        ) from error
-    except ValueError as error:  # the Hub's verdict on the card's metadata
-        raise HubError(f"{repo}: {' '.join(str(error).split())[:200]}: correct it") from error
-
-
 def _push_modelscope(repo: str, folder: Path, files: Mapping[str, Path], private: bool) -> str:
-    if not _REPO.fullmatch(repo):
-        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
+    check_name(repo)
     config = HubConfig()
     if not config.token:
         raise HubError(f"no token to push {repo} with: set MODELSCOPE_API_TOKEN to your access token")
@@ -236,39 +205,3 @@ def _push_modelscope(repo: str, folder: Path, files: Mapping[str, Path], private
         if there.get(name) != hashlib.sha256(path.read_bytes()).hexdigest():
             raise HubError(f"{name} arrived at {repo} on ModelScope with another hash than it left with: push again")
     return f"{config.endpoint}/models/{repo}"
-
-
-def hub_adapters(base: str) -> list[str]:
-    """Adapters on the Hugging Face Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
-    with _sentences(base):
-        found = HfApi().list_models(filter=f"base_model:adapter:{base}", sort="downloads", limit=MAX_LISTED)
-        return [model.id for model in found]
-
-
-def fetch_adapter(repo: str, root: Path) -> adapters.Adapter:
-    """Download an adapter from the Hugging Face Hub into `root` and inspect it.
-
-    Sizes are checked before anything is fetched, and a refused folder is removed again. Raises `HubError` or
-    `AdapterError`.
-    """
-    if not _REPO.fullmatch(repo):
-        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
-    with _sentences(repo):
-        info = HfApi().model_info(repo, files_metadata=True)
-        sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if entry.rfilename in FILES}
-        for name in NEEDED[:3]:
-            if name not in sizes:
-                raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
-        for name, limit in adapters.MAX_BYTES.items():
-            if sizes.get(name, 0) > limit:
-                raise HubError(
-                    f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit"
-                )
-        folder = root / repo.replace("/", "--")
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier version
-        huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=list(sizes), local_dir=folder)
-    try:
-        return adapters.inspect(folder)
-    except adapters.AdapterError:
-        shutil.rmtree(folder)
-        raise

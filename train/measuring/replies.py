@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from roleplay import adapters, models
-from roleplay.adapters import Adapter
-from roleplay.answers import Question, Sampling
-from roleplay.cache import CachePool, KeyValues
-from roleplay.decoder import Decoder, Lora, Segment
+from roleplay.engine.cache import CachePool, KeyValues
+from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.protocol import Question, Sampling
+from roleplay.engine.sampling import next_token
 from roleplay.errors import AdapterError
-from roleplay.sampling import next_token
-from roleplay.scoreboard import Reply
+from roleplay.results.board import Reply
 from roleplay.text.prompts import PromptEncoder
+from roleplay.weights import adapters, base_models, inspection
+from roleplay.weights.adapters import Adapter
 
 BATCH = 32  # replies in progress; the weights are read once a step for all of them
 CACHE_BYTES = 512 << 20
@@ -66,11 +66,11 @@ class Writer:
     A question that was answered before, such as one to the base model for a second adapter, is not generated again.
     """
 
-    def __init__(self, base: models.BaseModel, loaded: Sequence[Adapter], fingerprint: str) -> None:
+    def __init__(self, base: base_models.BaseModel, loaded: Sequence[Adapter], fingerprint: str) -> None:
         self._decoder = Decoder(base.model)
         self._loras: dict[str, Lora | None] = {"": None}
         for adapter in loaded:
-            adapters.check_base(adapter, base.model, fingerprint, base.hub_id)
+            inspection.check_base(adapter, base.model, fingerprint, base.hub_id)
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
         self._encoders = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings

@@ -6,7 +6,6 @@ and no code that comes with a model is ever run.
 
 import hashlib
 import importlib.util
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ import torch
 from huggingface_hub import errors as hub_errors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from roleplay import embedded
+from roleplay.disk import read_json
 from roleplay.errors import ModelError, first_line
+from roleplay.weights import embedded
 
 PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
 ARCHITECTURES = ("gemma", "gemma3_text")
@@ -140,10 +140,7 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
 
 def check_folder(folder: Path, dtype: str, device: str) -> None:
     """Raises `ModelError` unless `folder` holds a Gemma text model that fits the memory."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is no model folder: its config.json is missing or damaged") from error
+    config = read_json(folder / "config.json", "missing or damaged, so this is no model folder", kind=ModelError)
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise ModelError(

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
-from roleplay.cache import KeyValues
+from roleplay.engine.cache import KeyValues
+from roleplay.engine.matrix import Matrix
 from roleplay.errors import ModelError
-from roleplay.matrix import Matrix
 
 QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))

@@ -6,8 +6,8 @@ import psutil
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from roleplay.packing import common_prefix
 from roleplay.text.prompts import Example
+from train.learning.packing import common_prefix
 
 FREE_SHARE = 0.6  # of the free memory, what activations may take without checkpointing
 ENOUGH_TOKENS = {"cpu": 400, "cuda": 8192}  # in a pack: with more, the matrix products are hardly any faster

@@ -1,6 +1,6 @@
 """Blind votes: kept append-only on disk, counted with an interval, and exported as preference rows.
 
-    python -m roleplay.ballots --votes votes --out preferences.jsonl
+    python -m roleplay.results.votes --votes votes --out preferences.jsonl
 
 writes one row (prompt, chosen, rejected) for every decisive vote on two answers to the very same prompt. Nothing here
 knows the page or a model.
@@ -22,11 +22,11 @@ from uuid import uuid4
 from huggingface_hub import CommitScheduler, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from roleplay.answers import ADAPTER, BASE, Question
+from roleplay.engine.protocol import ADAPTER, BASE, Question
 from roleplay.errors import DataError, HubError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.intervals import wilson
-from roleplay.texts import TEXTS
+from roleplay.results.intervals import wilson
+from roleplay.results.wording import TEXTS
 
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
 

@@ -9,9 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from roleplay.scoreboard import ADAPTER, BASE, MEASURES, PERSONA, REFERENCE, RETRIEVAL
+from roleplay.results.board import ADAPTER, BASE, MEASURES, PERSONA, REFERENCE, RETRIEVAL
 
-CURVE, SCOREBOARD = "training_curve.png", "scoreboard.png"
 COLOURS = {BASE: "#8a8a8a", PERSONA: "#c8a165", RETRIEVAL: "#5b7f95", ADAPTER: "#a5302c", REFERENCE: "#3d3d3d"}
 COLUMNS = 3  # panels beside each other
 

@@ -10,16 +10,17 @@ from typing import Any
 
 from peft import PeftModel
 
-from roleplay import models, packing
-from roleplay.adapters import Adapter
-from roleplay.answers import Question, Sampling
-from roleplay.intervals import share
-from roleplay.probes import Break, Identity, Lists
-from roleplay.scoreboard import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Board, Reply, chrf, runs
+from roleplay.engine.protocol import Question, Sampling
+from roleplay.results.board import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Board, Reply, chrf, runs
+from roleplay.results.intervals import share
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
-from train.replies import Ask, Writer
+from roleplay.weights import base_models
+from roleplay.weights.adapters import Adapter
+from train.learning import packing
+from train.measuring.replies import Ask, Writer
+from train.measuring.rules import Break, Identity, Lists
 
 PACK = 16  # rows computed at once for their loss
 DRIFTING = (PERSONA, ADAPTER)  # the arms that have a character to lose, and nothing but it to keep it by
@@ -74,7 +75,7 @@ class Subject:
 class Losses:
     """Losses of a base model with and without adapters; the model can no longer return logits afterwards."""
 
-    def __init__(self, base: models.BaseModel, loaded: Sequence[Adapter]) -> None:
+    def __init__(self, base: base_models.BaseModel, loaded: Sequence[Adapter]) -> None:
         packing.use_chunked_loss(base.model)
         base.model.set_attn_implementation(packing.ATTENTION)
         self._loss: packing.ChunkedLoss = base.model.loss_function

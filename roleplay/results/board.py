@@ -15,11 +15,11 @@ from typing import Any
 
 from sacrebleu.metrics import CHRF
 
-from roleplay import texts
 from roleplay.errors import DataError
-from roleplay.intervals import Estimate, bootstrap, jackknife, share, share_difference
-from roleplay.probes import units
-from roleplay.texts import TEXTS
+from roleplay.results import wording as texts
+from roleplay.results.intervals import Estimate, bootstrap, jackknife, share, share_difference
+from roleplay.results.wording import TEXTS
+from train.measuring.rules import units
 
 BASE, PERSONA, RETRIEVAL, ADAPTER, REFERENCE = "base", "base + persona", "base + retrieval", "adapter", "reference"
 ARMS = (BASE, PERSONA, RETRIEVAL, ADAPTER, REFERENCE)

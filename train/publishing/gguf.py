@@ -11,9 +11,9 @@ import gguf
 import torch
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 
-from roleplay import embedded
-from roleplay.adapters import PROJECTIONS, Adapter
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.weights import embedded
+from roleplay.weights.adapters import PROJECTIONS, Adapter
 
 OWN = ("general.architecture", "general.name", "general.file_type", "tokenizer.chat_template")  # not copied
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-from roleplay.answers import Answer, Request
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import Answer, Request
 from roleplay.errors import ModelError, RoleplayError
 
 START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt

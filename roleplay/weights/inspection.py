@@ -1,76 +1,34 @@
-"""LoRA adapter folders, from this project or from strangers: listed, inspected, and refused before any weight is used.
+"""Adapter folders from this project or from strangers, inspected and refused before any weight is used.
 
-Only safetensors and JSON are read; no pickle is opened, no template and no code is run. Nothing here knows a hub, and
-nothing here attaches: the engine does, with what `read_weights` returns.
+Only safetensors and JSON are read; no pickle is opened, no template and no code is run. Nothing here knows a hub.
 """
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from roleplay.disk import read_json
 from roleplay.errors import AdapterError, RoleplayError
-from roleplay.text.prompts import PromptEncoder, template_name
+from roleplay.text.prompts import template_name
+from roleplay.weights.adapters import PROJECTIONS, Adapter
+from roleplay.weights.layout import CONFIG, MAX_BYTES, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-TEMPLATE, TRAINING = "chat_template.jinja", "training.json"
-READABLE = ("", ".json", ".jinja", ".md", ".txt", ".png", ".model", ".safetensors")  # what may lie in the folder
-MAX_BYTES = {WEIGHTS: 1 << 30, CONFIG: 1 << 20, TEMPLATE: 1 << 16, TRAINING: 1 << 22}
 MAX_RANK, MAX_ALPHA = 256, 4096
 MAX_TEXT = 4000  # characters of a persona or a name
 DTYPES = ("F32", "F16", "BF16")
-PROJECTIONS = {
-    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
-    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
-}
-NAME = re.compile(r"\w[\w.-]{0,95}")
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.(?P<layer>\d{1,4})\.(?P<block>\w+)\.(?P<projection>\w+))"
     r"\.lora_(?P<side>[AB])\.weight",
     re.ASCII,
 )
-PROBES = (  # what an adapter is asked to see how far it moves the model
-    *("你是谁？", "今天天气如何？", "可否作一句诗？", "你最怕什么？"),
-    *("Who are you?", "What is two plus two?", "Tell me about your day.", "What do you think of the emperor?"),
-)
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An inspected adapter folder."""
-
-    name: str
-    folder: Path
-    rank: int
-    scaling: float  # what the product of both matrices is multiplied by
-    base_model: str  # as its trainer named it
-    base_fingerprint: str  # `models.fingerprint` of that model, "" if it was not recorded
-    template: str  # a key of `prompt.TEMPLATES`
-    persona: str  # the system prompt it was trained with
-    training: dict[str, Any]  # training.json, {} if there is none
-
-
-def local_adapters(root: Path) -> list[str]:
-    """Names of the adapter folders right under `root`, sorted; they are not inspected yet."""
-    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}") if NAME.fullmatch(path.parent.name))
-
-
-def find(root: Path, name: str) -> Path:
-    """The folder of a local adapter; raises `AdapterError` for a name that is not listed, and so for any path."""
-    names = local_adapters(root)
-    if name not in names:
-        raise AdapterError(f"no adapter {name!r:.80} in {root}: choose one of {', '.join(names) or 'none there yet'}")
-    return root / name
 
 
 def inspect(folder: Path) -> Adapter:
@@ -146,10 +104,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        raise AdapterError(f"{path}: not JSON in UTF-8 ({error!s:.80}); download or save it again") from error
+    value = read_json(path, advice="download or save it again", kind=AdapterError)
     if not isinstance(value, dict):
         raise AdapterError(f"{path}: holds a {type(value).__name__} where an object belongs; save it again")
     return value
@@ -273,25 +228,3 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
         raise AdapterError(
             f"{adapter.name} has {len(layers)} layers, the loaded model has {model.config.num_hidden_layers}"
         )
-
-
-def read_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The adapter's matrices by peft's key, on the CPU: A (rank, in features), B (out features, rank)."""
-    return load_file(adapter.folder / WEIGHTS)
-
-
-def probe_prompts(encoder: PromptEncoder, persona: str) -> list[list[int]]:
-    """What is asked to `probe` an adapter, as token ids."""
-    return [encoder.prompt(persona, (), user) for user in PROBES]
-
-
-def probe(adapted: torch.Tensor, base: torch.Tensor) -> float:
-    """How far an adapter moves the model: mean KL(adapter || base) in nat over the prompts' next token.
-
-    Both are logits (prompts, vocabulary). Raises `AdapterError` when they are not finite.
-    """
-    ours, theirs = (torch.log_softmax(logits.double(), -1) for logits in (adapted, base))
-    kl = float((ours.exp() * (ours - theirs)).sum(-1).mean())
-    if not math.isfinite(kl):
-        raise AdapterError("with this adapter the model's scores are not finite: it is damaged, choose another")
-    return kl

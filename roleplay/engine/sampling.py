@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from roleplay.answers import Sampling
+from roleplay.engine.protocol import Sampling
 
 _MASK = 2**64 - 1
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

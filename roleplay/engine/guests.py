@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from roleplay import adapters, hub
-from roleplay.adapters import Adapter
-from roleplay.engine import LocalEngine
+from roleplay.engine.local import LocalEngine
 from roleplay.errors import AdapterError, HubError
+from roleplay.weights import hub, layout
+from roleplay.weights.adapters import Adapter
 
 MAX_BYTES = 1 << 30  # of all guests' weight files together
 
@@ -52,7 +52,7 @@ class Guests:
         guest = replace(adapter, name=repo)
         self._engine.add(guest)
         self._arrived(guest)
-        self._bytes[repo] = (adapter.folder / adapters.WEIGHTS).stat().st_size
+        self._bytes[repo] = (adapter.folder / layout.WEIGHTS).stat().st_size
         while len(self._bytes) > self._limit or sum(self._bytes.values()) > MAX_BYTES:
             oldest = min(self._bytes, key=self._engine.last_used)
             self._engine.remove(oldest)

@@ -5,17 +5,18 @@ may blame a reply that quotes one; `Lists.check_rules` counts both on examples l
 """
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from roleplay.disk import read_json
 from roleplay.errors import DataError
 
 EMPTY, ECHO, LOOP, OBEYED = "says nothing", "repeats the question", "repeats itself", "obeys the attempt"
 ECHO_SHARE = 0.8  # of the reply's units in one run of the question
 LOOP_SHARE, LOOP_UNITS = 0.6, 12  # distinct triples of units, in replies at least this long
+NOT_LISTS = "not readable as evaluation lists"
 _UNIT = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+(?:'[^\W_\u3400-\u9fff]+)*")
 _FLAGS = re.IGNORECASE | re.MULTILINE
 
@@ -110,7 +111,7 @@ def units(text: str) -> list[str]:
 def load_lists(path: Path) -> Lists:
     """Read the lists; raises `DataError` when the file is missing, not of this form, or a pattern is not valid."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path, NOT_LISTS)
         lists = Lists(
             tuple(Identity(item["user"], tuple(item["accept"])) for item in value["identity"]),
             tuple(Break(item["user"], tuple(item["obeyed"])) for item in value["breaks"]),
@@ -121,8 +122,6 @@ def load_lists(path: Path) -> Lists:
         )
         for pattern in (p for group in (*(b.obeyed for b in lists.breaks), *lists.rules.values()) for p in group):
             re.compile(pattern, _FLAGS)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, re.error) as error:
-        raise DataError(
-            f"{path}: not readable as evaluation lists ({error!r:.100}); see dataset/eval_lists.json"
-        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, re.error) as error:
+        raise DataError(f"{path}: {NOT_LISTS} ({error!r:.100}); see dataset/eval_lists.json") from error
     return lists

@@ -13,14 +13,17 @@ from functools import cached_property
 
 import torch
 
-from roleplay import heap, models
-from roleplay.adapters import PROBES, Adapter, check_base, probe, probe_prompts, read_weights
-from roleplay.answers import ADAPTER, BASE, Answer, Request, Sampling
-from roleplay.cache import CachePool, KeyValues
-from roleplay.decoder import Decoder, Lora, Segment
+from roleplay import heap
+from roleplay.engine.cache import CachePool, KeyValues
+from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Request, Sampling
+from roleplay.engine.sampling import next_token
 from roleplay.errors import AdapterError, RoleplayError, first_line
-from roleplay.sampling import next_token
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.weights import base_models
+from roleplay.weights.adapters import Adapter, read_weights
+from roleplay.weights.inspection import check_base
+from roleplay.weights.probe import PROBES, probe, probe_prompts
 
 CONTEXT = 4096  # tokens of prompt and reply together, where the model does not end sooner
 CACHE_BYTES = 512 << 20  # of keys and values kept for the next turns
@@ -119,7 +122,7 @@ class LocalEngine:
 
     def __init__(
         self,
-        base: models.BaseModel,
+        base: base_models.BaseModel,
         adapters: Sequence[Adapter] = (),
         context: int = CONTEXT,
         cache_bytes: int = CACHE_BYTES,
@@ -137,7 +140,7 @@ class LocalEngine:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return models.fingerprint(self._base.model)
+        return base_models.fingerprint(self._base.model)
 
     def add(self, adapter: Adapter) -> None:
         """Attach one more, while answers go on; raises `AdapterError` where it does not fit the base, or in memory."""

@@ -1,0 +1,81 @@
+"""Files that are whole or absent, whatever the disk does meanwhile, and JSON in and out. It knows no model."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from roleplay.errors import DataError, RoleplayError, first_line
+
+
+def read_json(
+    path: Path, fault: str = "not JSON in UTF-8", advice: str = "save it again", kind: type[RoleplayError] = DataError
+) -> Any:
+    """The value of a JSON file in UTF-8; raises `kind` with the `fault` and the `advice` where it cannot be had."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
+        raise kind(f"{path}: {fault} ({first_line(error):.100}); {advice}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON that a person can read; raises `RoleplayError` where the disk does not take it."""
+    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RoleplayError(
+            f"cannot write {path} ({error.strerror}): free some disk or choose another place"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raises `RoleplayError` for a folder that cannot be written to, before a run that would end there."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(1 << 20))  # an empty file fits on a full disk
+    except OSError as error:
+        raise RoleplayError(
+            f"cannot write to {folder} ({error.strerror}): mend its permissions, or free some disk"
+        ) from error
+
+
+@contextmanager
+def removed_on_failure(staging: Path, folder: Path, then: str = "") -> Iterator[None]:
+    """`staging` is removed where the block fails; `RoleplayError` says that `folder` was not written, and what `then`.
+
+    A full disk is an `OSError`, a `SafetensorError` or a `RuntimeError`, as Python, safetensors or torch say it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError | RuntimeError):
+            raise
+        raise RoleplayError(f"cannot write {folder} ({first_line(error)}): free some disk{then}") from error
+
+
+@contextmanager
+def written_whole(folder: Path, then: str = "") -> Iterator[Path]:
+    """Yields an empty folder of the same name, built aside; it takes the place of `folder` when the block has ended.
+
+    Raises `RoleplayError` as `removed_on_failure` does; whatever ends the block early leaves nothing behind.
+    """
+    staging = folder.with_name(f".{folder.name}.part")
+    part = staging / folder.name
+    shutil.rmtree(staging, ignore_errors=True)
+    with removed_on_failure(staging, folder, then):
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+        shutil.rmtree(staging)

@@ -1,0 +1,49 @@
+"""LoRA adapter folders on this machine: listed, found by name, read. Nothing here knows a hub, and nothing attaches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from roleplay.errors import AdapterError
+from roleplay.weights.layout import CONFIG, NAME, WEIGHTS
+
+PROJECTIONS = {  # what an adapter may change, and the block of a layer that it stands in
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
+    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An inspected adapter folder."""
+
+    name: str
+    folder: Path
+    rank: int
+    scaling: float  # what the product of both matrices is multiplied by
+    base_model: str  # as its trainer named it
+    base_fingerprint: str  # `models.fingerprint` of that model, "" if it was not recorded
+    template: str  # a key of `prompt.TEMPLATES`
+    persona: str  # the system prompt it was trained with
+    training: dict[str, Any]  # training.json, {} if there is none
+
+
+def local_adapters(root: Path) -> list[str]:
+    """Names of the adapter folders right under `root`, sorted; they are not inspected yet."""
+    return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}") if NAME.fullmatch(path.parent.name))
+
+
+def find(root: Path, name: str) -> Path:
+    """The folder of a local adapter; raises `AdapterError` for a name that is not listed, and so for any path."""
+    names = local_adapters(root)
+    if name not in names:
+        raise AdapterError(f"no adapter {name!r:.80} in {root}: choose one of {', '.join(names) or 'none there yet'}")
+    return root / name
+
+
+def read_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The adapter's matrices by peft's key, on the CPU: A (rank, in features), B (out features, rank)."""
+    return load_file(adapter.folder / WEIGHTS)

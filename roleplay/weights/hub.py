@@ -1,0 +1,93 @@
+"""Adapters on the Hugging Face Hub: found, fetched, inspected; and what the Hub's errors mean, in a sentence.
+
+What comes in is inspected before anything uses it. Nothing here knows who asked, and nothing here sends.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2  # the client under huggingface_hub
+import huggingface_hub
+from huggingface_hub import HfApi
+from huggingface_hub import errors as hf
+
+from roleplay.errors import AdapterError, HubError
+from roleplay.weights import inspection
+from roleplay.weights.adapters import Adapter
+from roleplay.weights.layout import FILES, MAX_BYTES, NEEDED
+
+MAX_LISTED = 50
+REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+
+
+def check_name(repo: str) -> None:
+    """Raises `HubError` unless `repo` is of the form user/name."""
+    if not REPO.fullmatch(repo):
+        raise HubError(f"{repo!r:.80} names no repository: give it as user/name")
+
+
+@contextmanager
+def sentences(repo: str) -> Iterator[None]:
+    """Whatever the client raises as one `HubError`."""
+    try:
+        yield
+    except hf.GatedRepoError as error:
+        raise HubError(f"{repo} is gated: accept its terms on its page, then try again") from error
+    except hf.RepositoryNotFoundError as error:
+        raise HubError(f"{repo} is not on the Hub, or the token may not see it: check the name and HF_TOKEN") from error
+    except hf.HfHubHTTPError as error:
+        status, said = error.response.status_code, (error.server_message or str(error)).splitlines()[0]
+        advice = {
+            401: "the token is not valid, set HF_TOKEN to another",
+            403: "the token may not write there, set HF_TOKEN to one with write access or choose your own name",
+            409: "the name is taken, choose another",
+            402: "that needs a paid plan or credits, see the page of your account",
+            429: "too many requests, wait a few minutes",
+        }.get(status, "try again later")
+        raise HubError(f"{repo}: the Hub answers {status} ({said:.120}): {advice}") from error
+    except (httpx2.TransportError, RuntimeError, OSError) as error:
+        reason = error.__cause__ or error
+        raise HubError(
+            f"{repo}: the connection to the Hub was lost ({type(reason).__name__}): run the same command again, "
+            "what has arrived is not sent twice"
+        ) from error
+    except ValueError as error:  # the Hub's verdict on the card's metadata
+        raise HubError(f"{repo}: {' '.join(str(error).split())[:200]}: correct it") from error
+
+
+def hub_adapters(base: str) -> list[str]:
+    """Adapters on the Hugging Face Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
+    with sentences(base):
+        found = HfApi().list_models(filter=f"base_model:adapter:{base}", sort="downloads", limit=MAX_LISTED)
+        return [model.id for model in found]
+
+
+def fetch_adapter(repo: str, root: Path) -> Adapter:
+    """Download an adapter from the Hugging Face Hub into `root` and inspect it.
+
+    Sizes are checked before anything is fetched, and a refused folder is removed again. Raises `HubError` or
+    `AdapterError`.
+    """
+    check_name(repo)
+    with sentences(repo):
+        info = HfApi().model_info(repo, files_metadata=True)
+        sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if entry.rfilename in FILES}
+        for name in NEEDED[:3]:
+            if name not in sizes:
+                raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
+        for name, limit in MAX_BYTES.items():
+            if sizes.get(name, 0) > limit:
+                raise HubError(
+                    f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit"
+                )
+        folder = root / repo.replace("/", "--")
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier version
+        huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=list(sizes), local_dir=folder)
+    try:
+        return inspection.inspect(folder)
+    except AdapterError:
+        shutil.rmtree(folder)
+        raise

@@ -1,0 +1,13 @@
+"""Every file name of an adapter folder, and how large each may be. It opens none of them."""
+
+import re
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+TEMPLATE, TRAINING = "chat_template.jinja", "training.json"
+CARD, CURVE = "README.md", "training_curve.png"
+BOARD, BOARD_PLOT = "scoreboard.json", "scoreboard.png"
+NEEDED = (WEIGHTS, CONFIG, TEMPLATE, TRAINING, CARD)
+FILES = (*NEEDED, BOARD, CURVE, BOARD_PLOT)  # everything that an adapter's repository holds
+READABLE = ("", ".json", ".jinja", ".md", ".txt", ".png", ".model", ".safetensors")  # what may lie in the folder
+MAX_BYTES = {WEIGHTS: 1 << 30, CONFIG: 1 << 20, TEMPLATE: 1 << 16, TRAINING: 1 << 22}
+NAME = re.compile(r"\w[\w.-]{0,95}")  # of the folder, and so of the adapter
