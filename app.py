@@ -24,7 +24,7 @@ from page.server import doors, too_fast
 from roleplay import conversation, startup, transcript
 from roleplay.engine.guests import Guests
 from roleplay.engine.protocol import ADAPTER, BASE, Engine, Sampling
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.limits import Rate
@@ -276,7 +276,7 @@ class Flags:
 
 
 def main() -> None:
-    flags, settings = parse(Flags, __doc__), Settings()
+    flags, settings = parse(Flags, __doc__), Environment()
     user, _, password = settings.auth.partition(":")
     if settings.auth and not (user and password):
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")

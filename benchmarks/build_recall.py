@@ -30,7 +30,7 @@ _NOT_DIALOGUE = re.compile(r"^(?:第\S+[集幕]\S*$|[^：；，。！？]{1,12}�
 
 
 @dataclass(frozen=True)
-class Settings:
+class Flags:
     data: str = flag(str(ROOT.parent / "shared" / "data"), "the folder with huanhuan.json and screenplay/*.txt")
     missed: bool = flag(False, "list the rows that stand in the files and were not found")
 
@@ -78,7 +78,7 @@ def measure(data: Path, character: str = "甄嬛") -> Recall:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    settings = parse(Settings, __doc__, argv)
+    settings = parse(Flags, __doc__, argv)
     recall = measure(Path(settings.data))
     print(f"{recall.rows:6,} distinct rows in huanhuan.json")
     print(f"{recall.apart:6,} of them with both texts somewhere in the files")

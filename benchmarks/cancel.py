@@ -10,6 +10,7 @@ import random
 import tempfile
 import threading
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from benchmarks.generation import EMBEDDED, random_adapter
 from benchmarks.report import write
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.environment import Settings
+from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import base_models
@@ -29,8 +30,8 @@ EVERY = 20  # stops between two lines
 @dataclass(frozen=True)
 class Flags:
     json: str = flag("runs/cancel.json", "file that the figures are written to")
-    stops: int = flag(200, "answers that are stopped; more would show a slower leak", least=1)
-    longest: int = flag(6, "updates after which an answer is stopped at the latest", least=1)
+    stops: int = flag(200, "answers that are stopped; more would show a slower leak", within=(1, inf))
+    longest: int = flag(6, "updates after which an answer is stopped at the latest", within=(1, inf))
     seed: int = flag(0, "of the moments, the sides and the messages")
 
 
@@ -55,7 +56,7 @@ def undisturbed(engine: LocalEngine) -> dict[str, str]:
 
 def main() -> None:
     flags = parse(Flags, __doc__)
-    base, process, chance = base_models.load(EMBEDDED, Settings().cache), psutil.Process(), random.Random(flags.seed)
+    base, process, chance = base_models.load(EMBEDDED, Environment().cache), psutil.Process(), random.Random(flags.seed)
     with tempfile.TemporaryDirectory() as folder:
         engine = LocalEngine(base, [random_adapter(base, Path(folder) / "random")])
     before, lines = undisturbed(engine), []

@@ -13,13 +13,14 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 from benchmarks.report import write
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.engine.remote import RemoteEngine
-from roleplay.environment import Settings as Environment
+from roleplay.environment import Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import base_models, inspection
@@ -28,11 +29,11 @@ QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作
 
 
 @dataclass(frozen=True)
-class Settings:
+class Flags:
     adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is compared with its base")
     users: list[int] = flag([1, 4, 8], "numbers of users at once")
-    questions: int = flag(3, "messages that each user sends, one after the other's answer", least=1)
-    tokens: int = flag(64, "longest reply, in tokens", least=1)
+    questions: int = flag(3, "messages that each user sends, one after the other's answer", within=(1, inf))
+    tokens: int = flag(64, "longest reply, in tokens", within=(1, inf))
     vllm: str = flag("", "interpreter of an environment with vLLM, to start a server on loopback and measure it too")
     engine_url: str = flag("", "a running server to measure as well")
     json: str = flag("", "file for the figures")
@@ -52,7 +53,7 @@ class Figures:
 class User(threading.Thread):
     """One person: asks, waits for both sides to end, asks again."""
 
-    def __init__(self, engine: Engine, persona: str, number: int, settings: Settings) -> None:
+    def __init__(self, engine: Engine, persona: str, number: int, settings: Flags) -> None:
         super().__init__()
         self.engine, self.persona, self.number, self.settings = engine, persona, number, settings
         self.answers: list[Answer] = []
@@ -74,7 +75,7 @@ class User(threading.Thread):
                 self.answers += [Answer(stop=str(error))] * len(questions)
 
 
-def measure(name: str, engine: Engine, persona: str, count: int, settings: Settings) -> Figures:
+def measure(name: str, engine: Engine, persona: str, count: int, settings: Flags) -> Figures:
     users = [User(engine, persona, number, settings) for number in range(count)]
     started = time.monotonic()
     for user in users:
@@ -91,7 +92,7 @@ def measure(name: str, engine: Engine, persona: str, count: int, settings: Setti
 
 
 def main() -> None:
-    settings, environment = parse(Settings, __doc__), Environment()
+    settings, environment = parse(Flags, __doc__), Environment()
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(environment.base_model, environment.cache)
     engines: dict[str, Engine] = {"in-process": LocalEngine(base, [adapter])}

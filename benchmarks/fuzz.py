@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from benchmarks import fuzz_http
 from benchmarks.hostile import MARKUP, messages
 from benchmarks.report import write
-from roleplay.environment import Settings
+from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
@@ -40,9 +41,9 @@ RENDERED = ", ".join(f".message {element}" for element in ELEMENTS)
 @dataclass(frozen=True)
 class Flags:
     messages: int = flag(
-        20000, "texts that the prompt encoder reads; after the tokens' own, one in 4,000 has 1 MB", least=0
+        20000, "texts that the prompt encoder reads; after the tokens' own, one in 4,000 has 1 MB", within=(0, inf)
     )
-    requests: int = flag(3000, "requests to the page's events, after every route was tried", least=0)
+    requests: int = flag(3000, "requests to the page's events, after every route was tried", within=(0, inf))
     browser: bool = flag(True, "show the markup in Chromium as well")
     base_model: str = flag(embedded.NAME, f"whose tokenizer is tried: a base model, or {TINY}")
     seed: int = flag(0, "of every choice")
@@ -54,7 +55,7 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
         from tests import tiny  # only this choice, and the served page, need the tests' small things
 
         return tiny.tokenizer()
-    return AutoTokenizer.from_pretrained(base_models.fetch(name, Settings().cache)[0], local_files_only=True)
+    return AutoTokenizer.from_pretrained(base_models.fetch(name, Environment().cache)[0], local_files_only=True)
 
 
 def fuzz_prompt(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> dict[str, list[str]]:

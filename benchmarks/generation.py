@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers.generation.streamers import BaseStreamer
 from benchmarks.report import write
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, Turn
@@ -43,14 +44,14 @@ class Flags:
     json: str = flag("runs/generation.json", "file that the figures are written to")
     shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of Gemma-2B", (EMBEDDED, GEMMA_2B))
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
-    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run", least=1)
-    repeats: int = flag(4, "times that each arm runs, every other time in reverse order", least=1)
-    turns: int = flag(8, "turn at which the first token is timed with the kept cache and without", least=1)
+    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run", within=(1, inf))
+    repeats: int = flag(4, "times that each arm runs, every other time in reverse order", within=(1, inf))
+    turns: int = flag(8, "turn at which the first token is timed with the kept cache and without", within=(1, inf))
 
 
 def load(flags: Flags) -> base_models.BaseModel:
     """The model to time; the one of Gemma-2B's shape borrows the embedded model's tokenizer."""
-    base = base_models.load(EMBEDDED, Settings().cache, flags.dtype)
+    base = base_models.load(EMBEDDED, Environment().cache, flags.dtype)
     if flags.shape == GEMMA_2B:
         config = GemmaConfig(
             vocab_size=256000, hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8,

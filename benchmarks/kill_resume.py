@@ -16,6 +16,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from roleplay.environment import ROOT
@@ -32,8 +33,8 @@ WORDS = ("snow", "plum", "tea", "silk", "moon", "jade", "crane", "lotus", "amber
 
 @dataclass(frozen=True)
 class Flags:
-    kills: int = flag(30, "runs that are killed once and resumed", least=1)
-    jobs: int = flag(os.cpu_count() or 1, "runs at the same time", least=1)
+    kills: int = flag(30, "runs that are killed once and resumed", within=(1, inf))
+    jobs: int = flag(os.cpu_count() or 1, "runs at the same time", within=(1, inf))
     seed: int = flag(0, "of the instants")
 
 

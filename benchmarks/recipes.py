@@ -21,14 +21,16 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from benchmarks.generation import GEMMA_2B
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.generation import load as load_random
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import RoleplayError
 from roleplay.text.personas import Persona
 from roleplay.text.prompts import IGNORED, Example
 from roleplay.weights import base_models
-from train.learning import memory, packing
+from train.learning import memory
+from train.learning.attention import ATTENTION
+from train.learning.loss import use_chunked_loss
 from train.learning.trainer import CharacterTrainer
-from train.lora import LoraSettings, attach_lora
+from train.lora import LoraFlags, attach_lora
 
 Result = TypeVar("Result")
 UPDATE = 16  # rows
@@ -48,11 +50,11 @@ def load(name: str, dtype: str) -> base_models.BaseModel:
     warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers will drop
     if name == GEMMA_2B:
         return load_random(GenerationFlags(shape=name, dtype=dtype))
-    return base_models.load(name, Settings().cache, dtype)
+    return base_models.load(name, Environment().cache, dtype)
 
 
 def _tutorial(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     model = attach_lora(base, settings)
     model.enable_input_require_grads()
@@ -75,7 +77,7 @@ def _tutorial(
 
 
 def _trl(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     """As it comes: 8 padded rows at once, checkpointing, autocast to bfloat16 (switched off for float32 weights)."""
     data = {
@@ -91,7 +93,7 @@ def _trl(
 
 
 def _trl_tuned(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     """Packed by TRL's own packer, as many rows of an update at once as fit, so that no row moves to another update."""
     pack_rows, _, _ = _plan(base, rows, dataclasses.replace(settings, checkpointing="off"), share_prefix=False)
@@ -115,11 +117,11 @@ def _trl_tuned(
 
 
 def _ours(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     pack_rows, checkpointing, _ = _plan(base, rows, settings, share_prefix=True)
-    base.model.set_attn_implementation(packing.ATTENTION)
-    packing.use_chunked_loss(base.model)
+    base.model.set_attn_implementation(ATTENTION)
+    use_chunked_loss(base.model)
     return CharacterTrainer(
         attach_lora(base, settings),
         TrainingArguments(
@@ -136,13 +138,13 @@ def _ours(
 
 
 def _lean(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, arguments: dict[str, Any]
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     return _ours(base, rows, dataclasses.replace(settings, checkpointing="on"), arguments)
 
 
 def _plan(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, share_prefix: bool
+    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, share_prefix: bool
 ) -> tuple[int, bool, str]:
     return memory.plan(
         base.model,
@@ -156,7 +158,7 @@ def _plan(
     )
 
 
-Build = Callable[[base_models.BaseModel, Sequence[Example], LoraSettings, dict[str, Any]], Trainer]
+Build = Callable[[base_models.BaseModel, Sequence[Example], LoraFlags, dict[str, Any]], Trainer]
 RECIPES: dict[str, Build] = {
     "tutorial": _tutorial,
     "trl": _trl,
@@ -167,7 +169,7 @@ RECIPES: dict[str, Build] = {
 
 
 def build(
-    recipe: str, base: base_models.BaseModel, rows: Sequence[Example], settings: LoraSettings, **arguments: Any
+    recipe: str, base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, **arguments: Any
 ) -> Trainer:
     """The trainer of a recipe; `settings` gives the adapter and ours its packs, `arguments` go to `TrainingArguments`.
 

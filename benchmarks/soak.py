@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from benchmarks.headless import Refused, Stuck, Tab
 from benchmarks.report import write
 from roleplay import conversation, startup
 from roleplay.engine.protocol import Engine
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.transcript import Exchange
@@ -51,11 +52,13 @@ Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so fa
 
 @dataclass(frozen=True)
 class Flags:
-    minutes: float = flag(30.0, "how long the clients go on", least=0)
-    clients: int = flag(8, "people at once", least=1)
+    minutes: float = flag(30.0, "how long the clients go on", within=(0, inf))
+    clients: int = flag(8, "people at once", within=(1, inf))
     base_model: str = flag(embedded.NAME, f"that the app runs, or {TINY} for the tests' random one")
     tabs: int = flag(
-        300, "pages opened and closed first, so that what the server keeps of past pages is at its most", least=0
+        300,
+        "pages opened and closed first, so that what the server keeps of past pages is at its most",
+        within=(0, inf),
     )
     seed: int = flag(0, "of what the clients do")
     json: str = flag("", "file for the figures")
@@ -206,7 +209,7 @@ def expectations(base_model: str) -> dict[Script, dict[str, str]]:
             engine: Engine = fuzz_http.tiny_engine(Path(folder))
         persona = fuzz_http.PERSONA.system_prompt
     else:
-        started = startup.start(Settings(engine_url=""), base_model)
+        started = startup.start(Environment(engine_url=""), base_model)
         engine, persona = started.engine, started.persona.system_prompt
     return {(compare, messages): alone(engine, persona, compare, messages) for compare, messages in scripts()}
 

@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row, load_json, parse_row
 from roleplay.text.splits import check_no_overlap, split_rows
 from train.learning import packing
-from train.lora import LoraSettings, encode
+from train.learning.loss import label_losses, use_chunked_loss
+from train.lora import LoraFlags, encode
 
-TUTORIAL = LoraSettings(template="tutorial", learning_rate=1e-4, schedule="linear", warmup=0.0, epochs=3.0)
+TUTORIAL = LoraFlags(template="tutorial", learning_rate=1e-4, schedule="linear", warmup=0.0, epochs=3.0)
 # What differs from the defaults of train.lora. A shorter run lets the rate fall to zero sooner.
 CHOICES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -62,11 +64,13 @@ class Flags:
     base_model: str = flag(EMBEDDED, "as train.lora takes it")
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
     data: str = flag(recipes.default_data(), "file of rows; a *_scenes.csv beside it names their scenes")
-    rows: int = flag(800, "rows to learn; fewer make a shorter run for every arm", least=1)
-    held_out_rows: int = flag(100, "rows of other scenes, at most, that the loss is computed on", least=1)
+    rows: int = flag(800, "rows to learn; fewer make a shorter run for every arm", within=(1, inf))
+    held_out_rows: int = flag(100, "rows of other scenes, at most, that the loss is computed on", within=(1, inf))
     seeds: list[int] = flag([0, 1, 2], "each gives other initial weights, order and dropout; the rows stay the same")
     choices: list[str] = flag(["default"], "settings of ours that run", tuple(CHOICES))
-    evaluate_every: int = flag(2, "updates between held-out losses of ours; more makes the time found coarser", least=1)
+    evaluate_every: int = flag(
+        2, "updates between held-out losses of ours; more makes the time found coarser", within=(1, inf)
+    )
     whole: bool = flag(False, "go on to the end of ours where the tutorial's loss is reached before it")
 
 
@@ -102,7 +106,7 @@ def held_out_loss(model: PeftModel, rows: list[Example], share_prefix: bool) -> 
     base: Any = model.get_base_model()
     model.eval()
     batches = (packing.collate(rows[start : start + 16], share_prefix) for start in range(0, len(rows), 16))
-    losses = [packing.label_losses(model, base.loss_function, send_to_device(batch, model.device)) for batch in batches]
+    losses = [label_losses(model, base.loss_function, send_to_device(batch, model.device)) for batch in batches]
     model.train()
     return torch.cat(losses).double().mean().item()
 
@@ -128,7 +132,7 @@ class Curve(TrainerCallback):
         self.since = time.perf_counter()
 
 
-def learn(recipe: str, settings: LoraSettings, target: float, flags: Flags) -> list[tuple[int, float, float]]:
+def learn(recipe: str, settings: LoraFlags, target: float, flags: Flags) -> list[tuple[int, float, float]]:
     """Train once, in this process; returns the points of the curve: update, seconds, nat per label."""
     base = recipes.load(flags.base_model, flags.dtype)
     encoder = PromptEncoder(base.tokenizer, settings.template)
@@ -150,7 +154,7 @@ def learn(recipe: str, settings: LoraSettings, target: float, flags: Flags) -> l
         trainer.add_callback(curve)
         trainer.train()
     if recipe == "tutorial":  # its logits are needed until the end
-        packing.use_chunked_loss(base.model)
+        use_chunked_loss(base.model)
         loss = held_out_loss(trainer.model, held_out, share_prefix=False)
         curve.points.append((trainer.state.global_step, curve.seconds, loss))
     return curve.points
@@ -169,7 +173,7 @@ def main() -> None:
         print(f"seed {seed}  tutorial: {ended}", flush=True)
         write(report, flags.json)
         for choice in flags.choices:
-            settings = LoraSettings(**CHOICES[choice], seed=seed)
+            settings = LoraFlags(**CHOICES[choice], seed=seed)
             points = recipes.in_own_process(learn, "ours", settings, -math.inf if flags.whole else target, flags)
             first = next((point for point in points if point[2] <= target), None)
             ratio, reached = None, "not reached"

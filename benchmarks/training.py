@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
-from train.lora import LoraSettings, encode
+from train.lora import LoraFlags, encode
 
 RATIOS = (
     "ours/tutorial",
@@ -62,14 +63,14 @@ class Flags:
     data: str = flag(recipes.default_data(), "file of rows")
     persona: str = flag("tutorial", "its short persona, or ours, which favours the shared prefix", ("tutorial", "ours"))
     updates: int = flag(
-        3, "timed updates of 16 rows in each process; more makes steadier figures and a longer run", least=1
+        3, "timed updates of 16 rows in each process; more makes steadier figures and a longer run", within=(1, inf)
     )
-    repeats: int = flag(3, "times that each arm runs, every other time in reverse order", least=1)
+    repeats: int = flag(3, "times that each arm runs, every other time in reverse order", within=(1, inf))
     pack_rows: int = flag(
         0, "rows that ours and trl_tuned compute at once; 0 is as train.lora chooses", (0, 1, 2, 4, 8, 16)
     )
-    dropout: float = flag(0.1, "of LoRA in every arm; with 0 all arms must show the same losses", least=0, most=0.9)
-    seed: int = flag(0, "of the rows, the initial weights and dropout", least=0)
+    dropout: float = flag(0.1, "of LoRA in every arm; with 0 all arms must show the same losses", within=(0, 0.9))
+    seed: int = flag(0, "of the rows, the initial weights and dropout", within=(0, inf))
     profile: bool = flag(False, "also say where the time of an update goes, which slows it")
 
 
@@ -100,7 +101,7 @@ def read_examples(base: base_models.BaseModel, flags: Flags) -> list[Example]:
         raise DataError(f"{flags.data}: {len(rows)} rows, {flags.updates} updates take {wanted}: lower --updates")
     chosen = random.Random(flags.seed).sample(rows, wanted)
     persona = ZHEN_HUAN if flags.persona == "ours" else TUTORIAL_PERSONA
-    examples = encode(chosen, PromptEncoder(base.tokenizer, "tutorial"), persona, LoraSettings(max_length=2048))
+    examples = encode(chosen, PromptEncoder(base.tokenizer, "tutorial"), persona, LoraFlags(max_length=2048))
     # Random weights of another vocabulary come with a borrowed tokenizer: any ids do, and equal ones stay equal.
     size = base.model.config.vocab_size
     return [
@@ -113,7 +114,7 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
     """One run of one arm, in this process."""
     base = recipes.load(flags.shape, dtype)
     examples = read_examples(base, flags)
-    settings = LoraSettings(template="tutorial", dropout=flags.dropout, pack_rows=flags.pack_rows, seed=flags.seed)
+    settings = LoraFlags(template="tutorial", dropout=flags.dropout, pack_rows=flags.pack_rows, seed=flags.seed)
     embeddings: Any = base.model.get_input_embeddings()
     for weight in base.model.parameters():
         weight.sum()  # weights that are mapped from a file become resident when they are read

@@ -26,8 +26,8 @@ from roleplay.flags import flag, parse
 
 
 @dataclass(frozen=True)
-class Settings:
-    scripts: list[str] = flag([], "the screenplay files, in order", positional=True)
+class BuildFlags:
+    scripts: list[str] = flag([], "the screenplay files, in order", place="first")
     character: list[str] = flag([], "whose lines become replies; several names where the script changes the name")
     output: str = flag("", "the JSON file to write")
     lines: int = flag(12, "earlier lines of the scene kept with a row; 0 leaves the line that is answered alone")
@@ -90,7 +90,7 @@ def build(play: Screenplay, names: Sequence[str], lines: int = 12, directions: s
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    settings = parse(Settings, __doc__, argv)
+    settings = parse(BuildFlags, __doc__, argv)
     play = read_screenplays(settings.scripts)
     if play.unlabelled:
         print(f"{len(play.unlabelled)} lines have no speaker and count as stage directions:", file=sys.stderr)

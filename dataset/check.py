@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -23,7 +24,7 @@ from transformers import AutoTokenizer
 from dataset import report as html_report
 from dataset.report import Finding, Lengths, Repeated, Report, Segment
 from roleplay.disk import write_json
-from roleplay.environment import Settings as Environment
+from roleplay.environment import Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
@@ -40,15 +41,15 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True)
-class Settings:
-    file: str = flag("", "the rows, as a JSON list or JSON Lines", positional=True)
+class CheckFlags:
+    file: str = flag("", "the rows, as a JSON list or JSON Lines", place="first")
     held_out: str = flag("", "a second file whose rows are held out; none of them may stand in the first")
     persona: str = flag("", "a persona file; its system prompt counts into the lengths (none: the built-in one)")
     template: str = flag("gemma", "the prompt layout that lengths and preview use", choices=tuple(TEMPLATES))
     tokenizer: str = flag(
         embedded.NAME, "whose tokens are counted: embedded, a Hub id, modelscope:OWNER/NAME, a folder"
     )
-    max_tokens: int = flag(1024, "the longest row that fits, prompt and replies together", least=1)
+    max_tokens: int = flag(1024, "the longest row that fits, prompt and replies together", within=(1, inf))
     html: str = flag("", "write the report with plots to this file")
     json: str = flag("", "write the report as JSON to this file; - prints it in place of the text")
     dedupe: str = flag("", "write each distinct row once to this file, its weight that of all its copies (at most 100)")
@@ -256,7 +257,7 @@ def _write(path: str, text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    settings = parse(Settings, __doc__, argv)
+    settings = parse(CheckFlags, __doc__, argv)
     values = load_json(settings.file)
     held = (
         [parse_row(v, f"{settings.held_out} row {n}") for n, v in enumerate(load_json(settings.held_out), 1)]

@@ -58,8 +58,8 @@ SETS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    name: str = flag("", f"which set: {', '.join(SETS)}", positional=True)
+class DownloadFlags:
+    name: str = flag("", f"which set: {', '.join(SETS)}", place="first")
     source: str = flag(
         "", "another place: a URL, a file, hf:OWNER/NAME or modelscope:OWNER/NAME, then :FILE if it has several"
     )
@@ -161,7 +161,7 @@ def add_split(values: list[dict[str, Any]], held_out: float, seed: int) -> list[
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    settings = parse(Settings, __doc__, argv)
+    settings = parse(DownloadFlags, __doc__, argv)
     if settings.name not in SETS:
         raise DataError(f"no public set {settings.name!r}: there are {', '.join(SETS)}")
     if not 0 <= settings.held_out < 1:

@@ -31,7 +31,7 @@ def _cache() -> Path:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Environment:
     """What the environment says, checked; a field is read when the object is made."""
 
     base_model: str = field(default_factory=lambda: _text("BASE_MODEL"))

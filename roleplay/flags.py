@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -21,16 +22,15 @@ def flag(
     default: Any,
     help: str,
     choices: Sequence[Any] = (),
-    positional: bool = False,
-    least: float = -math.inf,
-    most: float = math.inf,
+    place: str = "",
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Any:
     """A dataclass field with its default and the sentence that `--help` shows; lists take several values.
 
-    A `positional` field is given by its place, without a name, and always: its default is for other callers only.
-    A number below `least` or above `most` is refused on the command line.
+    A field whose `place` is "first" is always given, by its place and without a name; one that "may be first" also has
+    its name. A number that is not `within` its bounds is refused on the command line.
     """
-    metadata = {"help": help, "choices": tuple(choices), "positional": positional, "bounds": (least, most)}
+    metadata = {"help": help, "choices": tuple(choices), "place": place, "bounds": within}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -56,7 +56,7 @@ def parse(settings: type[Settings], description: str | None, argv: Sequence[str]
     A field `held_out` is `--held-out`; a bool has a `--no-` form as well; a list takes several values.
     """
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    hints = typing.get_type_hints(settings)
+    hints, arguments = typing.get_type_hints(settings), list(sys.argv[1:] if argv is None else argv)
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         kind, options = hints[field.name], dict[str, Any]()
         if isinstance(kind, types.UnionType):  # "float | None": the flag takes the first
@@ -69,11 +69,13 @@ def parse(settings: type[Settings], description: str | None, argv: Sequence[str]
         default = field.default if made is dataclasses.MISSING else made()
         help = f"{field.metadata['help']} (default: {default if default not in ('', None, []) else 'none'})"
         name = "--" + field.name.replace("_", "-")
-        if field.metadata["positional"]:
+        if field.metadata["place"] == "first":
             parser.add_argument(field.name, type=kind, help=field.metadata["help"], **options)
         elif kind is bool:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help)
         else:
+            if field.metadata["place"] == "may be first" and arguments and not arguments[0].startswith("-"):
+                arguments.insert(0, name)
             choices = field.metadata["choices"] or None
             parser.add_argument(name, type=kind, default=default, help=help, choices=choices, **options)
-    return settings(**vars(parser.parse_args(argv)))
+    return settings(**vars(parser.parse_args(arguments)))

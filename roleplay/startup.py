@@ -14,7 +14,7 @@ from roleplay.engine.lent_gpu import Lender, ZeroEngine
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import Engine
 from roleplay.engine.remote import RemoteEngine
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError
 from roleplay.loading import Tell
 from roleplay.text.personas import ZHEN_HUAN, Persona, parse_persona
@@ -92,7 +92,7 @@ def _persona(usable: Sequence[Adapter]) -> Persona:
 
 
 def start(
-    settings: Settings, base_model: str, tell: Tell = lambda stage: None, lender: Lender | None = None
+    settings: Environment, base_model: str, tell: Tell = lambda stage: None, lender: Lender | None = None
 ) -> Started:
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 

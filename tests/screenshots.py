@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import app
 from roleplay import startup
-from roleplay.environment import Settings
+from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.votes import Box
@@ -77,7 +77,7 @@ class Flags:
 
 
 def main() -> None:
-    flags, settings = parse(Flags, __doc__), Settings()
+    flags, settings = parse(Flags, __doc__), Environment()
     started = startup.start(settings, settings.base_model)
     demo = app.build_demo(started.engine, [started.persona], Box(Path(mkdtemp())), started.about)
     for path in shoot(demo, Path(flags.out)):

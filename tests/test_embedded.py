@@ -6,7 +6,7 @@ import pytest
 
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection
@@ -16,7 +16,7 @@ FOLDER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
 
 @pytest.fixture(scope="module")
 def engine() -> LocalEngine:
-    return LocalEngine(base_models.load("embedded", Settings().cache), [inspection.inspect(FOLDER)])
+    return LocalEngine(base_models.load("embedded", Environment().cache), [inspection.inspect(FOLDER)])
 
 
 def test_what_is_committed():

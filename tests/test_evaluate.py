@@ -22,7 +22,7 @@ from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter
 from tests import tiny
-from train.evaluate import Settings, evaluate
+from train.evaluate import EvaluationFlags, evaluate
 from train.learning.packing import IGNORED
 from train.measuring import sections as measures
 from train.measuring.replies import Ask, Writer
@@ -180,7 +180,7 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
 ) -> None:
     folder, out = Path(settings["adapter"][0]), tmp_path / "boards.json"
     before = {path.name for path in folder.iterdir()}
-    (board,) = evaluate(Settings(**settings, json=str(out)))
+    (board,) = evaluate(EvaluationFlags(**settings, json=str(out)))
     assert {path.name for path in folder.iterdir()} - before == {layout.BOARD, layout.BOARD_PLOT}
     written = json.loads((folder / layout.BOARD).read_text(encoding="utf-8"))
     assert written == json.loads(out.read_text(encoding="utf-8"))[0]
@@ -205,7 +205,7 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
 def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[str, Any]) -> None:
     folder = Path(settings["adapter"][0])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (board,) = evaluate(Settings(**settings, sections=["loss", "replies"], retrieval=False))
+    (board,) = evaluate(EvaluationFlags(**settings, sections=["loss", "replies"], retrieval=False))
     assert {BASE, PERSONA, ADAPTER} <= set(board["arms"]) and RETRIEVAL not in board["arms"]
     assert {"held-out loss", "stop rate", "tokens"} <= set(board["arms"][PERSONA])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -223,10 +223,10 @@ def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[st
 )
 def test_what_a_user_can_mend_is_one_line(settings: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RoleplayError, match=message) as caught:
-        evaluate(Settings(**{**settings, **changes}))
+        evaluate(EvaluationFlags(**{**settings, **changes}))
     assert "\n" not in str(caught.value)
 
 
 def test_two_adapters_of_one_name_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RoleplayError, match="have the same name"):
-        evaluate(Settings(**{**settings, "adapter": settings["adapter"] * 2}))
+        evaluate(EvaluationFlags(**{**settings, "adapter": settings["adapter"] * 2}))

@@ -9,7 +9,7 @@ import pytest
 
 import app
 from roleplay import limits
-from roleplay.environment import PRIVATE, Settings
+from roleplay.environment import PRIVATE, Environment
 from roleplay.limits import Rate
 from roleplay.results.votes import Box
 from roleplay.text.personas import ZHEN_HUAN
@@ -196,11 +196,11 @@ def test_with_a_password_nothing_answers_without_it(tmp_path: Path) -> None:
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOST", "SPACE_ID", "HUB_ADAPTERS", "FORWARDED_ALLOW_IPS"):
         monkeypatch.delenv(name, raising=False)
-    assert (Settings().hub_adapters, Settings().proxies) == (4, "127.0.0.1")
+    assert (Environment().hub_adapters, Environment().proxies) == (4, "127.0.0.1")
     monkeypatch.setenv("HOST", "0.0.0.0")
-    assert Settings().hub_adapters == 0
+    assert Environment().hub_adapters == 0
     monkeypatch.delenv("HOST")
     monkeypatch.setenv("SPACE_ID", "me/room")
-    assert (Settings().hub_adapters, Settings().proxies) == (0, PRIVATE)
+    assert (Environment().hub_adapters, Environment().proxies) == (0, PRIVATE)
     monkeypatch.setenv("HUB_ADAPTERS", "2")
-    assert Settings().hub_adapters == 2
+    assert Environment().hub_adapters == 2

@@ -10,7 +10,9 @@ from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
 from train.learning import packing
+from train.learning.attention import ATTENTION, Pack, _attend_at_once, _attend_by_part
 from train.learning.fused import fuse
+from train.learning.loss import label_losses, use_chunked_loss
 from train.learning.trainer import CharacterTrainer
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -61,8 +63,8 @@ def one_by_one(model: Any, rows: list[Example]) -> torch.Tensor:
 
 def prepare(model: Any, share_prefix: bool) -> Any:
     base = model.get_base_model()
-    base.set_attn_implementation(packing.ATTENTION if share_prefix else "sdpa")
-    packing.use_chunked_loss(base)
+    base.set_attn_implementation(ATTENTION if share_prefix else "sdpa")
+    use_chunked_loss(base)
     base.loss_function.chunk = 100  # several chunks even here
     fuse(model)
     return model
@@ -152,9 +154,9 @@ def test_activation_checkpointing_changes_nothing():
 def test_both_ways_to_attend_agree(parts, window):
     """The one that a GPU takes and the one that a CPU takes."""
     torch.manual_seed(0)
-    pack = packing.Pack(8, parts)
+    pack = Pack(8, parts)
     query, key, value = (torch.randn(1, heads, 8 + sum(parts), 4, dtype=torch.float64) for heads in (4, 2, 2))
-    ways = packing._attend_at_once, packing._attend_by_part
+    ways = _attend_at_once, _attend_by_part
     one, other = (attend(query, key, value, 0.3, pack, window) for attend in ways)
     torch.testing.assert_close(one, other)
 
@@ -163,8 +165,8 @@ def test_a_row_does_not_see_its_neighbours():
     rows = examples()
     model = prepare(with_lora(gemma_3()), True)
     loss = model.get_base_model().loss_function
-    alone = packing.label_losses(model, loss, packing.collate(rows[:1], True))
-    beside = packing.label_losses(model, loss, packing.collate(rows, True))[: len(alone)]
+    alone = label_losses(model, loss, packing.collate(rows[:1], True))
+    beside = label_losses(model, loss, packing.collate(rows, True))[: len(alone)]
     torch.testing.assert_close(beside, alone, rtol=1e-5, atol=1e-6)
 
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 import app
 from roleplay import startup
 from roleplay.engine.protocol import ADAPTER, BASE
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.results.votes import Box
 from roleplay.text.personas import ZHEN_HUAN
 from tests.pages import Served, answered, ask, bots, footer, opened
@@ -244,7 +244,9 @@ def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngi
 )
 @pytest.mark.timeout(400)
 def test_the_embedded_model_answers_both_ways(browser: Browser, tmp_path: Path) -> None:
-    started = startup.start(Settings(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded")
+    started = startup.start(
+        Environment(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded"
+    )
     demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.about)
     url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
     with opened(browser, url) as page:

@@ -11,26 +11,16 @@ from scipy import stats
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.results import wording as texts
-from roleplay.results.board import (
-    ADAPTER,
-    ARMS,
-    BASE,
-    MEASURES,
-    REFERENCE,
-    Board,
-    chrf,
-    distinct_2,
-    read,
-    runs,
-    table,
-    verdicts,
-)
-from roleplay.results.intervals import Estimate, bootstrap, jackknife, share, share_difference
+from roleplay.results.board import ADAPTER, ARMS, BASE, MEASURES, REFERENCE, read, table, verdicts
+from roleplay.results.intervals import Estimate
 from roleplay.results.votes import wilson
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import near_duplicates
 from roleplay.weights import layout
-from train.measuring.rules import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists, units
+from train.measuring.figures import Board
+from train.measuring.resampling import bootstrap, jackknife, share, share_difference
+from train.measuring.rules import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists
+from train.measuring.text_metrics import chrf, distinct_2, runs, units
 from train.publishing import plots
 
 

@@ -8,10 +8,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from page.scoreboard import scoreboard_html
-from roleplay.results.board import ADAPTER, BASE, PERSONA, Board
+from roleplay.results.board import ADAPTER, BASE, PERSONA
 from roleplay.text.personas import ZHEN_HUAN
 from roleplay.weights import layout
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
+from train.measuring.figures import Board
 from train.publishing import plots
 
 pytest_plugins = ("pages",)

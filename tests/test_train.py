@@ -26,7 +26,7 @@ from tests.disk import largest_file
 from tests.hub_server import hub_server
 from train import lora
 from train.learning import trainer
-from train.lora import LoraSettings
+from train.lora import LoraFlags
 
 WRITTEN = {
     "README.md",
@@ -78,10 +78,10 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def settings(base: Path, rows: Path, **changes) -> LoraSettings:
+def settings(base: Path, rows: Path, **changes) -> LoraFlags:
     few = dict(name="me", base_model=str(base), data=[str(rows)], epochs=1.0, batch_size=8, held_out=0.1)
     few |= dict(evaluate_every=3, save_every=2, learning_rate=5e-3, max_length=1024)
-    return LoraSettings(**(few | changes))
+    return LoraFlags(**(few | changes))
 
 
 def test_end_to_end(base, data, home):
@@ -144,7 +144,7 @@ def test_lora_plus_teaches_b_faster(base, data, home):
 
 
 def test_orthogonal_initialisation_starts_both_matrices_and_changes_nothing(base, home):
-    model = lora.attach_lora(base_models.load(str(base), home, "float32"), LoraSettings(initialisation="orthogonal"))
+    model = lora.attach_lora(base_models.load(str(base), home, "float32"), LoraFlags(initialisation="orthogonal"))
     pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in model.modules() if hasattr(m, "lora_A")]
     assert pairs
     for a, b in pairs:
@@ -196,7 +196,7 @@ def test_bad_input_is_one_line(base, data, home, change, message):
 )
 def test_a_bad_flag_is_one_line(capsys, flags, message):
     with pytest.raises(SystemExit) as ended:
-        parse(LoraSettings, None, flags)
+        parse(LoraFlags, None, flags)
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {message}; see --help\n"
 

@@ -62,7 +62,7 @@ def main(adapter: Path, scratch: Path) -> None:
     from roleplay.engine.lent_gpu import ZeroEngine
     from roleplay.engine.local import LocalEngine
     from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
-    from roleplay.environment import Settings
+    from roleplay.environment import Environment
     from roleplay.results.votes import Box
     from roleplay.text.personas import ZHEN_HUAN
     from roleplay.weights import base_models, inspection
@@ -71,7 +71,7 @@ def main(adapter: Path, scratch: Path) -> None:
 
     lent = app.spaces.zero.torch
     lent.init, lent.move = lambda uuid: None, lambda callback: unpack(lent._patching.tensor_packs)
-    assert Settings().zero_gpu and base_models.choose_device()[0] == "cuda"
+    assert Environment().zero_gpu and base_models.choose_device()[0] == "cuda"
     chosen = ("cuda", "lent"), ("float32", "test"), ("sdpa", "test")
     base = base_models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     engine = LocalEngine(base, [inspection.inspect(adapter)], 400)

@@ -11,17 +11,17 @@ arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts t
 """
 
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from roleplay.disk import write_json
-from roleplay.environment import ROOT
-from roleplay.environment import Settings as Environment
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.results.board import ADAPTER, BASE, PERSONA, RETRIEVAL, Board, table, verdicts
+from roleplay.results.board import ADAPTER, BASE, PERSONA, RETRIEVAL, table, verdicts
 from roleplay.text import splits
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
@@ -29,7 +29,8 @@ from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.training_rows import rows_of
-from train.measuring import sections as measures
+from train.measuring import sections
+from train.measuring.figures import Board
 from train.measuring.replies import Writer
 from train.measuring.rules import Lists, load_lists
 from train.measuring.sections import Losses, Subject
@@ -39,7 +40,7 @@ SECTIONS = ("loss", "replies", "identity", "breaks", "drift", "plain")
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationFlags:
     adapter: list[str] = flag([str(ROOT / "adapters" / "zhenhuan-gemma3-270m")], "adapter folders to measure")
     base_model: str = flag("", "the base model they were trained on; chosen by the device where none is given")
     data: list[str] = flag([], "files with the held-out rows; those of the adapter's training where none is given")
@@ -47,11 +48,15 @@ class Settings:
     sections: list[str] = flag(list(SECTIONS), "what to measure; fewer take less time")
     retrieval: bool = flag(True, "measure the base model with retrieved rows as well")
     prompts: int = flag(32, "held-out rows, each from another scene, that every arm answers; more narrow the intervals")
-    base_tokens: int = flag(64, "length of a base model's reply; more take longer, for it seldom stops", least=1)
+    base_tokens: int = flag(
+        64, "length of a base model's reply; more take longer, for it seldom stops", within=(1, inf)
+    )
     json: str = flag("", "file to write all boards to, as one list")
 
 
-def prepare(adapter: Adapter, base: base_models.BaseModel, settings: Settings) -> tuple[Subject, list[dict[str, Any]]]:
+def prepare(
+    adapter: Adapter, base: base_models.BaseModel, settings: EvaluationFlags
+) -> tuple[Subject, list[dict[str, Any]]]:
     """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
     trained, held_out, files = rows_of(adapter, settings.data)
     groups = [0] * len(held_out)
@@ -66,28 +71,28 @@ def prepare(adapter: Adapter, base: base_models.BaseModel, settings: Settings) -
 
 
 def measure(
-    subject: Subject, lists: Lists, settings: Settings, writer: Writer, losses: Losses, bar: tqdm
+    subject: Subject, lists: Lists, settings: EvaluationFlags, writer: Writer, losses: Losses, bar: tqdm
 ) -> dict[str, Any]:
     """One adapter's board: the asked sections, and how they were measured."""
     board, replies, rows = Board(), dict[str, Any](), subject.prompts(settings.prompts)
     bar.set_description(f"{subject.adapter.name}, replies")
-    measures.write_all(subject, settings.sections, rows, lists, writer, bar.update)
+    sections.write_all(subject, settings.sections, rows, lists, writer, bar.update)
     for section in settings.sections:
         match section:
             case "loss":
                 bar.set_description(f"{subject.adapter.name}, loss")
-                measures.loss(subject, board, losses, bar.update)
+                sections.loss(subject, board, losses, bar.update)
             case "plain":
-                measures.plain(subject, lists, board, losses, bar.update)
+                sections.plain(subject, lists, board, losses, bar.update)
             case "replies":
-                measures.replies(subject, rows, board, writer)
-                measures.openers(subject, board, writer)
+                sections.replies(subject, rows, board, writer)
+                sections.openers(subject, board, writer)
             case "identity":
-                replies[section] = measures.identity(subject, lists, board, writer)
+                replies[section] = sections.identity(subject, lists, board, writer)
             case "breaks":
-                replies[section] = measures.breaks(subject, lists, board, writer)
+                replies[section] = sections.breaks(subject, lists, board, writer)
             case "drift":
-                replies[section] = measures.drift(subject, lists, board, writer)
+                replies[section] = sections.drift(subject, lists, board, writer)
     references = [(row.turns[-1][0], row.turns[-1][1]) for row in subject.held_out]
     return {
         **board.as_json(),
@@ -101,7 +106,7 @@ def measure(
     }
 
 
-def items(subject: Subject, lists: Lists, settings: Settings) -> int:
+def items(subject: Subject, lists: Lists, settings: EvaluationFlags) -> int:
     """How many rows and replies the asked sections take, for the progress bar."""
     arms = len(subject.arms)
     counts = {
@@ -111,7 +116,7 @@ def items(subject: Subject, lists: Lists, settings: Settings) -> int:
         + len(subject.adapter.training.get("persona", {}).get("openers", [])),
         "identity": arms * len(lists.identity),
         "breaks": arms * len(lists.breaks),
-        "drift": len(measures.DRIFTING) * sum(map(len, lists.conversations)),
+        "drift": len(sections.DRIFTING) * sum(map(len, lists.conversations)),
         "plain": 2 * len(lists.plain),
     }
     return sum(counts[section] for section in settings.sections)
@@ -131,7 +136,7 @@ def show(board: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *verdicts(board)])
 
 
-def evaluate(settings: Settings) -> list[dict[str, Any]]:
+def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     """Measure every adapter and write what is to be written; raises `RoleplayError` for anything a user can mend."""
     if unknown := sorted(set(settings.sections) - set(SECTIONS)):
         raise RoleplayError(f"unknown section {unknown[0]!r}: choose from {', '.join(SECTIONS)}")
@@ -168,7 +173,7 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    settings = parse(Settings, __doc__)
+    settings = parse(EvaluationFlags, __doc__)
     with one_line_errors():
         evaluate(settings)
 

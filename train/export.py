@@ -10,7 +10,6 @@ its frequency penalty, which only a request can carry.
 """
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from roleplay.disk import written_whole
 from roleplay.engine.protocol import Sampling
-from roleplay.environment import ROOT
-from roleplay.environment import Settings as Environment
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
@@ -47,17 +45,15 @@ GO_TEMPLATES = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    adapter: str = flag("", "the adapter's folder")
+class ExportFlags:
+    adapter: str = flag("", "the adapter's folder", place="may be first")
     base_model: str = flag("", "the base model it was trained on; chosen by the device where none is given")
     out: str = flag("", "folder to write; exports/NAME where none is given")
     gguf: bool = flag(False, "write a GGUF file too, for Ollama and llama.cpp; the embedded base model only")
 
 
-def main(arguments: Sequence[str]) -> None:
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--adapter", *arguments]
-    settings = parse(Settings, __doc__, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = parse(ExportFlags, __doc__, arguments)
     if not settings.adapter:
         raise RoleplayError("no adapter to export: give its folder first, such as adapters/zhenhuan-gemma3-270m")
     environment = Environment()
@@ -169,4 +165,4 @@ def vllm_command(name: str) -> str:
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(sys.argv[1:])
+        main()

@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 
 from roleplay.disk import check_writable
-from roleplay.environment import ROOT, Settings
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
@@ -35,8 +36,12 @@ from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.layout import NAME
 from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows
-from train.learning import memory, packing
-from train.learning.trainer import RESUME, CharacterTrainer, ProgressBar, StopSignal, check_resume
+from train.learning import memory
+from train.learning.attention import ATTENTION
+from train.learning.callbacks import ProgressBar, StopSignal
+from train.learning.checkpoints import RESUME, check_resume
+from train.learning.loss import use_chunked_loss
+from train.learning.trainer import CharacterTrainer
 from train.publishing.folders import write_adapter
 from train.publishing.upload import push_adapter
 
@@ -46,41 +51,45 @@ INITIALISATIONS: dict[str, Any] = {"kaiming": True, "orthogonal": "orthogonal"} 
 
 
 @dataclass(frozen=True)
-class LoraSettings:
+class LoraFlags:
     name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
     data: list[str] = flag([str(ROOT / "dataset" / "zhenhuan.json")], "files of rows, JSON lists or JSON Lines")
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON; Zhen Huan where none is given")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", least=1)
-    alpha: int = flag(32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", least=1)
-    dropout: float = flag(0.1, "share of LoRA inputs zeroed; higher forgets the rows' exact words", least=0, most=0.9)
+    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, inf))
+    alpha: int = flag(
+        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
+    )
+    dropout: float = flag(0.1, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
     rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
     initialisation: str = flag(
         "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
     )
-    learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more", least=0)
-    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", least=1)
+    learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more", within=(0, inf))
+    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
-    warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", least=0, most=0.9)
-    epochs: float = flag(2.0, "passes over the training rows; more learn them by heart", least=0.01)
+    warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
+    epochs: float = flag(2.0, "passes over the training rows; more learn them by heart", within=(0.01, inf))
     keep: float = flag(
         0.83, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
     )
-    batch_size: int = flag(16, "rows in one update, over all devices", least=1)
-    pack_rows: int = flag(0, "rows computed at once; fewer take less memory; 0 is as many as pay and fit", least=0)
-    max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", least=1)
+    batch_size: int = flag(16, "rows in one update, over all devices", within=(1, inf))
+    pack_rows: int = flag(
+        0, "rows computed at once; fewer take less memory; 0 is as many as pay and fit", within=(0, inf)
+    )
+    max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf))
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
-    held_out: float = flag(HELD_OUT, "share of rows held out, where the data names none itself", least=0, most=0.5)
-    evaluate_every: int = flag(40, "updates between held-out losses", least=1)
-    save_every: int = flag(20, "updates between checkpoints", least=1)
-    seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout", least=0, most=2**32 - 1)
+    held_out: float = flag(HELD_OUT, "share of rows held out, where the data names none itself", within=(0, 0.5))
+    evaluate_every: int = flag(40, "updates between held-out losses", within=(1, inf))
+    save_every: int = flag(20, "updates between checkpoints", within=(1, inf))
+    seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout", within=(0, 2**32 - 1))
     dtype: str = flag("", "of the base weights; LoRA is float32 always", ("", "float32", "bfloat16"))
     attention: str = flag(
         "auto",
         "shared_prefix, or rows packed unshared with sdpa or flash_attention_2",
-        ("auto", packing.ATTENTION, "sdpa", "flash_attention_2"),
+        ("auto", ATTENTION, "sdpa", "flash_attention_2"),
     )
     checkpointing: str = flag("auto", "recompute activations: a third slower, far less memory", ("auto", "on", "off"))
     resume: bool = flag(False, "go on from the last checkpoint of this name")
@@ -91,7 +100,7 @@ class LoraSettings:
     push_modelscope: str = flag("", "ModelScope repository (user/name) to push the adapter to, private")
 
 
-def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: LoraSettings) -> list[Example]:
+def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: LoraFlags) -> list[Example]:
     """Every row as token ids whose last label is the stop token."""
     examples = [
         encoder.example(persona.system_prompt, row.turns, settings.loss_on, settings.max_length, row.where)
@@ -103,15 +112,15 @@ def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: 
     return examples
 
 
-def choose_attention(settings: LoraSettings, base: base_models.BaseModel) -> base_models.Reasoned:
+def choose_attention(settings: LoraFlags, base: base_models.BaseModel) -> base_models.Reasoned:
     if settings.attention != "auto":
         return settings.attention, "as asked"
     if base.attention[0] == "flash_attention_2":
         return base.attention[0], "flash-attn is installed; it takes no shared prefix, so rows are packed whole"
-    return packing.ATTENTION, "the persona is computed once a pack"
+    return ATTENTION, "the persona is computed once a pack"
 
 
-def attach_lora(base: base_models.BaseModel, settings: LoraSettings) -> PeftModel:
+def attach_lora(base: base_models.BaseModel, settings: LoraFlags) -> PeftModel:
     if unknown := sorted(set(settings.projections) - set(PROJECTIONS)):
         raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
     if settings.initialisation == "orthogonal" and settings.rank % 2:
@@ -141,7 +150,7 @@ def keep_share(model: PeftModel, share: float) -> None:
             weight.data.mul_(share)
 
 
-def train(settings: LoraSettings) -> Path:
+def train(settings: LoraFlags) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
     if not NAME.fullmatch(settings.name):
         raise RoleplayError(f"--name {settings.name!r:.80}: use letters, digits, dots and dashes")
@@ -161,12 +170,12 @@ def train(settings: LoraSettings) -> Path:
 
     # Model
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
-    environment = Settings()
+    environment = Environment()
     base = base_models.load(settings.base_model or environment.base_model, environment.cache, settings.dtype)
     encoder = PromptEncoder(base.tokenizer, settings.template)
     examples, held_out = (encode(rows, encoder, persona, settings) for rows in (train_rows, held_out_rows))
     attention, reason = choose_attention(settings, base)
-    share_prefix = attention == packing.ATTENTION
+    share_prefix = attention == ATTENTION
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     pack_rows, checkpointing, plan = memory.plan(
         base.model,
@@ -181,7 +190,7 @@ def train(settings: LoraSettings) -> Path:
     fingerprint = base_models.fingerprint(base.model)
     parameters = base.model.num_parameters()
     base.model.set_attn_implementation(attention)
-    packing.use_chunked_loss(base.model)
+    use_chunked_loss(base.model)
     set_seed(settings.seed)
     model = attach_lora(base, settings)
 
@@ -273,7 +282,7 @@ def train(settings: LoraSettings) -> Path:
 
 
 def main() -> None:
-    settings = parse(LoraSettings, __doc__)
+    settings = parse(LoraFlags, __doc__)
     with one_line_errors():
         folder = train(settings)
         if (settings.push or settings.push_modelscope) and PartialState().is_main_process:

@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,8 @@ from train.publishing.card import write_card
 
 
 @dataclass(frozen=True)
-class Settings:
-    adapter: str = flag("", "the adapter's folder; none for a Space alone")
+class PushFlags:
+    adapter: str = flag("", "the adapter's folder; none for a Space alone", place="may be first")
     hub: str = flag("", "its repository on the Hugging Face Hub, as user/name")
     modelscope: str = flag("", "its repository on ModelScope, as user/name")
     space: str = flag("", "the Space that gets this repository's tracked files, as user/name")
@@ -39,10 +38,8 @@ class Settings:
     dry_run: bool = flag(False, "write what would go to runs/push/ and send nothing")
 
 
-def main(arguments: Sequence[str]) -> None:
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--adapter", *arguments]
-    settings = parse(Settings, __doc__, arguments)
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = parse(PushFlags, __doc__, arguments)
     if not (settings.hub or settings.modelscope or settings.space):
         raise HubError("nowhere to push to: give --hub, --modelscope or --space")
     if settings.hub or settings.modelscope:
@@ -51,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         push_space(settings)
 
 
-def push_adapter(settings: Settings) -> None:
+def push_adapter(settings: PushFlags) -> None:
     folder = Path(settings.adapter)
     if not settings.adapter:
         raise HubError("no adapter to push: give its folder first, such as adapters/zhenhuan-gemma3-270m")
@@ -64,7 +61,7 @@ def push_adapter(settings: Settings) -> None:
         print(f"pushed and verified: {url}")
 
 
-def push_space(settings: Settings) -> None:
+def push_space(settings: PushFlags) -> None:
     variables = dict(entry.split("=", 1) for entry in settings.variables if "=" in entry)
     if len(variables) < len(settings.variables):
         raise HubError(f"--variables {' '.join(settings.variables)}: give each as NAME=VALUE")
@@ -123,4 +120,4 @@ def write_out(files: Mapping[str, Path], name: str) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(sys.argv[1:])
+        main()

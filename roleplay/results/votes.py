@@ -249,13 +249,13 @@ def preferences(votes: Iterable[Vote]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreferenceFlags:
     votes: str = flag("votes", "folder of the vote files")
     out: str = flag("preferences.jsonl", "file to write, one JSON row a line")
 
 
 def main() -> None:
-    settings = parse(Settings, __doc__)
+    settings = parse(PreferenceFlags, __doc__)
     rows = preferences(Box(Path(settings.votes)).votes())
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     Path(settings.out).write_text(text, encoding="utf-8")

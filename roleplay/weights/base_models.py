@@ -140,7 +140,9 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
 
 def check_folder(folder: Path, dtype: str, device: str) -> None:
     """Raises `ModelError` unless `folder` holds a Gemma text model that fits the memory."""
-    config = read_json(folder / "config.json", "missing or damaged, so this is no model folder", kind=ModelError)
+    config = read_json(
+        folder / "config.json", "its config.json is missing or damaged, so this is no model folder", kind=ModelError
+    )
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise ModelError(

@@ -26,8 +26,7 @@ from benchmarks.headless import Tab
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.engine.remote import RemoteEngine
-from roleplay.environment import ROOT
-from roleplay.environment import Settings as Environment
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import ModelError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import base_models, embedded, inspection
@@ -43,7 +42,7 @@ PAGE_PORT = 8766
 
 
 @dataclass(frozen=True)
-class Settings:
+class Flags:
     python: str = flag(".venv-vllm/bin/python", "the interpreter of the environment that has vLLM")
     adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is served beside the base model")
     tokens: int = flag(32, "length of the replies that are compared")
@@ -113,7 +112,7 @@ def page_answers(url: str, adapter: str) -> bool:
 
 
 def main() -> int:
-    settings = parse(Settings, __doc__)
+    settings = parse(Flags, __doc__)
     cache = Environment().cache
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(embedded.NAME, cache, dtype="bfloat16")

@@ -1,11 +1,8 @@
-"""What transformers' `Trainer` needs to learn a character: packed evaluation, checkpoints that are whole or absent,
-a stop that can be gone on from, a progress bar. It knows no flags and no files of rows."""
+"""transformers' `Trainer` for packed rows: the loss, evaluation, checkpoints that are whole or absent."""
 
 import math
 import os
 import shutil
-import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,41 +10,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
 from roleplay import heap
-from roleplay.disk import read_json, removed_on_failure, write_json
-from roleplay.errors import DataError, RoleplayError
+from roleplay.disk import removed_on_failure
+from roleplay.errors import DataError
 from roleplay.text.prompts import Example
+from train.learning.checkpoints import KEPT_CHECKPOINTS, RESUME
 from train.learning.fused import fuse
-from train.learning.packing import collate, label_losses
-
-KEPT_CHECKPOINTS = 2
-RESUME = " and go on with --resume"  # what to do once the disk has room again
-
-
-def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
-    """The checkpoint to go on from, or None for a new run.
-
-    Raises `RoleplayError` when there is nothing to resume, or something of `record` has changed since.
-    """
-    checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
-    if resume and checkpoint is None:
-        raise RoleplayError(f"{run} holds no checkpoint to resume from: start without --resume")
-    if checkpoint and not resume:
-        raise RoleplayError(f"{run} holds an unfinished run: go on with --resume, or remove the folder to start anew")
-    if checkpoint is None:
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "run.json", record)
-        return None
-    before = read_json(run / "run.json", advice=f"remove {run} to start anew")
-    for key, value in record.items():
-        if before.get(key) != value:
-            change = f"{key} is {value!r:.80} but was {before.get(key)!r:.80}"
-            raise RoleplayError(f"{change} when {checkpoint} was written: set it back, or remove {run} to start anew")
-    return checkpoint
+from train.learning.loss import label_losses
+from train.learning.packing import collate
 
 
 class CharacterTrainer(Trainer):
@@ -130,55 +103,3 @@ class CharacterTrainer(Trainer):
                 os.replace(staging / name, run / name)
             shutil.rmtree(staging)
             rotate_checkpoints(output_dir=str(run), save_total_limit=KEPT_CHECKPOINTS)
-
-
-class StopSignal(TrainerCallback):
-    """Ctrl-C and SIGTERM end the run after the update in progress, with a checkpoint."""
-
-    def __init__(self) -> None:
-        self.caught = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._catch)
-
-    def _catch(self, *_: Any) -> None:
-        self.caught = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends it at once
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.caught:
-            control.should_save = control.should_training_stop = True
-
-
-class ProgressBar(TrainerCallback):
-    """One line: updates, ETA, loss, held-out loss, rows and tokens per second."""
-
-    def __init__(self) -> None:
-        self.trainer: CharacterTrainer  # set by whoever builds both
-        self.seen: dict[str, str] = {}
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.started = time.monotonic()
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="update", disable=not state.is_world_process_zero
-        )
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        seconds = (time.monotonic() - self.started) / args.world_size
-        self.bar.update(state.global_step - self.bar.n)
-        speed = {"rows/s": self.trainer.rows_seen / seconds, "tokens/s": self.trainer.tokens_seen / seconds}
-        self.bar.set_postfix({**self.seen, **{key: f"{value:.3g}" for key, value in speed.items()}})
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        names = {"loss": "loss", "eval_loss": "held-out"}
-        self.seen |= {names[key]: f"{value:.3f}" for key, value in kwargs["logs"].items() if key in names}
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.bar.close()

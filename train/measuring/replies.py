@@ -15,13 +15,21 @@ from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import Question, Sampling
 from roleplay.engine.sampling import next_token
 from roleplay.errors import AdapterError
-from roleplay.results.board import Reply
 from roleplay.text.prompts import PromptEncoder
 from roleplay.weights import adapters, base_models, inspection
 from roleplay.weights.adapters import Adapter
 
 BATCH = 32  # replies in progress; the weights are read once a step for all of them
 CACHE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A generated reply; `stopped` says whether it ended by itself."""
+
+    text: str
+    tokens: int
+    stopped: bool
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from roleplay.disk import read_json
 from roleplay.errors import DataError
+from train.measuring.text_metrics import units
 
 EMPTY, ECHO, LOOP, OBEYED = "says nothing", "repeats the question", "repeats itself", "obeys the attempt"
 ECHO_SHARE = 0.8  # of the reply's units in one run of the question
 LOOP_SHARE, LOOP_UNITS = 0.6, 12  # distinct triples of units, in replies at least this long
 NOT_LISTS = "not readable as evaluation lists"
-_UNIT = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+(?:'[^\W_\u3400-\u9fff]+)*")
 _FLAGS = re.IGNORECASE | re.MULTILINE
 
 
@@ -101,11 +101,6 @@ class Lists:
         good = [bool(self.fault(example.user, example.reply)) for example in self.labelled if example.held]
         broken = [bool(self.fault(example.user, example.reply)) for example in self.labelled if not example.held]
         return RuleCheck(len(good), sum(good), len(broken), broken.count(False))
-
-
-def units(text: str) -> list[str]:
-    """Chinese characters and whole words of other scripts, in lower case, without punctuation."""
-    return _UNIT.findall(text.lower())
 
 
 def load_lists(path: Path) -> Lists:

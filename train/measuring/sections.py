@@ -11,16 +11,20 @@ from typing import Any
 from peft import PeftModel
 
 from roleplay.engine.protocol import Question, Sampling
-from roleplay.results.board import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL, Board, Reply, chrf, runs
-from roleplay.results.intervals import share
+from roleplay.results.board import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from roleplay.weights import base_models
 from roleplay.weights.adapters import Adapter
 from train.learning import packing
-from train.measuring.replies import Ask, Writer
+from train.learning.attention import ATTENTION
+from train.learning.loss import ChunkedLoss, label_losses, use_chunked_loss
+from train.measuring.figures import Board
+from train.measuring.replies import Ask, Reply, Writer
+from train.measuring.resampling import share
 from train.measuring.rules import Break, Identity, Lists
+from train.measuring.text_metrics import chrf, runs
 
 PACK = 16  # rows computed at once for their loss
 DRIFTING = (PERSONA, ADAPTER)  # the arms that have a character to lose, and nothing but it to keep it by
@@ -76,9 +80,9 @@ class Losses:
     """Losses of a base model with and without adapters; the model can no longer return logits afterwards."""
 
     def __init__(self, base: base_models.BaseModel, loaded: Sequence[Adapter]) -> None:
-        packing.use_chunked_loss(base.model)
-        base.model.set_attn_implementation(packing.ATTENTION)
-        self._loss: packing.ChunkedLoss = base.model.loss_function
+        use_chunked_loss(base.model)
+        base.model.set_attn_implementation(ATTENTION)
+        self._loss: ChunkedLoss = base.model.loss_function
         self._model = base.model  # peft puts its layers into it
         self._names = {adapter.name: f"adapter{number}" for number, adapter in enumerate(loaded)}  # no dots for peft
         first, *others = loaded
@@ -107,7 +111,7 @@ class Losses:
                 key: value.to(self._model.device) if key not in ("use_cache", "pack") else value
                 for key, value in packing.collate(part).items()
             }
-            losses = packing.label_losses(self._model, self._loss, batch).double()
+            losses = label_losses(self._model, self._loss, batch).double()
             for example, own in zip(part, losses.split([label_count(example) for example in part]), strict=True):
                 self._known[adapter, tuple(example.input_ids)] = float(own.sum())
             done(len(part))

@@ -1,0 +1,105 @@
+"""Attention inside a pack: every row sees the shared prefix and itself, and nothing else."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+ATTENTION = "shared_prefix"  # the name under which transformers finds `shared_prefix_attention`
+
+
+@dataclass
+class Pack:
+    """The structure of a packed row: tokens in the prefix, then in each row's own part."""
+
+    prefix: int
+    parts: list[int]
+    _masks: dict[tuple[int, int], list[torch.Tensor]] = field(default_factory=dict, repr=False)
+    _whole: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)  # by window
+
+    def masks(self, heads_per_group: int, window: int, like: torch.Tensor) -> list[torch.Tensor]:
+        """Additive masks (heads_per_group * queries, keys) of the prefix and of every part; built once a batch.
+
+        `window` is how many keys a query sees, itself included; 0 for all before it.
+        """
+        key = heads_per_group, window
+        if key not in self._masks:
+            hidden = _unseen(torch.arange(self.prefix + max(self.parts, default=0)), window)
+            full = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf")).to(like.device)
+            spans = [(0, self.prefix), *((self.prefix, self.prefix + part) for part in self.parts)]
+            self._masks[key] = [full[start:end, :end].repeat(heads_per_group, 1) for start, end in spans]
+        return self._masks[key]
+
+    def mask(self, window: int, like: torch.Tensor) -> torch.Tensor:
+        """Additive mask of the whole pack, (tokens, tokens), with `window` as in `masks`; built once a batch.
+
+        A row of it is 16 values wide or a multiple: else every layer of a GPU would make, and keep, its own copy.
+        """
+        if window not in self._whole:
+            parts = list(enumerate([self.prefix, *self.parts]))
+            part = torch.cat([torch.full((n,), i) for i, n in parts])
+            position = torch.cat([torch.arange(n) + self.prefix * (i > 0) for i, n in parts])
+            hidden = (part != part[:, None]) & (part > 0) | _unseen(position, window)
+            full = torch.zeros(len(part), -(-len(part) // 16) * 16, dtype=like.dtype)
+            full[:, : len(part)].masked_fill_(hidden, float("-inf"))
+            self._whole[window] = full.to(like.device)[:, : len(part)]
+        return self._whole[window]
+
+
+def _unseen(positions: torch.Tensor, window: int) -> torch.Tensor:
+    """Which keys (columns) a query (row) may not see for their positions alone: later ones, and those `window` back."""
+    hidden = positions > positions[:, None]
+    return hidden | (positions <= positions[:, None] - window) if window else hidden
+
+
+def shared_prefix_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    pack: Pack,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention inside every part of a pack: query (1, heads, tokens, dim), key and value (1, groups, tokens, dim).
+
+    Returns (1, tokens, heads, dim). A GPU, which waits for the next kernel rather than for products, masks one product
+    over the whole pack; a CPU computes part after part, none of them between tokens that may not see each other.
+    """
+    attend = _attend_at_once if query.is_cuda else _attend_by_part
+    return attend(query, key, value, scaling, pack, sliding_window or 0), None
+
+
+def _attend_at_once(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
+) -> torch.Tensor:
+    key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))
+    mask = pack.mask(window, query)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).transpose(1, 2)
+
+
+def _attend_by_part(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
+) -> torch.Tensor:
+    groups, per_group = key.shape[1], query.shape[1] // key.shape[1]
+    lengths = [pack.prefix, *pack.parts]
+    masks = pack.masks(per_group, window, query)
+    keys, values = key.split(lengths, 2), value.split(lengths, 2)
+    outputs = []
+    for part, (mask, q) in enumerate(zip(masks, query.split(lengths, 2), strict=True)):
+        k, v = keys[part], values[part]
+        if part > 0:
+            k, v = torch.cat((keys[0], k), 2), torch.cat((values[0], v), 2)
+        # The heads of a group share keys and values, so their queries are rows of one product.
+        folded = q.reshape(1, groups, per_group * q.shape[2], q.shape[3])
+        attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scaling)
+        outputs.append(attended.reshape(q.shape).transpose(1, 2))
+    return torch.cat(outputs, 1)
+
+
+AttentionInterface.register(ATTENTION, shared_prefix_attention)

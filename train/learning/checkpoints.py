@@ -1,0 +1,34 @@
+"""Checkpoints that are whole or absent, and the settings under which a run may be gone on from."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from roleplay.disk import read_json, write_json
+from roleplay.errors import RoleplayError
+
+KEPT_CHECKPOINTS = 2
+RESUME = " and go on with --resume"  # what to do once the disk has room again
+
+
+def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
+    """The checkpoint to go on from, or None for a new run.
+
+    Raises `RoleplayError` when there is nothing to resume, or something of `record` has changed since.
+    """
+    checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
+    if resume and checkpoint is None:
+        raise RoleplayError(f"{run} holds no checkpoint to resume from: start without --resume")
+    if checkpoint and not resume:
+        raise RoleplayError(f"{run} holds an unfinished run: go on with --resume, or remove the folder to start anew")
+    if checkpoint is None:
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "run.json", record)
+        return None
+    before = read_json(run / "run.json", advice=f"remove {run} to start anew")
+    for key, value in record.items():
+        if before.get(key) != value:
+            change = f"{key} is {value!r:.80} but was {before.get(key)!r:.80}"
+            raise RoleplayError(f"{change} when {checkpoint} was written: set it back, or remove {run} to start anew")
+    return checkpoint

@@ -1,0 +1,72 @@
+"""One adapter's figures as they come in: from a value an item to a board with intervals. It knows no model."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from roleplay.results.board import ADAPTER, ARMS, MEASURES, REFERENCE
+from roleplay.results.intervals import Estimate
+from train.measuring.resampling import bootstrap, jackknife, share, share_difference
+from train.measuring.text_metrics import distinct_2, units
+
+DISTINCT_UNITS = 24  # of every reply at most: distinct-2 falls with length
+
+
+@dataclass
+class Board:
+    """One adapter's figures as they come in."""
+
+    arms: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    drift: dict[str, list[Estimate]] = field(default_factory=dict)
+    samples: list[dict[str, str]] = field(default_factory=list)
+
+    def compare(
+        self,
+        name: str,
+        values: Mapping[str, Sequence[float]],
+        clusters: Sequence[Hashable],
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        """Enter every arm's figure, and the adapter's less the arm's, from one value an item: 0 or 1 for a share.
+
+        The items are the same in all arms. A loss is the sum of `values` in nat over the sum of `weights` in labels.
+        """
+        weights = weights or [1.0] * len(clusters)
+        for arm, own in values.items():
+            if MEASURES[name].percent:
+                self._enter(self.arms, arm, name, share([value == 1 for value in own], clusters))
+            else:
+                self._enter(self.arms, arm, name, bootstrap(own, weights, clusters))
+        for arm in values.keys() - {ADAPTER, REFERENCE} if ADAPTER in values else ():
+            if MEASURES[name].percent:
+                difference = share_difference(self.arms[ADAPTER][name], self.arms[arm][name])
+            else:
+                items = zip(values[ADAPTER], values[arm], strict=True)
+                difference = bootstrap([a - b for a, b in items], weights, clusters)
+            self._enter(self.differences, arm, name, difference)
+
+    def compare_distinct(self, replies: Mapping[str, Sequence[str]]) -> None:
+        """Enter distinct-2, which is of all replies together and has no value an item."""
+        for arm, own in replies.items():
+            cut = [" ".join(units(text)[:DISTINCT_UNITS]) for text in own]
+            found = jackknife(distinct_2, cut)
+            self._enter(self.arms, arm, "distinct-2", Estimate(found.value, max(0.0, found.low), min(1.0, found.high)))
+
+    @staticmethod
+    def _enter(table: dict[str, dict[str, Estimate]], arm: str, name: str, estimate: Estimate) -> None:
+        table.setdefault(arm, {})[name] = estimate
+
+    def as_json(self) -> dict[str, Any]:
+        """Arms in the order of `ARMS`, measures in the order of `MEASURES`."""
+
+        def ordered(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+            return {
+                arm: {name: asdict(table[arm][name]) for name in MEASURES if name in table[arm]}
+                for arm in ARMS
+                if arm in table
+            }
+
+        drift = {arm: [asdict(turn) for turn in self.drift[arm]] for arm in ARMS if arm in self.drift}
+        samples = {"samples": self.samples} if self.samples else {}
+        return {"arms": ordered(self.arms), "differences": ordered(self.differences), "drift": drift, **samples}
