@@ -23,7 +23,7 @@ def adapters_accordion(
     """Draw it and wire it to `menu`, the dropdown of adapters; `free` are the options of events that never wait."""
 
     def told(name: str, request: gr.Request) -> Any:
-        kl, words = engine.moves(name), texts.TEXTS[language_of(request)]
+        kl, words = engine.kl_to_base(name), texts.TEXTS[language_of(request)]
         text = "" if kl is None else words["moves"].format(name=name, kl=kl, prompts=len(PROBES))
         return gr.Markdown(text, visible=bool(text))
 

@@ -212,7 +212,7 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
 
 
 def as_rows(record: Sequence[Exchange]) -> str:
-    """The adapter side as a JSON list with one multi-turn row that `instructions.read_rows` reads ([] if empty)."""
+    """The adapter side as a JSON list with one multi-turn row that `rows.read_rows` reads ([] if empty)."""
     asked = [
         (e.user, e.answers[ADAPTER].text) for e in record if ADAPTER in e.answers and e.answers[ADAPTER].text.strip()
     ]

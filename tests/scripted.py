@@ -36,7 +36,7 @@ class ScriptedEngine:
     def problem(self) -> str:
         return ""
 
-    def moves(self, adapter: str) -> float:
+    def kl_to_base(self, adapter: str) -> float:
         return 0.83
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:

@@ -245,9 +245,9 @@ def test_probe_is_the_kl_divergence() -> None:
     p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.2, 0.3, 0.5])
     expected = float((p * (p / q).log()).sum())
     adapted, base = torch.stack([p, q]).log() + 5, torch.stack([q, q]).log()  # logits are known up to a constant
-    assert probe.probe(adapted, base) == pytest.approx(expected / 2, abs=1e-6)
+    assert probe.kl_to_base(adapted, base) == pytest.approx(expected / 2, abs=1e-6)
 
 
 def test_probe_refuses_scores_that_are_not_finite() -> None:
     with pytest.raises(AdapterError, match="not finite"):
-        probe.probe(torch.tensor([[math.nan, 0.0]]), torch.zeros(1, 2))
+        probe.kl_to_base(torch.tensor([[math.nan, 0.0]]), torch.zeros(1, 2))

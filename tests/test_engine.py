@@ -13,9 +13,11 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from roleplay.engine import batch
 from roleplay.engine import local as engine
+from roleplay.engine.batch import TextStream
 from roleplay.engine.cache import CachePool, KeyValues
-from roleplay.engine.local import LocalEngine, TextStream
+from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.engine.sampling import gumbel, next_token
 from roleplay.errors import AdapterError, RoleplayError
@@ -159,9 +161,9 @@ def test_the_probe_is_that_of_plain_forward_passes(local: LocalEngine, folder: P
     attached = PeftModel.from_pretrained(tiny.gemma(), str(folder)).eval()
     with torch.inference_mode():
         ours, theirs = (torch.stack([m(ids).logits[0, -1] for ids in prompts]) for m in (attached, tiny.gemma()))
-    assert local.moves("tiny") == pytest.approx(probe.probe(ours, theirs), rel=1e-3)
-    assert f"mean KL {local.moves('tiny'):.2f} nat over 8 prompts" in local.describe()[-1]
-    assert local.moves("tiny") > 0
+    assert local.kl_to_base("tiny") == pytest.approx(probe.kl_to_base(ours, theirs), rel=1e-3)
+    assert f"mean KL {local.kl_to_base('tiny'):.2f} nat over 8 prompts" in local.describe()[-1]
+    assert local.kl_to_base("tiny") > 0
 
 
 def test_adapters_come_and_go_without_disturbing_an_answer(local: LocalEngine, folder: Path, tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_stop_is_within_one_step(local: LocalEngine, monkeypatch: pytest.MonkeyP
         return forward(segments)
 
     monkeypatch.setattr(local._decoder, "forward", counted)
-    monkeypatch.setattr(engine, "CHUNK", 16)
+    monkeypatch.setattr(batch, "CHUNK", 16)
     answer = local.answer(ask("x" * 100))
     next(answer)  # the first chunk of the prompt
     answer.close()
@@ -358,7 +360,7 @@ def test_an_adapter_that_overflows_fails_alone(folder: Path, tmp_path: Path, mon
     wild = changed(folder, tmp_path / "wild", lambda b: torch.full_like(b, 3e38))
     with pytest.raises(AdapterError, match="not finite"):
         LocalEngine(base_model(), [wild])
-    monkeypatch.setattr(engine, "probe", lambda adapted, base: 0.0)  # as if only a long chat showed it
+    monkeypatch.setattr(engine, "kl_to_base", lambda adapted, base: 0.0)  # as if only a long chat showed it
     local = LocalEngine(base_model(), [wild, inspection.inspect(folder)], CONTEXT)
     final = last(local, ask())
     assert "not finite" in final[ADAPTER].stop

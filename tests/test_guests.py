@@ -67,7 +67,7 @@ def test_found_fetched_and_chatted_with(
     guests.invite("you/poet")
     assert engine.adapters() == ["tiny", "you/poet"]
     assert said(engine, "you/poet") != before == said(engine, "tiny")
-    assert (engine.moves("you/poet") or 0) > 0
+    assert (engine.kl_to_base("you/poet") or 0) > 0
     assert [guest.name for guest in arrived] == ["you/poet"]
     assert list((tmp_path / "cache").iterdir()) == []  # nothing stays on the disk
     server.log.clear()
@@ -148,7 +148,7 @@ def test_one_that_memory_has_no_room_for(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_moves", full)
+        patch.setattr(engine, "_measure_kl", full)
         with pytest.raises(AdapterError, match=r"^you/x could not be loaded \((MemoryError|CUDA out of memory)"):
             guests.invite("you/x")
     assert engine.adapters() == ["tiny"]
@@ -178,7 +178,7 @@ def test_pushed_pulled_back_by_the_page_and_chatted_with(
     menu = visitor.call("loaded", ["me/mine"])[-1]["output"]["data"][0]
     assert menu["value"] == "me/mine" and menu["visible"]
     told = visitor.call("told", ["me/mine"])[-1]["output"]["data"][0]
-    assert f"moves the model by {engine.moves('me/mine'):.2f} nat" in told["value"]
+    assert f"moves the model by {engine.kl_to_base('me/mine'):.2f} nat" in told["value"]
     answered = visitor.say("?", "me/mine")
     assert "8 tokens" in answered and "no adapter" not in answered
 

@@ -86,7 +86,7 @@ def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
     *_, last = local.answer(Request(BOTH, greedy))
     texts = {side: answer.text for side, answer in last.items()}
     assert found["first"] == found["again"] == found["after"] == texts  # a new process, the same one, after a stop
-    assert found["moves"] == pytest.approx(local.moves("tiny"), rel=1e-3)
+    assert found["moves"] == pytest.approx(local.kl_to_base("tiny"), rel=1e-3)
     assert "8 tokens" in found["page"] and "tok/s" in found["page"]
     assert 0 < found["stopped"] < 100
     assert "shorten it" in found["too long"]

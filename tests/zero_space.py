@@ -93,7 +93,7 @@ def main(adapter: Path, scratch: Path) -> None:
     def page(user: str) -> str:
         return Visitor(demo, url).say(user, "tiny")
 
-    found = {"moves": engine.moves("tiny"), "first": answers(), "again": answers()}
+    found = {"moves": engine.kl_to_base("tiny"), "first": answers(), "again": answers()}
     found["page"] = page("?")
     found["stopped"] = len(answers(tokens=300, wait=False)[BASE])
     found["after"] = answers()

@@ -126,7 +126,7 @@ def check(
 ) -> None:
     """Compare what was written with the attached adapter, and generate from it; `RoleplayError` past `MAX_KL`."""
     logits = next_token_logits(written.eval(), prompts)
-    kl, same = probe.probe(expected, logits), int((logits.argmax(-1) == expected.argmax(-1)).sum())
+    kl, same = probe.kl_to_base(expected, logits), int((logits.argmax(-1) == expected.argmax(-1)).sum())
     if kl > MAX_KL:
         raise RoleplayError(f"{name} answers differently from the adapter (mean KL {kl:.3f} nat): nothing was written")
     ids = torch.tensor(prompts[:1])

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,11 @@ def _fuse(modules: Sequence[nn.Linear]) -> Matrix:
     return matrix
 
 
+class _Pair(NamedTuple):
+    down: torch.Tensor  # (in, rank)
+    up: torch.Tensor  # (rank, out), scaled
+
+
 class Lora:
     """An adapter's matrices on the model's device, fused like the projections and transposed: A (in, rank), B (rank,
     out) with the scaling folded in."""
@@ -51,7 +56,7 @@ class Lora:
                 # A projection without LoRA has a block of no columns in the block-diagonal B.
                 up = [weights.get(f"{key}B.weight", torch.zeros(n, 0)) for key, n in zip(keys, sizes, strict=True)]
                 pairs.append((torch.cat(down), torch.block_diag(*up) * scaling) if down else None)
-            self.layers.append([pair and tuple(decoder.like(m).t().contiguous() for m in pair) for pair in pairs])
+            self.layers.append([pair and _Pair(*(decoder.like(m).t().contiguous() for m in pair)) for pair in pairs])
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,16 @@ class _Layer:
             self.after_mlp = _Norm(layer.post_feedforward_layernorm)
         else:
             self.before_mlp = _Norm(layer.post_attention_layernorm)
+
+    def project(
+        self, which: int, x: torch.Tensor, updates: Sequence[tuple[slice, Sequence[_Pair | None]]]
+    ) -> torch.Tensor:
+        """One of the four products of x (tokens, in), with every adapter's update on its own rows."""
+        y = self.products[which](x)
+        for part, pairs in updates:
+            if pair := pairs[which]:
+                y[part].addmm_(x[part] @ pair.down, pair.up)
+        return y
 
 
 class Decoder:
@@ -166,15 +181,9 @@ class Decoder:
         rotations = self._rotations(x, torch.cat(positions))
         views = {window: [_View(p, window) for p in positions] for window in {layer.window for layer in self.layers}}
         for index, layer in enumerate(self.layers):
-
-            def project(which: int, x: torch.Tensor) -> torch.Tensor:
-                y = layer.products[which](x)  # noqa: B023 - called in this iteration only
-                for segment, part in zip(segments, rows, strict=True):
-                    if segment.lora and (pair := segment.lora.layers[index][which]):  # noqa: B023
-                        y[part].addmm_(x[part] @ pair[0], pair[1])
-                return y
-
-            qkv = project(QKV, layer.before_attention(x)).view(len(x), -1, self.head_size)
+            # What each adapter adds in this layer, to its own rows.
+            updates = [(part, s.lora.layers[index]) for s, part in zip(segments, rows, strict=True) if s.lora]
+            qkv = layer.project(QKV, layer.before_attention(x), updates).view(len(x), -1, self.head_size)
             qk, value = qkv.split([layer.heads + layer.kv_heads, layer.kv_heads], dim=1)
             qk = layer.heads_norm(qk) if layer.heads_norm else qk
             cos, sin = rotations[layer.kind]
@@ -187,10 +196,10 @@ class Decoder:
                 values[:, segment.cache.length : end] = value[part].transpose(0, 1)
                 past = slice(view.first, end)
                 mixed.append(_attend(qk[part, : layer.heads], keys[:, past], values[:, past], view, layer.scaling))
-            y = project(OUT, torch.cat(mixed) if len(mixed) > 1 else mixed[0])
+            y = layer.project(OUT, torch.cat(mixed) if len(mixed) > 1 else mixed[0], updates)
             x = x + (layer.after_attention(y) if layer.after_attention else y)
-            gate, up = project(GATE_UP, layer.before_mlp(x)).chunk(2, dim=-1)
-            y = project(DOWN, layer.activation(gate) * up)
+            gate, up = layer.project(GATE_UP, layer.before_mlp(x), updates).chunk(2, dim=-1)
+            y = layer.project(DOWN, layer.activation(gate) * up, updates)
             x = x + (layer.after_mlp(y) if layer.after_mlp else y)
         for segment, end in zip(segments, ends, strict=True):
             segment.cache.length = end

@@ -22,7 +22,7 @@ Lender = tuple[Callable[..., Any], type[Exception]]  # `spaces.GPU`, and what it
 
 
 class ZeroEngine:
-    """Answers to `answers.Engine`; both sides of a request are one call for a GPU.
+    """Answers to `protocol.Engine`; both sides of a request are one call for a GPU.
 
     `gpu` and `refusal` are a `Lender`.
     """
@@ -52,8 +52,8 @@ class ZeroEngine:
     def problem(self) -> str:
         return self._engine.problem()
 
-    def moves(self, adapter: str) -> float | None:
-        return self._engine.moves(adapter)
+    def kl_to_base(self, adapter: str) -> float | None:
+        return self._engine.kl_to_base(adapter)
 
     def duration(self, request: Request) -> int:
         """Seconds to ask for: what the longest reply takes at the measured pace, and a margin."""

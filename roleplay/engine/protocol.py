@@ -85,8 +85,8 @@ class Engine(Protocol):
     def problem(self) -> str:
         """Why nothing can be answered just now, in a sentence; "" when all is well."""
 
-    def moves(self, adapter: str) -> float | None:
-        """How far an adapter moves the model, see `adapters.probe`; None where that is not known."""
+    def kl_to_base(self, adapter: str) -> float | None:
+        """How far an adapter moves the model, see `probe.kl_to_base`; None where that is not known."""
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         """Yields every side's answer so far, again whenever text was added; the last has every `stop` set.

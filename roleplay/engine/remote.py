@@ -31,7 +31,7 @@ ENDS = {"stop": "end", "length": "length"}
 
 
 class RemoteEngine:
-    """`answers.Engine` over HTTP; `adapters` are the local folders that tell each served adapter's template."""
+    """`protocol.Engine` over HTTP; `adapters` are the local folders that tell each served adapter's template."""
 
     def __init__(
         self, url: str, tokenizer: PreTrainedTokenizerBase, adapters: Sequence[Adapter] = (), key: str = ""
@@ -72,7 +72,7 @@ class RemoteEngine:
             return str(error)
         return ""
 
-    def moves(self, adapter: str) -> None:
+    def kl_to_base(self, adapter: str) -> None:
         """The server does not say."""
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:

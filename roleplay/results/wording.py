@@ -212,7 +212,7 @@ TEXTS: dict[str, dict[str, str]] = {
     },
 }
 
-# What the measures of a scoreboard are called and mean. The keys are those of `scoreboard.MEASURES`.
+# What the measures of a scoreboard are called and mean. The keys are those of `board.MEASURES`.
 MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     "en": {
         "held-out loss": ("held-out loss", "Nat per token of her replies in rows that were never trained on."),
@@ -249,7 +249,7 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
         "plain English": ("普通英文", "无关英文文字每词元的奈特数；高于基座即为遗忘。"),
     },
 }
-ARMS: dict[str, dict[str, str]] = {  # the keys are those of `scoreboard.ARMS`
+ARMS: dict[str, dict[str, str]] = {  # the keys are those of `board.ARMS`
     "en": {arm: arm for arm in ("base", "base + persona", "base + retrieval", "adapter", "reference")},
     "zh": {
         "base": "基座",

@@ -25,8 +25,8 @@ class Adapter:
     rank: int
     scaling: float  # what the product of both matrices is multiplied by
     base_model: str  # as its trainer named it
-    base_fingerprint: str  # `models.fingerprint` of that model, "" if it was not recorded
-    template: str  # a key of `prompt.TEMPLATES`
+    base_fingerprint: str  # `base_models.fingerprint` of that model, "" if it was not recorded
+    template: str  # a key of `prompts.TEMPLATES`
     persona: str  # the system prompt it was trained with
     training: dict[str, Any]  # training.json, {} if there is none
 

@@ -198,7 +198,7 @@ def _check_values(path: Path) -> None:
 
 
 def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name: str = "") -> None:
-    """Raises `AdapterError` unless the adapter was made for this base: its fingerprint (`models.fingerprint`), its
+    """Raises `AdapterError` unless the adapter was made for this base: its fingerprint (`base_models.fingerprint`), its
     `name` where no fingerprint was recorded, and every layer and shape."""
     told = adapter.base_model or "a base model it does not name"
     if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint:

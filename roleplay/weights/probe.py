@@ -18,7 +18,7 @@ def probe_prompts(encoder: PromptEncoder, persona: str) -> list[list[int]]:
     return [encoder.prompt(persona, (), user) for user in PROBES]
 
 
-def probe(adapted: torch.Tensor, base: torch.Tensor) -> float:
+def kl_to_base(adapted: torch.Tensor, base: torch.Tensor) -> float:
     """How far an adapter moves the model: mean KL(adapter || base) in nat over the prompts' next token.
 
     Both are logits (prompts, vocabulary). Raises `AdapterError` when they are not finite.

@@ -6,14 +6,12 @@ here streams, and nothing is judged.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import torch
-
-from roleplay.engine.cache import CachePool, KeyValues
-from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.batch import RunningBatch, RunningRow, Voice
+from roleplay.engine.cache import CachePool
+from roleplay.engine.decoder import Decoder, Lora
 from roleplay.engine.protocol import Question, Sampling
-from roleplay.engine.sampling import next_token
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder
 from roleplay.weights import adapters, base_models, inspection
@@ -55,19 +53,6 @@ class Ask:
         )
 
 
-@dataclass
-class _Row:
-    ask: Ask
-    prompt: list[int]
-    cache: KeyValues
-    asked: torch.Tensor  # distinct ids of the prompt
-    reply: list[int] = field(default_factory=list)
-
-    def pending(self) -> list[int]:
-        """The tokens that the cache does not hold yet: the rest of the prompt, or the token drawn last."""
-        return (self.prompt + self.reply)[self.cache.length :]
-
-
 class Writer:
     """A loaded base model with adapters; raises `AdapterError` for one that does not fit.
 
@@ -89,38 +74,25 @@ class Writer:
         """Every ask's reply, in order; `done(1)` is called after each, those to later messages included."""
         waiting = deque(ask for ask in dict.fromkeys(asks) if ask not in self._known)
         done(sum(1 + len(ask.later) for ask in asks) - sum(1 + len(ask.later) for ask in waiting))
-        running: list[_Row] = []
-        while waiting or running:
-            while waiting and len(running) < BATCH:
-                running.append(self._begin(waiting.popleft()))
-            hidden = self._decoder.forward([Segment(r.pending(), r.cache, self._loras[r.ask.adapter]) for r in running])
-            logits = self._decoder.head(hidden)
-            ended = [self._take(row, own) for row, own in zip(running, logits, strict=True)]
-            for row in (row for row, end in zip(running, ended, strict=True) if end and row.ask.later):
-                waiting.appendleft(row.ask.next(self._known[row.ask]))
-            running = [row for row, end in zip(running, ended, strict=True) if not end]
-            done(sum(ended))
+        batch, running = RunningBatch(self._decoder, self._pool), dict[RunningRow, Ask]()
+        while waiting or batch.rows:
+            while waiting and len(batch.rows) < BATCH:
+                ask = waiting.popleft()
+                row = self._row(ask)
+                running[row] = ask
+                batch.join(row)
+            for row in batch.step():
+                ask = running.pop(row)
+                if row.stop not in ("end", "length"):
+                    raise AdapterError(f"{ask.adapter or 'base'}: {row.stop}")
+                self._known[ask] = Reply(row.stream.text.strip(), len(row.reply), row.stop == "end")
+                done(1)
+                if ask.later:
+                    waiting.appendleft(ask.next(self._known[ask]))
         return [self._known[ask] for ask in asks]
 
-    def _begin(self, ask: Ask) -> _Row:
+    def _row(self, ask: Ask) -> RunningRow:
         encoder, question = self._encoders[ask.template], ask.question
         room = self._context - ask.sampling.max_new_tokens
         prompt, _ = encoder.fit(question.persona, question.turns, question.user, room)
-        cache = self._pool.take(ask.adapter, prompt) or self._decoder.new_cache()
-        asked = torch.tensor(prompt, device=self._decoder.device).unique()
-        return _Row(ask, prompt, cache, asked)
-
-    def _take(self, row: _Row, logits: torch.Tensor) -> bool:
-        """Draw a row's next token; whether its reply has ended."""
-        encoder, sampling = self._encoders[row.ask.template], row.ask.sampling
-        token = next_token(logits, row.asked, row.reply, sampling)
-        if token is None:
-            raise AdapterError(f"{row.ask.adapter or 'base'}: its scores are not finite; choose another, or float32")
-        stopped = token in encoder.stop_ids
-        if not stopped:
-            row.reply.append(token)
-        if stopped or len(row.reply) == sampling.max_new_tokens:
-            self._pool.put(row.ask.adapter, (row.prompt + row.reply)[: row.cache.length], row.cache)
-            self._known[row.ask] = Reply(encoder.decode(row.reply).strip(), len(row.reply), stopped)
-            return True
-        return False
+        return RunningRow(encoder, prompt, Voice(ask.adapter, self._loras[ask.adapter]), ask.sampling)
