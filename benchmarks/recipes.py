@@ -27,10 +27,11 @@ from roleplay.text.personas import Persona
 from roleplay.text.prompts import IGNORED, Example
 from roleplay.weights import base_models
 from train.learning import memory
+from train.learning.adapter import attach_lora
 from train.learning.attention import ATTENTION
 from train.learning.loss import use_chunked_loss
 from train.learning.trainer import CharacterTrainer
-from train.lora import LoraFlags, attach_lora
+from train.lora import LoraFlags, lora_config, pack_wishes
 
 Result = TypeVar("Result")
 UPDATE = 16  # rows
@@ -56,7 +57,7 @@ def load(name: str, dtype: str) -> base_models.BaseModel:
 def _tutorial(
     base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
-    model = attach_lora(base, settings)
+    model = attach_lora(base.model, **lora_config(settings))
     model.enable_input_require_grads()
     base.tokenizer.pad_token = base.tokenizer.eos_token
     return Trainer(
@@ -88,7 +89,10 @@ def _trl(
         completion_only_loss=True, bf16=base.dtype[0] == "bfloat16", gradient_accumulation_steps=2, **arguments
     )
     return SFTTrainer(
-        attach_lora(base, settings), config, train_dataset=Dataset.from_dict(data), processing_class=base.tokenizer
+        attach_lora(base.model, **lora_config(settings)),
+        config,
+        train_dataset=Dataset.from_dict(data),
+        processing_class=base.tokenizer,
     )
 
 
@@ -96,7 +100,9 @@ def _trl_tuned(
     base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     """Packed by TRL's own packer, as many rows of an update at once as fit, so that no row moves to another update."""
-    pack_rows, _, _ = _plan(base, rows, dataclasses.replace(settings, checkpointing="off"), share_prefix=False)
+    pack_rows = memory.plan(
+        base.model, rows, False, dataclasses.replace(pack_wishes(settings), checkpointing="off")
+    ).rows
     packs = []
     for start in range(0, len(rows), pack_rows):
         chunk = rows[start : start + pack_rows]
@@ -112,22 +118,25 @@ def _trl_tuned(
         **arguments,
     )
     return SFTTrainer(
-        attach_lora(base, settings), config, train_dataset=concatenate_datasets(packs), processing_class=base.tokenizer
+        attach_lora(base.model, **lora_config(settings)),
+        config,
+        train_dataset=concatenate_datasets(packs),
+        processing_class=base.tokenizer,
     )
 
 
 def _ours(
     base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
-    pack_rows, checkpointing, _ = _plan(base, rows, settings, share_prefix=True)
+    plan = memory.plan(base.model, rows, True, pack_wishes(settings))
     base.model.set_attn_implementation(ATTENTION)
     use_chunked_loss(base.model)
     return CharacterTrainer(
-        attach_lora(base, settings),
+        attach_lora(base.model, **lora_config(settings)),
         TrainingArguments(
-            per_device_train_batch_size=pack_rows,
-            gradient_accumulation_steps=max(1, settings.batch_size // pack_rows),
-            activation_checkpointing=checkpointing,
+            per_device_train_batch_size=plan.rows,
+            gradient_accumulation_steps=max(1, settings.batch_size // plan.rows),
+            activation_checkpointing=plan.checkpointing,
             remove_unused_columns=False,
             **arguments,
         ),
@@ -141,21 +150,6 @@ def _lean(
     base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, arguments: dict[str, Any]
 ) -> Trainer:
     return _ours(base, rows, dataclasses.replace(settings, checkpointing="on"), arguments)
-
-
-def _plan(
-    base: base_models.BaseModel, rows: Sequence[Example], settings: LoraFlags, share_prefix: bool
-) -> tuple[int, bool, str]:
-    return memory.plan(
-        base.model,
-        rows,
-        share_prefix,
-        rows=settings.pack_rows or settings.batch_size,
-        may_shrink=not settings.pack_rows,
-        checkpointing=settings.checkpointing,
-        dropout=settings.dropout > 0,
-        processes=1,
-    )
 
 
 Build = Callable[[base_models.BaseModel, Sequence[Example], LoraFlags, dict[str, Any]], Trainer]

@@ -26,6 +26,7 @@ from tests.disk import largest_file
 from tests.hub_server import hub_server
 from train import lora
 from train.learning import trainer
+from train.learning.adapter import attach_lora
 from train.lora import LoraFlags
 
 WRITTEN = {
@@ -144,7 +145,10 @@ def test_lora_plus_teaches_b_faster(base, data, home):
 
 
 def test_orthogonal_initialisation_starts_both_matrices_and_changes_nothing(base, home):
-    model = lora.attach_lora(base_models.load(str(base), home, "float32"), LoraFlags(initialisation="orthogonal"))
+    model = attach_lora(
+        base_models.load(str(base), home, "float32").model,
+        **lora.lora_config(LoraFlags(initialisation="orthogonal")),
+    )
     pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in model.modules() if hasattr(m, "lora_A")]
     assert pairs
     for a, b in pairs:
@@ -187,7 +191,7 @@ def test_bad_input_is_one_line(base, data, home, change, message):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--rank", "0"], "argument --rank: 0 is out of range: give 1 or more"),
+        (["--rank", "0"], "argument --rank: 0 is out of range: give 1 to 256"),
         (["--dropout", "1.5"], "argument --dropout: 1.5 is out of range: give 0 to 0.9"),
         (["--epochs", "nan"], "argument --epochs: nan is out of range: give 0.01 or more"),
         (["--alpha", "many"], "argument --alpha: invalid int value: 'many'"),

@@ -13,15 +13,13 @@ import importlib.metadata
 import os
 import shutil
 import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import transformers
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 
 from roleplay.disk import check_writable
@@ -34,20 +32,21 @@ from roleplay.text.rows import Row
 from roleplay.text.splits import repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
-from roleplay.weights.layout import NAME
+from roleplay.weights.layout import MAX_RANK, NAME
 from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows
 from train.learning import memory
+from train.learning.adapter import INITIALISATIONS, attach_lora, keep_share
 from train.learning.attention import ATTENTION
-from train.learning.callbacks import ProgressBar, StopSignal
+from train.learning.callbacks import SampleReplies, follow, sample_prompts
 from train.learning.checkpoints import RESUME, check_resume
 from train.learning.loss import use_chunked_loss
+from train.learning.memory import PackPlan, Wishes
 from train.learning.trainer import CharacterTrainer
 from train.publishing.folders import write_adapter
 from train.publishing.upload import push_adapter
 
+MAY_CHANGE = ("name", "data", "persona", "resume", "overwrite", "push", "push_modelscope", "trackio", "trackio_space")
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
-WHAT_MUST_STAY = ("rank", "alpha", "dropout", "projections", "template", "loss_on", "seed", "batch_size", "rslora")
-INITIALISATIONS: dict[str, Any] = {"kaiming": True, "orthogonal": "orthogonal"}  # in peft's words
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class LoraFlags:
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON; Zhen Huan where none is given")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, inf))
+    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
         32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
     )
@@ -100,11 +99,27 @@ class LoraFlags:
     push_modelscope: str = flag("", "ModelScope repository (user/name) to push the adapter to, private")
 
 
-def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: LoraFlags) -> list[Example]:
+def check_flags(flags: LoraFlags) -> None:
+    """What would end a run later is refused now: names, shares, folders that exist or cannot be written."""
+    if not NAME.fullmatch(flags.name):
+        raise RoleplayError(f"--name {flags.name!r:.80}: use letters, digits, dots and dashes")
+    if unknown := sorted(set(flags.projections) - set(PROJECTIONS)):
+        raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
+    if flags.initialisation == "orthogonal" and flags.rank % 2:
+        raise RoleplayError(f"--rank {flags.rank}: an orthogonal initialisation takes an even rank")
+    if not 0 < flags.keep <= 1:
+        raise RoleplayError(f"--keep {flags.keep}: give a share above 0 and at most 1")
+    folder = ROOT / "adapters" / flags.name
+    if folder.exists() and not flags.overwrite:
+        raise RoleplayError(f"{folder} exists: choose another --name, or replace it with --overwrite")
+    check_writable(folder.parent)
+    check_writable(ROOT / "runs")
+
+
+def encode(rows: Sequence[Row], encoder: PromptEncoder, persona: Persona, flags: LoraFlags) -> list[Example]:
     """Every row as token ids whose last label is the stop token."""
     examples = [
-        encoder.example(persona.system_prompt, row.turns, settings.loss_on, settings.max_length, row.where)
-        for row in rows
+        encoder.example(persona.system_prompt, row.turns, flags.loss_on, flags.max_length, row.where) for row in rows
     ]
     for example in examples:
         if example.labels[-1] != encoder.stop_ids[0]:
@@ -112,172 +127,144 @@ def encode(rows: list[Row], encoder: PromptEncoder, persona: Persona, settings: 
     return examples
 
 
-def choose_attention(settings: LoraFlags, base: base_models.BaseModel) -> base_models.Reasoned:
-    if settings.attention != "auto":
-        return settings.attention, "as asked"
+def choose_attention(flags: LoraFlags, base: base_models.BaseModel) -> base_models.Reasoned:
+    if flags.attention != "auto":
+        return flags.attention, "as asked"
     if base.attention[0] == "flash_attention_2":
         return base.attention[0], "flash-attn is installed; it takes no shared prefix, so rows are packed whole"
     return ATTENTION, "the persona is computed once a pack"
 
 
-def attach_lora(base: base_models.BaseModel, settings: LoraFlags) -> PeftModel:
-    if unknown := sorted(set(settings.projections) - set(PROJECTIONS)):
-        raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
-    if settings.initialisation == "orthogonal" and settings.rank % 2:
-        raise RoleplayError(f"--rank {settings.rank}: an orthogonal initialisation takes an even rank")
-    return get_peft_model(
-        base.model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=settings.projections,
-            use_rslora=settings.rslora,
-            init_lora_weights=INITIALISATIONS[settings.initialisation],
-        ),
-    )
+def lora_config(flags: LoraFlags) -> dict[str, Any]:
+    """The flags in peft's words."""
+    return {
+        "r": flags.rank,
+        "lora_alpha": flags.alpha,
+        "lora_dropout": flags.dropout,
+        "target_modules": flags.projections,
+        "use_rslora": flags.rslora,
+        "init_lora_weights": INITIALISATIONS[flags.initialisation],
+    }
 
 
-def keep_share(model: PeftModel, share: float) -> None:
-    """Go back towards the base weights until `share` of the update is left, by way of the B matrices.
-
-    A model trained longer and pulled back keeps more of what it learned, at the same cost to everything else, than one
-    trained less. Source: WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
-    """
-    for name, weight in model.named_parameters():
-        if ".lora_B." in name:
-            weight.data.mul_(share)
+def pack_wishes(flags: LoraFlags, processes: int = 1) -> Wishes:
+    """The flags as `memory.plan` takes them."""
+    rows = flags.pack_rows or max(1, flags.batch_size // processes)
+    return Wishes(rows, not flags.pack_rows, flags.checkpointing, flags.dropout > 0, processes)
 
 
-def train(settings: LoraFlags) -> Path:
-    """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
-    if not NAME.fullmatch(settings.name):
-        raise RoleplayError(f"--name {settings.name!r:.80}: use letters, digits, dots and dashes")
-    folder, run = ROOT / "adapters" / settings.name, ROOT / "runs" / settings.name
-    if folder.exists() and not settings.overwrite:
-        raise RoleplayError(f"{folder} exists: choose another --name, or replace it with --overwrite")
-    for parent in (folder.parent, run.parent):
-        check_writable(parent)
-    if not 0 < settings.keep <= 1:
-        raise RoleplayError(f"--keep {settings.keep}: give a share above 0 and at most 1")
-    set_seed(settings.seed)
-
-    # Data
-    persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
-    train_rows, held_out_rows, files = load_rows(settings.data, settings.held_out, settings.seed)
-    train_rows = repeat_by_weight(train_rows, settings.seed)
-
-    # Model
-    PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
-    environment = Environment()
-    base = base_models.load(settings.base_model or environment.base_model, environment.cache, settings.dtype)
-    encoder = PromptEncoder(base.tokenizer, settings.template)
-    examples, held_out = (encode(rows, encoder, persona, settings) for rows in (train_rows, held_out_rows))
-    attention, reason = choose_attention(settings, base)
-    share_prefix = attention == ATTENTION
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    pack_rows, checkpointing, plan = memory.plan(
-        base.model,
-        examples,
-        share_prefix,
-        rows=settings.pack_rows or max(1, settings.batch_size // processes),
-        may_shrink=not settings.pack_rows,
-        checkpointing=settings.checkpointing,
-        dropout=settings.dropout > 0,
-        processes=processes,
-    )
-    fingerprint = base_models.fingerprint(base.model)
-    parameters = base.model.num_parameters()
-    base.model.set_attn_implementation(attention)
-    use_chunked_loss(base.model)
-    set_seed(settings.seed)
-    model = attach_lora(base, settings)
-
-    # Train
-    record = {file["file"]: file["sha256"] for file in files} | {"base model": fingerprint}
-    record |= {key: getattr(settings, key) for key in WHAT_MUST_STAY}
-    checkpoint = check_resume(run, record, settings.resume)
-    arguments = TrainingArguments(
-        output_dir=str(run),
-        per_device_train_batch_size=pack_rows,
-        per_device_eval_batch_size=pack_rows,
-        gradient_accumulation_steps=max(1, settings.batch_size // (pack_rows * processes)),
-        activation_checkpointing=checkpointing,
+def training_arguments(flags: LoraFlags, plan: PackPlan, processes: int, on_cpu: bool) -> TrainingArguments:
+    """The flags in transformers' words."""
+    return TrainingArguments(
+        output_dir=str(ROOT / "runs" / flags.name),
+        per_device_train_batch_size=plan.rows,
+        per_device_eval_batch_size=plan.rows,
+        gradient_accumulation_steps=max(1, flags.batch_size // (plan.rows * processes)),
+        activation_checkpointing=plan.checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup,
+        num_train_epochs=flags.epochs,
+        learning_rate=flags.learning_rate,
+        lr_scheduler_type=flags.schedule,
+        warmup_steps=flags.warmup,
         eval_strategy="steps",
-        eval_steps=settings.evaluate_every,
-        eval_on_start=checkpoint is None,
+        eval_steps=flags.evaluate_every,
+        eval_on_start=not flags.resume,
         save_strategy="steps",
-        save_steps=settings.save_every,
+        save_steps=flags.save_every,
         logging_steps=1,
-        seed=settings.seed,
+        seed=flags.seed,
         remove_unused_columns=False,
         disable_tqdm=True,
         log_level="error",
-        report_to="trackio" if settings.trackio or settings.trackio_space else "none",
+        report_to="trackio" if flags.trackio or flags.trackio_space else "none",
         project="roleplay",
-        run_name=settings.name,
-        trackio_space_id=settings.trackio_space or None,
-        use_cpu=base.device[0] == "cpu",
+        run_name=flags.name,
+        trackio_space_id=flags.trackio_space or None,
+        use_cpu=on_cpu,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
     )
-    stop, bar = StopSignal(), ProgressBar()
+
+
+def what_must_stay(flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: str) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one that began, by name."""
+    settings = {key: value for key, value in dataclasses.asdict(flags).items() if key not in MAY_CHANGE}
+    return {file["file"]: file["sha256"] for file in files} | {
+        "base model": base,
+        "persona": persona.system_prompt,
+        **settings,
+    }
+
+
+def train(flags: LoraFlags) -> Path:
+    """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
+    check_flags(flags)
+    folder, run = ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name
+
+    # Data
+    persona = load_persona(flags.persona) if flags.persona else ZHEN_HUAN
+    rows, held_out_rows, files = load_rows(flags.data, flags.held_out, flags.seed)
+
+    # Model
+    PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
+    environment, processes = Environment(), int(os.environ.get("WORLD_SIZE", "1"))
+    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
+    origin: dict[str, Any] = {
+        "name": base.hub_id,
+        "fingerprint": base_models.fingerprint(base.model),
+        "parameters": base.model.num_parameters(),
+    }
+    encoder = PromptEncoder(base.tokenizer, flags.template)
+    examples = encode(repeat_by_weight(rows, flags.seed), encoder, persona, flags)
+    held_out = encode(held_out_rows, encoder, persona, flags)
+    attention = choose_attention(flags, base)
+    plan = memory.plan(base.model, examples, attention[0] == ATTENTION, pack_wishes(flags, processes))
+    base.model.set_attn_implementation(attention[0])
+    use_chunked_loss(base.model)
+    set_seed(flags.seed)
+    model = attach_lora(base.model, **lora_config(flags))
+
+    # Train
+    checkpoint = check_resume(run, what_must_stay(flags, persona, files, origin["fingerprint"]), flags.resume)
     trainer = CharacterTrainer(
         model,
-        arguments,
+        training_arguments(flags, plan, processes, base.device[0] == "cpu"),
+        share_prefix=attention[0] == ATTENTION,
+        lora_plus_ratio=flags.lora_plus_ratio,
         train_dataset=examples,
         eval_dataset=held_out,
-        callbacks=[stop, bar],
-        share_prefix=share_prefix,
-        lora_plus_ratio=settings.lora_plus_ratio,
     )
-    trainer.remove_callback(transformers.PrinterCallback)
-    bar.trainer = trainer
+    samples = SampleReplies(trainer, encoder, persona.system_prompt, sample_prompts(persona, held_out_rows))
+    stop = follow(trainer, samples)
     if trainer.is_world_process_zero():
-        count = model.get_nb_trainable_parameters()[0]
-        print(*base.describe()[:3], f"attention    {attention}: {reason}", f"checkpoints  {plan}", sep="\n")
-        size = f"{pack_rows} a pack, {settings.batch_size} an update"
-        print(f"adapter      rank {settings.rank}: {count / 1e6:.2f} million parameters trainable")
+        print(*base.describe()[:3], f"attention    {attention[0]}: {attention[1]}", sep="\n")
+        weights, size = model.get_nb_trainable_parameters()[0], f"{plan.rows} a pack, {flags.batch_size} an update"
+        print(f"checkpoints  {plan.reason}")
+        print(f"adapter      rank {flags.rank}: {weights / 1e6:.2f} million parameters trainable")
         print(f"rows         {len(examples)} to learn, {len(held_out)} held out; {size}")
-    started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.monotonic() - started
     if stop.caught:
         print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
         sys.exit(130)
-    keep_share(model, settings.keep)
-    final_loss = trainer.evaluate()["eval_loss"]
+    keep_share(model, flags.keep)
+    trainer.evaluate()
 
     # Save
-    log = trainer.state.log_history
-    held_out_log = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
-    training = {
-        "settings": dataclasses.asdict(settings) | {"data": [file["file"] for file in files]},
-        "data": files,
-        "held_out": {"rows": len(held_out), "labels": sum(y != IGNORED for e in held_out for y in e.labels)},
-        "base_model": {"name": base.hub_id, "fingerprint": fingerprint, "parameters": parameters},
-        "persona": dataclasses.asdict(persona),
-        "template": settings.template,
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "results": {
-            "updates": trainer.state.global_step,
-            "seconds": round(seconds, 1),
-            "train_loss": result.training_loss,
-            "base_held_out_loss": held_out_log[0],
-            "held_out_loss": final_loss,
-            "log": [{key: float(f"{value:.6g}") for key, value in entry.items()} for entry in log],
-        },
-    }
     if trainer.is_world_process_zero():
-        write_adapter(folder, model, training, RESUME)
+        record: dict[str, Any] = {
+            "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], "persona": persona.name},
+            "data": files,
+            "held_out": {"rows": len(held_out), "labels": sum(y != IGNORED for e in held_out for y in e.labels)},
+            "base_model": origin,
+            "persona": dataclasses.asdict(persona),
+            "template": flags.template,
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "results": trainer.results(result, samples.replies),
+        }
+        write_adapter(folder, model, record, RESUME)
         shutil.rmtree(run)
-        print(f"{folder}: held-out loss {held_out_log[0]:.3f} -> {final_loss:.3f} nat per token")
+        before, after = (record["results"][key] for key in ("base_held_out_loss", "held_out_loss"))
+        print(f"{folder}: held-out loss {before:.3f} -> {after:.3f} nat per token")
     return folder
 
 

@@ -19,9 +19,8 @@ from roleplay.disk import read_json
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text.prompts import template_name
 from roleplay.weights.adapters import PROJECTIONS, Adapter
-from roleplay.weights.layout import CONFIG, MAX_BYTES, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
+from roleplay.weights.layout import CONFIG, MAX_ALPHA, MAX_BYTES, MAX_RANK, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
 
-MAX_RANK, MAX_ALPHA = 256, 4096
 MAX_TEXT = 4000  # characters of a persona or a name
 DTYPES = ("F32", "F16", "BF16")
 _KEY = re.compile(

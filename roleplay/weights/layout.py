@@ -1,4 +1,4 @@
-"""Every file name of an adapter folder, and how large each may be. It opens none of them."""
+"""Every file name of an adapter folder, and how large files and matrices may be. It opens nothing."""
 
 import re
 
@@ -11,3 +11,4 @@ FILES = (*NEEDED, BOARD, CURVE, BOARD_PLOT)  # everything that an adapter's repo
 READABLE = ("", ".json", ".jinja", ".md", ".txt", ".png", ".model", ".safetensors")  # what may lie in the folder
 MAX_BYTES = {WEIGHTS: 1 << 30, CONFIG: 1 << 20, TEMPLATE: 1 << 16, TRAINING: 1 << 22}
 NAME = re.compile(r"\w[\w.-]{0,95}")  # of the folder, and so of the adapter
+MAX_RANK, MAX_ALPHA = 256, 4096  # of an adapter that is trained or taken in

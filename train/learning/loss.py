@@ -1,5 +1,7 @@
 """Cross-entropy at labelled positions alone, over a part of the vocabulary at a time: no logits are ever kept."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,6 +75,25 @@ def use_chunked_loss(model: PreTrainedModel) -> None:
     model.lm_head = nn.Identity()
     model.loss_function = ChunkedLoss(weight)
     model.loss_type = "chunked"  # else Trainer takes the first label of a batch for one that nothing predicts
+
+
+@contextmanager
+def logits_again(model: PreTrainedModel) -> Iterator[None]:
+    """While it lasts, a model that was made ready by `use_chunked_loss` can generate.
+
+    The head's weight counts as one that learns: a frozen one would be copied for every token, see docs/training.md.
+    """
+    loss, attention = model.loss_function, model.config._attn_implementation
+    vocabulary, hidden = loss.weight.shape
+    head = nn.Linear(hidden, vocabulary, bias=False, device="meta")
+    head.weight = nn.Parameter(loss.weight)
+    before, model.lm_head = model.lm_head, head
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.lm_head = before
+        model.set_attn_implementation(attention)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """How much memory an update will take, and what follows from it, before anything runs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -28,41 +29,54 @@ def activation_bytes(config: PreTrainedConfig, tokens: int, bytes_per_value: int
     return tokens * config.num_hidden_layers * (values * bytes_per_value + masks)
 
 
-def plan(
-    model: PreTrainedModel,
-    examples: Sequence[Example],
-    share_prefix: bool,
-    rows: int,
-    may_shrink: bool,
-    checkpointing: str,
-    dropout: bool,
-    processes: int,
-) -> tuple[int, bool, str]:
-    """Rows a pack, whether to checkpoint activations, and the estimate behind both in words.
+@dataclass(frozen=True)
+class Wishes:
+    """What a run asks of its packs."""
 
-    If it `may_shrink`, `rows` is halved as long as half of them fill a pack, or the estimate exceeds what is free;
-    where one row still does, `checkpointing` "auto" is on. The processes of one machine share its memory.
+    rows: int  # in a pack, at most
+    may_shrink: bool  # whether fewer rows a pack are as welcome
+    checkpointing: str = "auto"  # of activations: "auto", "on" or "off"
+    dropout: bool = True
+    processes: int = 1  # of this machine; they share its memory
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """Rows in a pack, whether activations are recomputed, and the estimate behind both in words."""
+
+    rows: int
+    checkpointing: bool
+    reason: str
+
+
+def plan(model: PreTrainedModel, examples: Sequence[Example], share_prefix: bool, wishes: Wishes) -> PackPlan:
+    """How to pack `examples` so that an update fits the memory that is free now.
+
+    If they may shrink, rows are halved as long as half of them fill a pack, or the estimate exceeds what is free;
+    where one row still does, checkpointing "auto" is on.
     """
     prefix = common_prefix(examples) if share_prefix else 0
     mean = sum(len(example.input_ids) - prefix for example in examples) / len(examples)
-    on_gpu = model.device.type == "cuda"
-    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available // processes
-    free = int(free * FREE_SHARE)
+    kind, rows = model.device.type, wishes.rows
+    available = (
+        torch.cuda.mem_get_info()[0] if kind == "cuda" else psutil.virtual_memory().available // wishes.processes
+    )
+    free = int(available * FREE_SHARE)
 
     def tokens(rows: int) -> int:
         return round(prefix + rows * mean)
 
     def need(rows: int) -> int:
-        return activation_bytes(model.config, tokens(rows), model.dtype.itemsize, dropout)
+        return activation_bytes(model.config, tokens(rows), model.dtype.itemsize, wishes.dropout)
 
-    while may_shrink and rows > 1 and tokens(rows // 2) >= ENOUGH_TOKENS[model.device.type]:
+    while wishes.may_shrink and rows > 1 and tokens(rows // 2) >= ENOUGH_TOKENS[kind]:
         rows //= 2
     enough = rows
-    while may_shrink and rows > 1 and need(rows) > free:
+    while wishes.may_shrink and rows > 1 and need(rows) > free:
         rows //= 2
-    checkpoint = need(rows) > free if checkpointing == "auto" else checkpointing == "on"
+    checkpoint = need(rows) > free if wishes.checkpointing == "auto" else wishes.checkpointing == "on"
     if checkpoint:
         rows = enough
     size = need(rows) / 1e9
     why = f"about {size:.1f} GB of activations for {rows} rows ({tokens(rows)} tokens), {free / 1e9:.1f} GB may be used"
-    return rows, checkpoint, f"{'on' if checkpoint else 'off'}: {why}"
+    return PackPlan(rows, checkpoint, f"{'on' if checkpoint else 'off'}: {why}")

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from roleplay import heap
 from roleplay.disk import removed_on_failure
@@ -85,6 +85,20 @@ class CharacterTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def results(self, result: TrainOutput, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """What training.json records of a run that ended with `result`; the held-out loss was computed last."""
+        log = self.state.log_history
+        held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+        return {
+            "updates": self.state.global_step,
+            "seconds": round(result.metrics["train_runtime"], 1),
+            "train_loss": result.training_loss,
+            "base_held_out_loss": held_out[0],
+            "held_out_loss": held_out[-1],
+            "log": [{key: float(f"{value:.6g}") for key, value in entry.items()} for entry in log],
+            "samples": samples,
+        }
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write the checkpoint aside and rename it into place: killed at any instant, it is whole or absent."""
