@@ -166,6 +166,38 @@ def read_speed(device: torch.device) -> float:
     return block.nbytes / timed(lambda: block.sum().item(), 5) / 1e6
 
 
+def time_arms(engine: LocalEngine, model: PeftModel, prompt: list[int], flags: Flags) -> dict[str, list[Times]]:
+    """Every arm's times, run after run, in both orders."""
+    arms: dict[str, Callable[[], Times]] = {
+        "stock_one": lambda: stock(model, prompt, flags.tokens),
+        "two_calls": lambda: two_calls(model, prompt, flags.tokens),
+        "one": lambda: ours(engine, (ADAPTER,), flags.tokens),
+        "both": lambda: ours(engine, (ADAPTER, BASE), flags.tokens),
+    }
+    measured: dict[str, list[Times]] = {name: [] for name in arms}
+    for number in range(flags.repeats + 1):
+        for name in list(arms)[:: -1 if number % 2 else 1]:
+            engine.forget()
+            times = arms[name]()
+            if number > 0:  # the first round warms up
+                measured[name].append(times)
+    return measured
+
+
+def summarise(measured: dict[str, list[Times]], weights: int, read: float) -> dict[str, dict[str, float]]:
+    """Medians in milliseconds, and the share of what memory allows; `weights` in bytes, `read` in GB a second."""
+    figures: dict[str, dict[str, float]] = {}
+    for name, runs in measured.items():
+        token = median_ms([gap for _, later in runs for gap in later])
+        share = weights / (token / 1e3) / 1e9 / read * (2 if name == "two_calls" else 1)
+        figures[name] = {
+            "time_to_first_token_ms": median_ms([first for first, _ in runs]),
+            "time_per_token_ms": token,
+            "memory_read_share": round(share, 3),
+        }
+    return figures
+
+
 def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) -> dict[str, Any]:
     engine = LocalEngine(base, [adapter])
     encoder = engine.encoders[adapter.template]
@@ -180,29 +212,7 @@ def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) ->
     with torch.inference_mode(), model.disable_adapter():
         plain = timed(lambda: model(input_ids=ids, logits_to_keep=keep, use_cache=False), flags.repeats)
 
-    arms: dict[str, Callable[[], Times]] = {
-        "stock_one": lambda: stock(model, prompt, flags.tokens),
-        "two_calls": lambda: two_calls(model, prompt, flags.tokens),
-        "one": lambda: ours(engine, (ADAPTER,), flags.tokens),
-        "both": lambda: ours(engine, (ADAPTER, BASE), flags.tokens),
-    }
-    measured: dict[str, list[Times]] = {name: [] for name in arms}
-    for number in range(flags.repeats + 1):
-        for name in list(arms)[:: -1 if number % 2 else 1]:
-            engine.forget()
-            times = arms[name]()
-            if number > 0:  # the first round warms up
-                measured[name].append(times)
-    figures: dict[str, dict[str, float]] = {}
-    for name, runs in measured.items():
-        token = median_ms([gap for _, later in runs for gap in later])
-        share = weights / (token / 1e3) / 1e9 / read * (2 if name == "two_calls" else 1)
-        figures[name] = {
-            "time_to_first_token_ms": median_ms([first for first, _ in runs]),
-            "time_per_token_ms": token,
-            "memory_read_share": round(share, 3),
-        }
-
+    figures = summarise(time_arms(engine, model, prompt, flags), weights, read)
     late = late_turn(engine, flags)
 
     def ratio(a: str, b: str, figure: str) -> float:

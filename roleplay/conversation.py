@@ -7,14 +7,14 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from roleplay import transcript
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results import wording as texts
-from roleplay.results.votes import Vote, cast
+from roleplay.results.votes import Ballot, Vote, cast
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 from roleplay.transcript import EXAMPLES, NOTHING, OPEN, SIDES, Exchange
@@ -99,14 +99,6 @@ def judge(
         return list(record), None
     *past, last = record
     given = {side: answer.text for side, answer in last.answers.items()}
-    vote = cast(
-        choice,
-        last.order,
-        transcript.request(past, last).questions,
-        given,
-        asdict(last.sampling),
-        last.adapter,
-        provenance.get(last.adapter, {}),
-        len(last.examples),
-    )
+    asked, made = transcript.request(past, last), provenance.get(last.adapter, {})
+    vote = cast(choice, Ballot(asked, given, last.order, made, len(last.examples)))
     return [*past, replace(last, verdict=choice)], vote

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from roleplay.engine.protocol import ADAPTER, BASE, Question
+from dataset.preferences import preferences
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import DataError, HubError
 from roleplay.results.intervals import wilson
-from roleplay.results.votes import Box, Tally, Vote, cast, count, preferences, prompt_sha256, read_votes
+from roleplay.results.votes import Ballot, Box, Tally, Vote, cast, count, prompt_sha256, read_votes
 from tests.hub_server import READ_ONLY, Hub
 
 ASKED = Question("You are a consort.", (("hello", "good evening"),), "who are you?")
@@ -21,7 +22,8 @@ GIVEN = {ADAPTER: "Your servant.", BASE: "A language model."}
 
 
 def vote(choice: str = "left", order: tuple[str, str] = (ADAPTER, BASE), base: Question = ASKED) -> Vote:
-    return cast(choice, order, {ADAPTER: ASKED, BASE: base}, GIVEN, {"seed": 7}, "zhenhuan", {"template": "gemma"})
+    request = Request({ADAPTER: ASKED, BASE: base}, Sampling(seed=7), "zhenhuan")
+    return cast(choice, Ballot(request, GIVEN, order, {"template": "gemma"}))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
 from train.learning import packing
-from train.learning.attention import ATTENTION, Pack, _attend_at_once, _attend_by_part
+from train.learning.attention import Heads, Pack, _attend_at_once, _attend_by_part
 from train.learning.fused import fuse
 from train.learning.loss import label_losses, use_chunked_loss
 from train.learning.trainer import CharacterTrainer
@@ -157,7 +157,7 @@ def test_both_ways_to_attend_agree(parts, window):
     pack = Pack(8, parts)
     query, key, value = (torch.randn(1, heads, 8 + sum(parts), 4, dtype=torch.float64) for heads in (4, 2, 2))
     ways = _attend_at_once, _attend_by_part
-    one, other = (attend(query, key, value, 0.3, pack, window) for attend in ways)
+    one, other = (attend(Heads(query, key, value), 0.3, pack, window) for attend in ways)
     torch.testing.assert_close(one, other)
 
 

@@ -1,12 +1,5 @@
-"""Blind votes: kept append-only on disk, counted with an interval, and exported as preference rows.
+"""Blind votes: kept append-only on disk and counted with an interval. Nothing here knows the page or a model."""
 
-    python -m roleplay.results.votes --votes votes --out preferences.jsonl
-
-writes one row (prompt, chosen, rejected) for every decisive vote on two answers to the very same prompt. Nothing here
-knows the page or a model.
-"""
-
-import fcntl
 import hashlib
 import json
 import os
@@ -19,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from filelock import FileLock
 from huggingface_hub import CommitScheduler, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 
-from roleplay.engine.protocol import ADAPTER, BASE, Question
-from roleplay.errors import DataError, HubError, one_line_errors
-from roleplay.flags import flag, parse
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request
+from roleplay.errors import DataError, HubError
 from roleplay.results.intervals import wilson
 from roleplay.results.wording import TEXTS
 
@@ -57,28 +50,31 @@ def prompt_sha256(question: Question) -> str:
     return hashlib.sha256(json.dumps(asdict(question), ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def cast(
-    choice: str,
-    order: Sequence[str],
-    questions: Mapping[str, Question],
-    texts: Mapping[str, str],
-    sampling: Mapping[str, float],
-    adapter: str,
-    provenance: Mapping[str, str],
-    examples: int = 0,
-) -> Vote:
+@dataclass(frozen=True)
+class Ballot:
+    """What is voted on: the request, what each side said, what stood left and right, and what made the adapter."""
+
+    request: Request
+    texts: Mapping[str, str]  # by side
+    order: Sequence[str]
+    provenance: Mapping[str, str]
+    examples: int = 0
+
+
+def cast(choice: str, ballot: Ballot) -> Vote:
     """A vote that is dated now (UTC) and carries its prompts' hashes."""
+    request = ballot.request
     return Vote(
         choice,
-        list(order),
-        {side: asdict(question) for side, question in questions.items()},
-        {side: prompt_sha256(question) for side, question in questions.items()},
-        dict(texts),
-        dict(sampling),
-        adapter,
-        dict(provenance),
+        list(ballot.order),
+        {side: asdict(question) for side, question in request.questions.items()},
+        {side: prompt_sha256(question) for side, question in request.questions.items()},
+        dict(ballot.texts),
+        asdict(request.sampling),
+        request.adapter,
+        dict(ballot.provenance),
         datetime.now(UTC).isoformat(timespec="seconds"),
-        examples,
+        ballot.examples,
     )
 
 
@@ -98,7 +94,9 @@ class Box:
         """
         box = cls(folder, f"votes-{uuid4().hex}.jsonl")
         try:
-            box._uploads = CommitScheduler(repo_id=repo, repo_type="dataset", folder_path=folder, private=True)
+            box._uploads = CommitScheduler(
+                repo_id=repo, repo_type="dataset", folder_path=folder, private=True, allow_patterns="*.jsonl"
+            )
             snapshot_download(repo, repo_type="dataset", local_dir=folder, allow_patterns="*.jsonl")
         except (HfHubHTTPError, OSError) as error:
             raise HubError(f"VOTES_REPO {repo!r} cannot be used ({type(error).__name__}): check HF_TOKEN") from error
@@ -120,16 +118,16 @@ class Box:
 
     def _append(self, line: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(self.folder / ".lock"), self.path.open("a+b") as file:
             file.seek(0)
             file.truncate(_whole_bytes(file.read()))
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        directory = os.open(self.folder, os.O_RDONLY)
-        os.fsync(directory)  # a new file's name must survive as well
-        os.close(directory)
+        if os.name == "posix":  # a new file's name must survive as well
+            directory = os.open(self.folder, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
 
     def votes(self) -> list[Vote]:
         """All votes of the folder; raises `DataError` for a whole line that is none."""
@@ -224,44 +222,3 @@ def score(language: str, tally: Tally) -> str:
         verdict=words[verdict],
         sides=sides,
     )
-
-
-def preferences(votes: Iterable[Vote]) -> list[dict[str, Any]]:
-    """Rows (prompt, chosen, rejected) of decisive votes whose two sides were asked the very same prompt."""
-    rows = []
-    for vote in votes:
-        if vote.winner and vote.prompt_sha256[ADAPTER] == vote.prompt_sha256[BASE]:
-            loser = BASE if vote.winner == ADAPTER else ADAPTER
-            asked = vote.questions[ADAPTER]
-            prompt = [{"role": "system", "content": asked["persona"]}] if asked["persona"] else []
-            for user, reply in asked["turns"]:
-                prompt += [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]
-            prompt.append({"role": "user", "content": asked["user"]})
-            chosen, rejected = vote.texts[vote.winner], vote.texts[loser]
-            rows.append(
-                {
-                    "prompt": prompt,
-                    "chosen": [{"role": "assistant", "content": chosen}],
-                    "rejected": [{"role": "assistant", "content": rejected}],
-                }
-            )
-    return rows
-
-
-@dataclass(frozen=True)
-class PreferenceFlags:
-    votes: str = flag("votes", "folder of the vote files")
-    out: str = flag("preferences.jsonl", "file to write, one JSON row a line")
-
-
-def main() -> None:
-    settings = parse(PreferenceFlags, __doc__)
-    rows = preferences(Box(Path(settings.votes)).votes())
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    Path(settings.out).write_text(text, encoding="utf-8")
-    print(f"{len(rows)} preference rows in {settings.out}")
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        main()

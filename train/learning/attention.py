@@ -1,7 +1,7 @@
 """Attention inside a pack: every row sees the shared prefix and itself, and nothing else."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -55,6 +55,12 @@ def _unseen(positions: torch.Tensor, window: int) -> torch.Tensor:
     return hidden | (positions <= positions[:, None] - window) if window else hidden
 
 
+class Heads(NamedTuple):
+    query: torch.Tensor  # (1, heads, tokens, size)
+    key: torch.Tensor  # (1, groups, tokens, size)
+    value: torch.Tensor  # as key
+
+
 def shared_prefix_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -72,20 +78,18 @@ def shared_prefix_attention(
     over the whole pack; a CPU computes part after part, none of them between tokens that may not see each other.
     """
     attend = _attend_at_once if query.is_cuda else _attend_by_part
-    return attend(query, key, value, scaling, pack, sliding_window or 0), None
+    return attend(Heads(query, key, value), scaling, pack, sliding_window or 0), None
 
 
-def _attend_at_once(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
-) -> torch.Tensor:
-    key, value = (t.repeat_interleave(query.shape[1] // key.shape[1], 1) for t in (key, value))
+def _attend_at_once(heads: Heads, scaling: float, pack: Pack, window: int) -> torch.Tensor:
+    query, groups = heads.query, heads.key.shape[1]
+    key, value = (t.repeat_interleave(query.shape[1] // groups, 1) for t in heads[1:])
     mask = pack.mask(window, query)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).transpose(1, 2)
 
 
-def _attend_by_part(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, pack: Pack, window: int
-) -> torch.Tensor:
+def _attend_by_part(heads: Heads, scaling: float, pack: Pack, window: int) -> torch.Tensor:
+    query, key, value = heads
     groups, per_group = key.shape[1], query.shape[1] // key.shape[1]
     lengths = [pack.prefix, *pack.parts]
     masks = pack.masks(per_group, window, query)
