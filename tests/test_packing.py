@@ -10,7 +10,7 @@ from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
 from train.learning import packing
-from train.learning.attention import Heads, Pack, _attend_at_once, _attend_by_part
+from train.learning.attention import ATTENTION, Heads, Pack, _attend_at_once, _attend_by_part
 from train.learning.fused import fuse
 from train.learning.loss import label_losses, use_chunked_loss
 from train.learning.trainer import CharacterTrainer

@@ -196,6 +196,25 @@ def what_must_stay(flags: LoraFlags, persona: Persona, files: list[dict[str, Any
     }
 
 
+def training_record(
+    flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: dict[str, Any]
+) -> dict[str, Any]:
+    """What training.json says of how an adapter was made; no path of this machine goes into it."""
+    return {
+        "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], "persona": persona.name},
+        "data": files,
+        "base_model": base,
+        "persona": dataclasses.asdict(persona),
+        "template": flags.template,
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def labels(examples: Sequence[Example]) -> dict[str, int]:
+    """How many rows, and how many tokens in them carry a label."""
+    return {"rows": len(examples), "labels": sum(y != IGNORED for e in examples for y in e.labels)}
+
+
 def train(flags: LoraFlags) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
     check_flags(flags)
@@ -209,11 +228,7 @@ def train(flags: LoraFlags) -> Path:
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     environment, processes = Environment(), int(os.environ.get("WORLD_SIZE", "1"))
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
-    origin: dict[str, Any] = {
-        "name": base.hub_id,
-        "fingerprint": base_models.fingerprint(base.model),
-        "parameters": base.model.num_parameters(),
-    }
+    origin = base.identity()
     encoder = PromptEncoder(base.tokenizer, flags.template)
     examples = encode(repeat_by_weight(rows, flags.seed), encoder, persona, flags)
     held_out = encode(held_out_rows, encoder, persona, flags)
@@ -237,11 +252,10 @@ def train(flags: LoraFlags) -> Path:
     samples = SampleReplies(trainer, encoder, persona.system_prompt, sample_prompts(persona, held_out_rows))
     stop = follow(trainer, samples)
     if trainer.is_world_process_zero():
+        sizes = f"{len(examples)} to learn, {len(held_out)} held out; {plan.rows} a pack, {flags.batch_size} an update"
+        weights = f"rank {flags.rank}: {model.get_nb_trainable_parameters()[0] / 1e6:.2f} million parameters trainable"
         print(*base.describe()[:3], f"attention    {attention[0]}: {attention[1]}", sep="\n")
-        weights, size = model.get_nb_trainable_parameters()[0], f"{plan.rows} a pack, {flags.batch_size} an update"
-        print(f"checkpoints  {plan.reason}")
-        print(f"adapter      rank {flags.rank}: {weights / 1e6:.2f} million parameters trainable")
-        print(f"rows         {len(examples)} to learn, {len(held_out)} held out; {size}")
+        print(f"checkpoints  {plan.reason}", f"adapter      {weights}", f"rows         {sizes}", sep="\n")
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.caught:
         print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
@@ -251,19 +265,11 @@ def train(flags: LoraFlags) -> Path:
 
     # Save
     if trainer.is_world_process_zero():
-        record: dict[str, Any] = {
-            "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], "persona": persona.name},
-            "data": files,
-            "held_out": {"rows": len(held_out), "labels": sum(y != IGNORED for e in held_out for y in e.labels)},
-            "base_model": origin,
-            "persona": dataclasses.asdict(persona),
-            "template": flags.template,
-            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
-            "results": trainer.results(result, samples.replies),
-        }
+        results = trainer.results(result, samples.replies)
+        record = training_record(flags, persona, files, origin) | {"held_out": labels(held_out), "results": results}
         write_adapter(folder, model, record, RESUME)
         shutil.rmtree(run)
-        before, after = (record["results"][key] for key in ("base_held_out_loss", "held_out_loss"))
+        before, after = results["base_held_out_loss"], results["held_out_loss"]
         print(f"{folder}: held-out loss {before:.3f} -> {after:.3f} nat per token")
     return folder
 

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import modelscope
@@ -49,6 +50,11 @@ class BaseModel:
     def hub_id(self) -> str:
         """The name under which the hubs know the model, for an adapter's card and configuration."""
         return embedded.HUB_ID if self.name == embedded.NAME else self.name.removeprefix(MODELSCOPE)
+
+    def identity(self) -> dict[str, Any]:
+        """Which model it is, as training.json records it: name on the hubs, fingerprint, number of parameters."""
+        parameters = self.model.num_parameters()
+        return {"name": self.hub_id, "fingerprint": fingerprint(self.model), "parameters": parameters}
 
     def describe(self) -> list[str]:
         count = sum(p.numel() for p in self.model.parameters())
