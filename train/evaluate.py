@@ -21,7 +21,7 @@ from roleplay.disk import write_json
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.results.board import ADAPTER, BASE, PERSONA, RETRIEVAL, table, verdicts
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, table, verdicts
 from roleplay.text import splits
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
@@ -65,7 +65,11 @@ def prepare(
             groups[i] = number
     if len(set(groups)) < 2:
         raise DataError(f"{files[0]['file']}: the held-out rows are of one scene; an interval needs two scenes or more")
-    arms = (BASE, PERSONA, RETRIEVAL, ADAPTER) if settings.retrieval else (BASE, PERSONA, ADAPTER)
+    arms = (
+        (BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED)
+        if settings.retrieval
+        else (BARE_BASE, BASE_WITH_PERSONA, TUNED)
+    )
     encoder = PromptEncoder(base.tokenizer, adapter.template)
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
 

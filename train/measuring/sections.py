@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 
 from roleplay.engine.protocol import Question, Sampling
-from roleplay.results.board import ADAPTER, BASE, PERSONA, REFERENCE, RETRIEVAL
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, WRITTEN
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
@@ -27,7 +27,7 @@ from train.measuring.rules import Break, Identity, Lists
 from train.measuring.text_metrics import chrf, runs
 
 PACK = 16  # rows computed at once for their loss
-DRIFTING = (PERSONA, ADAPTER)  # the arms that have a character to lose, and nothing but it to keep it by
+DRIFTING = (BASE_WITH_PERSONA, TUNED)  # the arms that have a character to lose, and nothing but it to keep it by
 EDGE = 3  # turns at either end of a conversation that are compared for drift
 PAGE_TOKENS = Sampling().max_new_tokens
 SAMPLES = 3
@@ -49,17 +49,17 @@ class Subject:
     encoder: PromptEncoder
 
     def persona(self, arm: str) -> str:
-        return "" if arm == BASE else self.adapter.persona
+        return "" if arm == BARE_BASE else self.adapter.persona
 
     def shown(self, arm: str, user: str) -> list[Turn]:
         """The example turns that an arm is given before the conversation."""
-        return self.retriever.examples(user) if arm == RETRIEVAL else []
+        return self.retriever.examples(user) if arm == BASE_WITH_ROWS else []
 
     def ask(self, arm: str, turns: Sequence[Turn], user: str, seed: int, **changes: Any) -> Ask:
         """What an arm is asked, at the page's default sampling; the same seed gives all arms the same dice."""
-        length = PAGE_TOKENS if arm == ADAPTER else self.base_tokens
+        length = PAGE_TOKENS if arm == TUNED else self.base_tokens
         question = Question(self.persona(arm), (*self.shown(arm, user), *turns), user)
-        name = self.adapter.name if arm == ADAPTER else ""
+        name = self.adapter.name if arm == TUNED else ""
         return Ask(name, self.adapter.template, question, Sampling(max_new_tokens=length, seed=seed, **changes))
 
     def prompts(self, limit: int) -> list[Row]:
@@ -138,7 +138,7 @@ def loss(subject: Subject, board: Board, losses: Losses, done: Done) -> None:
     for arm in subject.arms:
         examples = [row_example(subject, arm, row) for row in subject.held_out]
         counts = [float(label_count(example)) for example in examples]  # the same in every arm
-        values[arm] = losses.nats(subject.adapter.name if arm == ADAPTER else "", examples, done)
+        values[arm] = losses.nats(subject.adapter.name if arm == TUNED else "", examples, done)
     board.compare("held-out loss", values, subject.groups, counts)
 
 
@@ -148,7 +148,7 @@ def plain(subject: Subject, lists: Lists, board: Board, losses: Losses, done: Do
     for language, name in (("zh", "plain Chinese"), ("en", "plain English")):
         texts = [subject.encoder.encode(item.text) for item in lists.plain if item.language == language]
         examples = [Example([bos, *ids], [packing.IGNORED, *ids]) for ids in texts]
-        arms = ((BASE, ""), (ADAPTER, subject.adapter.name))
+        arms = ((BARE_BASE, ""), (TUNED, subject.adapter.name))
         values = {arm: losses.nats(adapter, examples, done) for arm, adapter in arms}
         board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
 
@@ -171,12 +171,12 @@ def ask_all(subject: Subject, messages: Sequence[Message]) -> dict[str, list[Ask
 
 def ask_openers(subject: Subject) -> list[Ask]:
     lines: list[str] = subject.adapter.training.get("persona", {}).get("openers", [])
-    return [subject.ask(ADAPTER, (), line, 0, temperature=0.0) for line in lines]
+    return [subject.ask(TUNED, (), line, 0, temperature=0.0) for line in lines]
 
 
 def ask_scenes(subject: Subject) -> list[Ask]:
     """A row of every held-out scene, to the adapter alone: its replies are short, and the goals are judged on them."""
-    return ask_arm(subject, ADAPTER, held_out_messages(subject.scenes))
+    return ask_arm(subject, TUNED, held_out_messages(subject.scenes))
 
 
 def ask_talks(subject: Subject, lists: Lists) -> dict[str, list[Ask]]:
@@ -216,8 +216,8 @@ def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer)
     limit, every = subject.base_tokens, range(len(rows))
     known = set[tuple[str, ...]]().union(*(runs(reply) for row in subject.trained for _, reply in row.turns))
     tokens = {arm: [float(min(reply.tokens, limit)) for reply in own] for arm, own in said.items()}
-    tokens[REFERENCE] = [float(min(len(subject.encoder.encode(text)), limit)) for text in references]
-    texts = {arm: [reply.text for reply in own] for arm, own in said.items()} | {REFERENCE: references}
+    tokens[WRITTEN] = [float(min(len(subject.encoder.encode(text)), limit)) for text in references]
+    texts = {arm: [reply.text for reply in own] for arm, own in said.items()} | {WRITTEN: references}
 
     def likeness(own: Sequence[str]) -> list[float]:
         return [chrf(text, reference) for text, reference in zip(own, references, strict=True)]
@@ -232,12 +232,16 @@ def replies(subject: Subject, rows: Sequence[Row], board: Board, writer: Writer)
     board.compare("copied", {arm: copies(own) for arm, own in texts.items()}, every)
     board.compare_distinct(texts)
     scenes, told = subject.scenes, writer.write(ask_scenes(subject))
-    board.compare("stop rate, 256", {ADAPTER: [float(reply.stopped) for reply in told]}, range(len(scenes)))
-    texts = {ADAPTER: [reply.text for reply in told], REFERENCE: [row.turns[-1][1] for row in scenes]}
+    board.compare("stop rate, 256", {TUNED: [float(reply.stopped) for reply in told]}, range(len(scenes)))
+    texts = {TUNED: [reply.text for reply in told], WRITTEN: [row.turns[-1][1] for row in scenes]}
     board.compare("copied, 256", {arm: copies(own) for arm, own in texts.items()}, range(len(scenes)))
     singles = [i for i, row in enumerate(rows) if len(row.turns) == 1][:SAMPLES]
     board.samples = [
-        {"user": rows[i].turns[-1][0], "base": shown_text(said[PERSONA][i]), "adapter": shown_text(said[ADAPTER][i])}
+        {
+            "user": rows[i].turns[-1][0],
+            "base": shown_text(said[BASE_WITH_PERSONA][i]),
+            "adapter": shown_text(said[TUNED][i]),
+        }
         for i in singles
     ]
 
@@ -250,7 +254,7 @@ def shown_text(reply: Reply) -> str:
 def openers(subject: Subject, board: Board, writer: Writer) -> None:
     """Whether the adapter's likeliest replies to the persona's openers end."""
     if said := writer.write(ask_openers(subject)):
-        board.compare("openers that stop", {ADAPTER: [float(reply.stopped) for reply in said]}, range(len(said)))
+        board.compare("openers that stop", {TUNED: [float(reply.stopped) for reply in said]}, range(len(said)))
 
 
 def listed(
