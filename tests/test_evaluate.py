@@ -24,9 +24,11 @@ from roleplay.weights.adapters import Adapter
 from tests import tiny
 from train.evaluate import EvaluationFlags, evaluate
 from train.learning.packing import IGNORED
-from train.measuring import sections as measures
+from train.measuring import subject as subjects
+from train.measuring.likelihoods import row_example
+from train.measuring.losses import Losses, label_count
 from train.measuring.replies import Ask, Writer
-from train.measuring.sections import Losses, Subject, label_count, row_example
+from train.measuring.subject import Subject
 
 CONTEXT = 8192  # a token is a byte here
 ROWS = [
@@ -159,7 +161,7 @@ def test_prompts_are_one_a_scene(subject: Subject, limit: int, chosen: list[str]
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(measures, "PAGE_TOKENS", 12)  # random weights never stop
+    monkeypatch.setattr(subjects, "PAGE_TOKENS", 12)  # random weights never stop
     base = base_model()
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
