@@ -10,7 +10,7 @@ from pathlib import Path
 
 from roleplay.errors import DataError
 from roleplay.results import board as scoreboard
-from roleplay.results.board import ADAPTER
+from roleplay.results.board import TUNED
 from roleplay.results.wording import ARMS, TEXTS
 from roleplay.weights import layout
 
@@ -49,7 +49,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
 def _table(rows: list[list[str]], language: str) -> str:
     """The table with each measure's meaning under its name; it scrolls inside itself where the page is narrow."""
     head, *rows = [[escape(cell) for cell in row] for row in rows]
-    own = [' class="own"' if name == escape(ARMS[language][ADAPTER]) else "" for name in head]
+    own = [' class="own"' if name == escape(ARMS[language][TUNED]) else "" for name in head]
     columns = "".join(f'<th scope="col"{mark}>{name}</th>' for name, mark in zip(head[1:-1], own[1:-1], strict=True))
     lines = []
     for name, *figures, meaning in rows:

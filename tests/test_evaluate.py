@@ -15,7 +15,7 @@ from roleplay.engine.protocol import ADAPTER as ADAPTER_SIDE
 from roleplay.engine.protocol import BASE as BASE_SIDE
 from roleplay.engine.protocol import Question, Request, Sampling
 from roleplay.errors import RoleplayError
-from roleplay.results.board import ADAPTER, BASE, MEASURES, PERSONA, RETRIEVAL
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
@@ -24,9 +24,11 @@ from roleplay.weights.adapters import Adapter
 from tests import tiny
 from train.evaluate import EvaluationFlags, evaluate
 from train.learning.packing import IGNORED
-from train.measuring import sections as measures
+from train.measuring import subject as subjects
+from train.measuring.likelihoods import row_example
+from train.measuring.losses import Losses, label_count
 from train.measuring.replies import Ask, Writer
-from train.measuring.sections import Losses, Subject, label_count, row_example
+from train.measuring.subject import Subject
 
 CONTEXT = 8192  # a token is a byte here
 ROWS = [
@@ -69,7 +71,7 @@ def subject(adapter: Adapter) -> Subject:
     ]
     trained = [Row((("太医来过么？", "来过。"),)), Row((("雪大不大？", "大。"),))]
     encoder = PromptEncoder(tiny.tokenizer(), "gemma")
-    arms = (BASE, PERSONA, RETRIEVAL, ADAPTER)
+    arms = (BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED)
     return Subject(adapter, arms, 6, held_out, [0, 1], trained, Retriever(trained), encoder)
 
 
@@ -125,11 +127,11 @@ def test_losses_are_those_of_peft_row_by_row(subject: Subject) -> None:
     losses = Losses(base_model(), [subject.adapter])
     for arm in subject.arms:
         examples = [row_example(subject, arm, row) for row in subject.held_out]
-        nats = losses.nats("tiny" if arm == ADAPTER else "", examples, int)
+        nats = losses.nats("tiny" if arm == TUNED else "", examples, int)
         for example, nat in zip(examples, nats, strict=True):
             ids, labels = torch.tensor([example.input_ids]), torch.tensor(example.labels[1:])
             with torch.no_grad():
-                if arm == ADAPTER:
+                if arm == TUNED:
                     logits = plain(input_ids=ids).logits[0, :-1]
                 else:
                     with plain.disable_adapter():
@@ -143,11 +145,11 @@ def test_every_arm_is_scored_on_the_same_tokens(subject: Subject) -> None:
         examples = {arm: row_example(subject, arm, row) for arm in subject.arms}
         labels = {arm: [y for y in example.labels if y != IGNORED] for arm, example in examples.items()}
         assert len(set(map(tuple, labels.values()))) == 1
-        assert len(labels[ADAPTER]) == sum(len(subject.encoder.encode(reply)) + 1 for _, reply in row.turns)
-        assert len(examples[RETRIEVAL].input_ids) > len(examples[PERSONA].input_ids)
+        assert len(labels[TUNED]) == sum(len(subject.encoder.encode(reply)) + 1 for _, reply in row.turns)
+        assert len(examples[BASE_WITH_ROWS].input_ids) > len(examples[BASE_WITH_PERSONA].input_ids)
         for example in examples.values():
             assert all(y in (IGNORED, i) for i, y in zip(example.input_ids, example.labels, strict=True))
-            assert label_count(example) == len(labels[ADAPTER])
+            assert label_count(example) == len(labels[TUNED])
 
 
 @pytest.mark.parametrize(("limit", "chosen"), [(9, ["a", "c", "d"]), (2, ["a", "c"])])
@@ -159,7 +161,7 @@ def test_prompts_are_one_a_scene(subject: Subject, limit: int, chosen: list[str]
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(measures, "PAGE_TOKENS", 12)  # random weights never stop
+    monkeypatch.setattr(subjects, "PAGE_TOKENS", 12)  # random weights never stop
     base = base_model()
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
@@ -184,11 +186,11 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     assert {path.name for path in folder.iterdir()} - before == {layout.BOARD, layout.BOARD_PLOT}
     written = json.loads((folder / layout.BOARD).read_text(encoding="utf-8"))
     assert written == json.loads(out.read_text(encoding="utf-8"))[0]
-    assert set(written["arms"][ADAPTER]) == set(MEASURES)
-    assert set(written["differences"]) == {BASE, PERSONA, RETRIEVAL}
+    assert set(written["arms"][TUNED]) == set(MEASURES)
+    assert set(written["differences"]) == {BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS}
     for values in (*written["arms"].values(), *written["differences"].values()):
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in values.values())
-    assert len(written["drift"][ADAPTER]) == 4 and len(written["samples"]) == 3
+    assert len(written["drift"][TUNED]) == 4 and len(written["samples"]) == 3
     assert written["held_out"] == {"rows": 3, "groups": 3, "answered": 3}
     assert str(tmp_path) not in (folder / layout.BOARD).read_text(encoding="utf-8")
     text = (folder / layout.CARD).read_text(encoding="utf-8")
@@ -206,8 +208,8 @@ def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[st
     folder = Path(settings["adapter"][0])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (board,) = evaluate(EvaluationFlags(**settings, sections=["loss", "replies"], retrieval=False))
-    assert {BASE, PERSONA, ADAPTER} <= set(board["arms"]) and RETRIEVAL not in board["arms"]
-    assert {"held-out loss", "stop rate", "tokens"} <= set(board["arms"][PERSONA])
+    assert {BARE_BASE, BASE_WITH_PERSONA, TUNED} <= set(board["arms"]) and BASE_WITH_ROWS not in board["arms"]
+    assert {"held-out loss", "stop rate", "tokens"} <= set(board["arms"][BASE_WITH_PERSONA])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

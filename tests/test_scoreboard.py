@@ -11,7 +11,7 @@ from scipy import stats
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.results import wording as texts
-from roleplay.results.board import ADAPTER, ARMS, BASE, MEASURES, REFERENCE, read, table, verdicts
+from roleplay.results.board import ARMS, BARE_BASE, MEASURES, TUNED, WRITTEN, read, table, verdicts
 from roleplay.results.intervals import Estimate
 from roleplay.results.votes import wilson
 from roleplay.text.rows import read_rows
@@ -187,18 +187,18 @@ def test_lists_of_another_form_are_refused(tmp_path: Path, text: str) -> None:
 def board() -> dict:
     board = Board()
     clusters, counts = [0, 0, 1, 2, 3], [10.0, 12.0, 8.0, 9.0, 11.0]
-    board.compare("held-out loss", {BASE: [60.0, 66, 50, 52, 61], ADAPTER: [40.0, 46, 33, 35, 40]}, clusters, counts)
-    board.compare("stop rate", {BASE: [0.0] * 40, ADAPTER: [1.0] * 39 + [0.0]}, range(40))
-    board.compare("copied", {BASE: [0.0] * 5, ADAPTER: [1.0, 0, 0, 0, 0], REFERENCE: [0.0] * 5}, range(5))
-    board.compare_distinct({BASE: ["雪雪雪", "雪雪"], ADAPTER: ["外头风凉", "且坐"]})
+    board.compare("held-out loss", {BARE_BASE: [60.0, 66, 50, 52, 61], TUNED: [40.0, 46, 33, 35, 40]}, clusters, counts)
+    board.compare("stop rate", {BARE_BASE: [0.0] * 40, TUNED: [1.0] * 39 + [0.0]}, range(40))
+    board.compare("copied", {BARE_BASE: [0.0] * 5, TUNED: [1.0, 0, 0, 0, 0], WRITTEN: [0.0] * 5}, range(5))
+    board.compare_distinct({BARE_BASE: ["雪雪雪", "雪雪"], TUNED: ["外头风凉", "且坐"]})
     return board.as_json()
 
 
 def test_board_compares_paired_and_says_who_wins(board: dict) -> None:
     json.dumps(board, allow_nan=False)
-    loss = board["differences"][BASE]["held-out loss"]
+    loss = board["differences"][BARE_BASE]["held-out loss"]
     assert loss["value"] == pytest.approx((194 - 289) / 50) and loss["high"] < 0
-    assert list(board["arms"]) == [BASE, ADAPTER, REFERENCE] and REFERENCE not in board["differences"]
+    assert list(board["arms"]) == [BARE_BASE, TUNED, WRITTEN] and WRITTEN not in board["differences"]
     told = "The adapter against base: better: held-out loss, stop rate; worse: nothing; undecided: copied."
     assert verdicts(board) == [told]
 
@@ -207,13 +207,13 @@ def test_pairing_narrows_the_interval(board: dict) -> None:
     def width(entry: dict) -> float:
         return entry["high"] - entry["low"]
 
-    unpaired = math.hypot(*(width(board["arms"][arm]["held-out loss"]) for arm in (BASE, ADAPTER)))
-    assert width(board["differences"][BASE]["held-out loss"]) < unpaired
+    unpaired = math.hypot(*(width(board["arms"][arm]["held-out loss"]) for arm in (BARE_BASE, TUNED)))
+    assert width(board["differences"][BARE_BASE]["held-out loss"]) < unpaired
 
 
 def test_table_has_every_measure_with_its_meaning(board: dict) -> None:
     head, *rows = table(board)
-    assert head == ["", BASE, ADAPTER, REFERENCE, ""]
+    assert head == ["", BARE_BASE, TUNED, WRITTEN, ""]
     assert [row[0] for row in rows] == ["held-out loss", "stop rate", "distinct-2", "copied"]
     assert rows[1][2].startswith("98% (") and rows[1][3] == "–"
     assert all(row[-1] == texts.MEASURES["en"][row[0]][1] for row in rows)

@@ -21,7 +21,7 @@ from roleplay.disk import write_json
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.results.board import ADAPTER, BASE, PERSONA, RETRIEVAL, table, verdicts
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, table, verdicts
 from roleplay.text import splits
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
@@ -29,14 +29,13 @@ from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.training_rows import rows_of
-from train.measuring import sections
 from train.measuring.figures import Board
+from train.measuring.losses import Losses
 from train.measuring.replies import Writer
-from train.measuring.rules import Lists, load_lists
-from train.measuring.sections import Losses, Subject
+from train.measuring.rules import load_lists
+from train.measuring.sections import SECTIONS, write_all
+from train.measuring.subject import Bench, Subject
 from train.publishing import card, plots
-
-SECTIONS = ("loss", "replies", "identity", "breaks", "drift", "plain")
 
 
 @dataclass(frozen=True)
@@ -65,61 +64,40 @@ def prepare(
             groups[i] = number
     if len(set(groups)) < 2:
         raise DataError(f"{files[0]['file']}: the held-out rows are of one scene; an interval needs two scenes or more")
-    arms = (BASE, PERSONA, RETRIEVAL, ADAPTER) if settings.retrieval else (BASE, PERSONA, ADAPTER)
+    arms = (
+        (BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED)
+        if settings.retrieval
+        else (BARE_BASE, BASE_WITH_PERSONA, TUNED)
+    )
     encoder = PromptEncoder(base.tokenizer, adapter.template)
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
 
 
-def measure(
-    subject: Subject, lists: Lists, settings: EvaluationFlags, writer: Writer, losses: Losses, bar: tqdm
-) -> dict[str, Any]:
+def measure(bench: Bench, settings: EvaluationFlags, bar: tqdm) -> dict[str, Any]:
     """One adapter's board: the asked sections, and how they were measured."""
-    board, replies, rows = Board(), dict[str, Any](), subject.prompts(settings.prompts)
+    subject, board, readable = bench.subject, Board(), dict[str, Any]()
     bar.set_description(f"{subject.adapter.name}, replies")
-    sections.write_all(subject, settings.sections, rows, lists, writer, bar.update)
-    for section in settings.sections:
-        match section:
-            case "loss":
-                bar.set_description(f"{subject.adapter.name}, loss")
-                sections.loss(subject, board, losses, bar.update)
-            case "plain":
-                sections.plain(subject, lists, board, losses, bar.update)
-            case "replies":
-                sections.replies(subject, rows, board, writer)
-                sections.openers(subject, board, writer)
-            case "identity":
-                replies[section] = sections.identity(subject, lists, board, writer)
-            case "breaks":
-                replies[section] = sections.breaks(subject, lists, board, writer)
-            case "drift":
-                replies[section] = sections.drift(subject, lists, board, writer)
+    write_all(bench, settings.sections)
+    for name in settings.sections:
+        bar.set_description(f"{subject.adapter.name}, {name}")
+        if told := SECTIONS[name].enter(bench, board):
+            readable[name] = told
     references = [(row.turns[-1][0], row.turns[-1][1]) for row in subject.held_out]
     return {
         **board.as_json(),
-        "rule": f"The first single-turn rows among {len(rows)} held-out rows, each from another scene, in the order of "
-        f"the file, at the page's default sampling; the base model has the persona and {settings.base_tokens} tokens.",
-        "held_out": {"rows": len(subject.held_out), "groups": len(set(subject.groups)), "answered": len(rows)},
-        "rules": asdict(lists.check_rules())
-        | {"references": len(references), "blamed": sum(bool(lists.fault(*turn)) for turn in references)},
+        "rule": f"The first single-turn rows among {len(bench.rows)} held-out rows, each from another scene, in the "
+        "order of the file, at the page's default sampling; the base model has the persona and "
+        f"{settings.base_tokens} tokens.",
+        "held_out": {
+            "rows": len(subject.held_out),
+            "groups": len(set(subject.groups)),
+            "answered": len(bench.rows),
+        },
+        "rules": asdict(bench.lists.check_rules())
+        | {"references": len(references), "blamed": sum(bool(bench.lists.fault(*turn)) for turn in references)},
         "settings": {key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens")},
-        "replies": replies,
+        "replies": readable,
     }
-
-
-def items(subject: Subject, lists: Lists, settings: EvaluationFlags) -> int:
-    """How many rows and replies the asked sections take, for the progress bar."""
-    arms = len(subject.arms)
-    counts = {
-        "loss": arms * len(subject.held_out),
-        "replies": arms * len(subject.prompts(settings.prompts))
-        + len(subject.scenes)
-        + len(subject.adapter.training.get("persona", {}).get("openers", [])),
-        "identity": arms * len(lists.identity),
-        "breaks": arms * len(lists.breaks),
-        "drift": len(sections.DRIFTING) * sum(map(len, lists.conversations)),
-        "plain": 2 * len(lists.plain),
-    }
-    return sum(counts[section] for section in settings.sections)
 
 
 def show(board: dict[str, Any]) -> str:
@@ -154,22 +132,31 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     writer, losses = Writer(base, loaded, fingerprint), Losses(base, loaded)
 
     boards = []
-    with tqdm(total=sum(items(subject, lists, settings) for subject, _ in prepared), unit="item") as bar:
-        for subject, files in prepared:
-            board = measure(subject, lists, settings, writer, losses, bar)
+    with tqdm(unit="item") as bar:
+        benches = [
+            Bench(subject, subject.prompts(settings.prompts), lists, writer, losses, bar.update)
+            for subject, _ in prepared
+        ]
+        bar.reset(sum(SECTIONS[name].items(bench) for bench in benches for name in settings.sections))
+        for bench, (subject, files) in zip(benches, prepared, strict=True):
+            board = measure(bench, settings, bar)
             weights = {"sha256": file_sha256(subject.adapter.folder / layout.WEIGHTS)}
             made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
             boards.append({"adapter": subject.adapter.name, **made_of, **board})
-    for subject, board in zip((subject for subject, _ in prepared), boards, strict=True):
+    for (subject, _), board in zip(prepared, boards, strict=True):
         print(f"\n{show(board)}")
         if set(settings.sections) == set(SECTIONS):
-            folder = subject.adapter.folder
-            write_json(folder / layout.BOARD, board)
-            plots.scoreboard(board, folder / layout.BOARD_PLOT)
-            print(f"wrote {folder / layout.BOARD}, {layout.BOARD_PLOT} and {card.write_card(folder).name}")
+            write_board(subject.adapter.folder, board)
     if settings.json:
         write_json(Path(settings.json), boards)
     return boards
+
+
+def write_board(folder: Path, board: dict[str, Any]) -> None:
+    """Everything in an adapter's folder that tells of its figures."""
+    write_json(folder / layout.BOARD, board)
+    plots.scoreboard(board, folder / layout.BOARD_PLOT)
+    print(f"wrote {folder / layout.BOARD}, {layout.BOARD_PLOT} and {card.write_card(folder).name}")
 
 
 def main() -> None:

@@ -16,8 +16,9 @@ from roleplay.errors import DataError
 from roleplay.results import wording as texts
 from roleplay.results.wording import TEXTS
 
-BASE, PERSONA, RETRIEVAL, ADAPTER, REFERENCE = "base", "base + persona", "base + retrieval", "adapter", "reference"
-ARMS = (BASE, PERSONA, RETRIEVAL, ADAPTER, REFERENCE)
+BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS = "base", "base + persona", "base + retrieval"
+TUNED, WRITTEN = "adapter", "reference"  # the adapter with the persona; the replies that the rows hold
+ARMS = (BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, WRITTEN)
 MAX_BYTES = 4 << 20  # of a scoreboard.json
 
 

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from roleplay.results.board import ADAPTER, ARMS, MEASURES, REFERENCE
+from roleplay.results.board import ARMS, MEASURES, TUNED, WRITTEN
 from roleplay.results.intervals import Estimate
 from train.measuring.resampling import bootstrap, jackknife, share, share_difference
 from train.measuring.text_metrics import distinct_2, units
@@ -38,11 +38,11 @@ class Board:
                 self._enter(self.arms, arm, name, share([value == 1 for value in own], clusters))
             else:
                 self._enter(self.arms, arm, name, bootstrap(own, weights, clusters))
-        for arm in values.keys() - {ADAPTER, REFERENCE} if ADAPTER in values else ():
+        for arm in values.keys() - {TUNED, WRITTEN} if TUNED in values else ():
             if MEASURES[name].percent:
-                difference = share_difference(self.arms[ADAPTER][name], self.arms[arm][name])
+                difference = share_difference(self.arms[TUNED][name], self.arms[arm][name])
             else:
-                items = zip(values[ADAPTER], values[arm], strict=True)
+                items = zip(values[TUNED], values[arm], strict=True)
                 difference = bootstrap([a - b for a, b in items], weights, clusters)
             self._enter(self.differences, arm, name, difference)
 

@@ -9,9 +9,15 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from roleplay.results.board import ADAPTER, BASE, MEASURES, PERSONA, REFERENCE, RETRIEVAL
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED, WRITTEN
 
-COLOURS = {BASE: "#8a8a8a", PERSONA: "#c8a165", RETRIEVAL: "#5b7f95", ADAPTER: "#a5302c", REFERENCE: "#3d3d3d"}
+COLOURS = {
+    BARE_BASE: "#8a8a8a",
+    BASE_WITH_PERSONA: "#c8a165",
+    BASE_WITH_ROWS: "#5b7f95",
+    TUNED: "#a5302c",
+    WRITTEN: "#3d3d3d",
+}
 COLUMNS = 3  # panels beside each other
 
 

@@ -1,0 +1,49 @@
+"""Sections that ask how likely a text is and generate nothing: losses on held-out rows and on plain text."""
+
+from roleplay.results.board import BARE_BASE, TUNED
+from roleplay.text.prompts import IGNORED, Example
+from roleplay.text.rows import Row
+from train.measuring.figures import Board
+from train.measuring.losses import label_count
+from train.measuring.subject import Bench, Subject
+
+
+def row_example(subject: Subject, arm: str, row: Row) -> Example:
+    """A held-out row as an arm sees it, with labels on the row's own replies and nowhere else."""
+    persona = subject.persona(arm)
+    own = subject.encoder.example(persona, row.turns, where=row.where)
+    shown = subject.shown(arm, row.turns[0][0])  # found by the opening message: a later one is not known yet
+    longer = subject.encoder.example(persona, [*shown, *row.turns], where=row.where)
+    prefix = len(subject.encoder.prefix(persona))
+    unlabelled = len(longer.input_ids) - len(own.input_ids) + prefix
+    return Example(longer.input_ids, [IGNORED] * unlabelled + own.labels[prefix:], row.where)
+
+
+def loss(bench: Bench, board: Board) -> None:
+    """Held-out loss per token, paired by row and resampled by scene."""
+    subject, values, counts = bench.subject, {}, []
+    for arm in subject.arms:
+        examples = [row_example(subject, arm, row) for row in subject.held_out]
+        counts = [float(label_count(example)) for example in examples]  # the same in every arm
+        values[arm] = bench.losses.nats(subject.weights(arm), examples, bench.done)
+    board.compare("held-out loss", values, subject.groups, counts)
+
+
+def loss_texts(bench: Bench) -> int:
+    return len(bench.subject.arms) * len(bench.subject.held_out)
+
+
+def plain(bench: Bench, board: Board) -> None:
+    """Loss on text that has nothing to do with the role, without a persona."""
+    subject = bench.subject
+    bos: int = subject.encoder.tokenizer.bos_token_id
+    for language, name in (("zh", "plain Chinese"), ("en", "plain English")):
+        texts = [subject.encoder.encode(item.text) for item in bench.lists.plain if item.language == language]
+        examples = [Example([bos, *ids], [IGNORED, *ids]) for ids in texts]
+        arms = (BARE_BASE, TUNED)
+        values = {arm: bench.losses.nats(subject.weights(arm), examples, bench.done) for arm in arms}
+        board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
+
+
+def plain_texts(bench: Bench) -> int:
+    return 2 * len(bench.lists.plain)

@@ -1,0 +1,75 @@
+"""Who is measured, and what the sections of an evaluation share. It judges nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from roleplay.engine.protocol import Question, Sampling
+from roleplay.results.board import BARE_BASE, BASE_WITH_ROWS, TUNED
+from roleplay.text.prompts import PromptEncoder, Turn
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row
+from roleplay.weights.adapters import Adapter
+from train.measuring.losses import Done, Losses
+from train.measuring.replies import Ask, Writer
+from train.measuring.rules import Lists
+
+PAGE_TOKENS = Sampling().max_new_tokens
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter, the arms beside it, and the rows that they are measured on."""
+
+    adapter: Adapter
+    arms: tuple[str, ...]
+    base_tokens: int  # length of a base arm's reply
+    held_out: list[Row]
+    groups: list[int]  # of every held-out row: rows of one group are not independent
+    trained: list[Row]
+    retriever: Retriever
+    encoder: PromptEncoder
+
+    def persona(self, arm: str) -> str:
+        return "" if arm == BARE_BASE else self.adapter.persona
+
+    def weights(self, arm: str) -> str:
+        """The adapter that an arm computes with, "" for the base model."""
+        return self.adapter.name if arm == TUNED else ""
+
+    def shown(self, arm: str, user: str) -> list[Turn]:
+        """The example turns that an arm is given before the conversation."""
+        return self.retriever.examples(user) if arm == BASE_WITH_ROWS else []
+
+    def ask(self, arm: str, turns: Sequence[Turn], user: str, seed: int, **changes: Any) -> Ask:
+        """What an arm is asked, at the page's default sampling; the same seed gives all arms the same dice."""
+        length = PAGE_TOKENS if arm == TUNED else self.base_tokens
+        question = Question(self.persona(arm), (*self.shown(arm, user), *turns), user)
+        return Ask(
+            self.weights(arm), self.adapter.template, question, Sampling(max_new_tokens=length, seed=seed, **changes)
+        )
+
+    def prompts(self, limit: int) -> list[Row]:
+        """The first row of every held-out group in the order of the file, thinned evenly to `limit`."""
+        first: dict[int, Row] = {}
+        for group, row in zip(self.groups, self.held_out, strict=True):
+            first.setdefault(group, row)
+        rows, count = list(first.values()), min(limit, len(first))
+        return [rows[i * len(rows) // count] for i in range(count)]
+
+    @property
+    def scenes(self) -> list[Row]:
+        """The first row of every held-out group."""
+        return self.prompts(len(self.held_out))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the sections of one adapter's evaluation share."""
+
+    subject: Subject
+    rows: list[Row]  # the held-out rows that every arm answers
+    lists: Lists
+    writer: Writer
+    losses: Losses
+    done: Done
