@@ -201,6 +201,9 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
         and "The adapter against base + retrieval: " in printed
         and "The rules blame 0 of 1 good" in printed
     )
+    for name, flip in written["flips"].items():
+        assert flip["items"] >= flip["won"] + flip["lost"] == len(flip["wins"]) + len(flip["losses"])
+        assert f"{name}: of {flip['items']} items the adapter wins" in printed and f"- {name}: of " in text
     inspection.inspect(folder)  # still an adapter folder that is accepted
 
 
