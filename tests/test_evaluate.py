@@ -201,6 +201,9 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
         and "The adapter against base + retrieval: " in printed
         and "The rules blame 0 of 1 good" in printed
     )
+    for name, flip in written["flips"].items():
+        assert flip["items"] >= flip["won"] + flip["lost"] == len(flip["wins"]) + len(flip["losses"])
+        assert f"{name}: of {flip['items']} items the adapter wins" in printed and f"- {name}: of " in text
     inspection.inspect(folder)  # still an adapter folder that is accepted
 
 
@@ -213,9 +216,23 @@ def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[st
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_no_adapter_is_judged_by_the_lists_of_another_character(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = ["loss", "identity", "breaks", "drift", "plain"]
+    (board,) = evaluate(EvaluationFlags(**settings | {"lists": "", "sections": sections}, retrieval=False))
+    assert set(board["arms"][TUNED]) == {"held-out loss"} and board["replies"] == {} and "rules" not in board
+    printed = capsys.readouterr().out
+    assert "judged as    no character of dataset/: tiny" in printed
+    assert "skipped      identity, breaks, drift, plain of tiny: there is no such list" in printed
+    (board,) = evaluate(EvaluationFlags(**settings | {"lists": "", "sections": ["plain"]}, character="zhenhuan"))
+    assert board["character"] == "zhenhuan" and set(board["arms"][TUNED]) == {"plain Chinese", "plain English"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"character": "nobody"}, "no character 'nobody'"),
         ({"sections": ["loss", "luck"]}, "unknown section 'luck'"),
         ({"prompts": 1}, "an interval needs 2 or more"),
         ({"lists": "missing.json"}, "not readable as evaluation lists"),

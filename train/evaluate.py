@@ -10,6 +10,7 @@ writes scoreboard.json, scoreboard.png and a new card into the adapter's folder.
 arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -23,6 +24,7 @@ from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, table, verdicts
 from roleplay.text import splits
+from roleplay.text.characters import load_character, trained_as
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
@@ -32,7 +34,7 @@ from roleplay.weights.training_rows import rows_of
 from train.measuring.figures import Board
 from train.measuring.losses import Losses
 from train.measuring.replies import Writer
-from train.measuring.rules import load_lists
+from train.measuring.rules import NO_LISTS, Lists, load_lists
 from train.measuring.sections import SECTIONS, write_all
 from train.measuring.subject import Bench, Subject
 from train.publishing import card, plots
@@ -43,7 +45,10 @@ class EvaluationFlags:
     adapter: list[str] = flag([str(ROOT / "adapters" / "zhenhuan-gemma3-270m")], "adapter folders to measure")
     base_model: str = flag("", "the base model they were trained on; chosen by the device where none is given")
     data: list[str] = flag([], "files with the held-out rows; those of the adapter's training where none is given")
-    lists: str = flag(str(ROOT / "dataset" / "eval_lists.json"), "questions, attempts and rules, written for Zhen Huan")
+    character: str = flag(
+        "", "whose lists judge: a folder under dataset/, or a path; by default whom it was trained as"
+    )
+    lists: str = flag("", "questions, attempts and rules, in place of the character's lists.json")
     sections: list[str] = flag(list(SECTIONS), "what to measure; fewer take less time")
     retrieval: bool = flag(True, "measure the base model with retrieved rows as well")
     prompts: int = flag(32, "held-out rows, each from another scene, that every arm answers; more narrow the intervals")
@@ -73,16 +78,35 @@ def prepare(
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
 
 
-def measure(bench: Bench, settings: EvaluationFlags, bar: tqdm) -> dict[str, Any]:
-    """One adapter's board: the asked sections, and how they were measured."""
+def lists_of(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Lists]:
+    """Whom an adapter is judged as, "" for none in dataset/, and that character's lists, empty where there are none.
+
+    Raises `DataError` for a character or a list that is asked for and cannot be read.
+    """
+    character = load_character(settings.character) if settings.character else trained_as(adapter.training)
+    path = settings.lists or (character.lists if character else None)
+    print(f"judged as    {character.name if character else 'no character of dataset/'}: {adapter.name}")
+    return character.name if character else "", load_lists(Path(path)) if path else NO_LISTS
+
+
+def measurable(bench: Bench, names: Sequence[str]) -> list[str]:
+    """The sections that have something to measure; a sentence says which are skipped, and why."""
+    there = [name for name in names if SECTIONS[name].items(bench)]
+    for needs in dict.fromkeys(SECTIONS[name].needs for name in names if name not in there):
+        skipped = ", ".join(name for name in names if name not in there and SECTIONS[name].needs == needs)
+        print(f"skipped      {skipped} of {bench.subject.adapter.name}: there is no {needs}")
+    return there
+
+
+def measure(bench: Bench, names: Sequence[str], settings: EvaluationFlags, bar: tqdm) -> dict[str, Any]:
+    """One adapter's board: the sections of these names, and how they were measured."""
     subject, board, readable = bench.subject, Board(), dict[str, Any]()
     bar.set_description(f"{subject.adapter.name}, replies")
-    write_all(bench, settings.sections)
-    for name in settings.sections:
+    write_all(bench, names)
+    for name in names:
         bar.set_description(f"{subject.adapter.name}, {name}")
         if told := SECTIONS[name].enter(bench, board):
             readable[name] = told
-    references = [(row.turns[-1][0], row.turns[-1][1]) for row in subject.held_out]
     return {
         **board.as_json(),
         "rule": f"The first single-turn rows among {len(bench.rows)} held-out rows, each from another scene, in the "
@@ -93,11 +117,19 @@ def measure(bench: Bench, settings: EvaluationFlags, bar: tqdm) -> dict[str, Any
             "groups": len(set(subject.groups)),
             "answered": len(bench.rows),
         },
-        "rules": asdict(bench.lists.check_rules())
-        | {"references": len(references), "blamed": sum(bool(bench.lists.fault(*turn)) for turn in references)},
+        **rules(bench),
         "settings": {key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens")},
         "replies": readable,
     }
+
+
+def rules(bench: Bench) -> dict[str, Any]:
+    """How far the rules err: on replies labelled by hand, and on the replies of the held-out rows."""
+    if bench.lists == NO_LISTS:
+        return {}
+    references = [(row.turns[-1][0], row.turns[-1][1]) for row in bench.subject.held_out]
+    blamed = sum(bool(bench.lists.fault(*turn)) for turn in references)
+    return {"rules": asdict(bench.lists.check_rules()) | {"references": len(references), "blamed": blamed}}
 
 
 def show(board: dict[str, Any]) -> str:
@@ -121,10 +153,10 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     if settings.prompts < 2:
         raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
     environment = Environment()
-    lists = load_lists(Path(settings.lists))
     loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):
         raise RoleplayError(f"two of {', '.join(settings.adapter)} have the same name: rename a folder")
+    judges = [lists_of(adapter, settings) for adapter in loaded]
     base = base_models.load(settings.base_model or environment.base_model, environment.cache)
     print(*base.describe(), sep="\n")
     fingerprint = base_models.fingerprint(base.model)
@@ -135,14 +167,17 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     with tqdm(unit="item") as bar:
         benches = [
             Bench(subject, subject.prompts(settings.prompts), lists, writer, losses, bar.update)
-            for subject, _ in prepared
+            for (subject, _), (_, lists) in zip(prepared, judges, strict=True)
         ]
-        bar.reset(sum(SECTIONS[name].items(bench) for bench in benches for name in settings.sections))
-        for bench, (subject, files) in zip(benches, prepared, strict=True):
-            board = measure(bench, settings, bar)
-            weights = {"sha256": file_sha256(subject.adapter.folder / layout.WEIGHTS)}
+        sections = [measurable(bench, settings.sections) for bench in benches]
+        bar.reset(sum(SECTIONS[n].items(bench) for bench, own in zip(benches, sections, strict=True) for n in own))
+        for bench, own, (_, files), (character, _) in zip(benches, sections, prepared, judges, strict=True):
+            adapter = bench.subject.adapter
+            weights = {"sha256": file_sha256(adapter.folder / layout.WEIGHTS)}
             made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
-            boards.append({"adapter": subject.adapter.name, **made_of, **board})
+            boards.append(
+                {"adapter": adapter.name, "character": character, **made_of, **measure(bench, own, settings, bar)}
+            )
     for (subject, _), board in zip(prepared, boards, strict=True):
         print(f"\n{show(board)}")
         if set(settings.sections) == set(SECTIONS):

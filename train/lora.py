@@ -26,7 +26,8 @@ from roleplay.disk import check_writable
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
+from roleplay.text.characters import ROWS, load_character
+from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.text.splits import repeat_by_weight
@@ -45,16 +46,20 @@ from train.learning.trainer import CharacterTrainer
 from train.publishing.folders import write_adapter
 from train.publishing.upload import push_adapter
 
-MAY_CHANGE = ("name", "data", "persona", "resume", "overwrite", "push", "push_modelscope", "trackio", "trackio_space")
+MAY_CHANGE = (  # what names it, what is compared by content, where it goes
+    *("name", "character", "data", "persona", "resume", "overwrite"),
+    *("push", "push_modelscope", "trackio", "trackio_space"),
+)
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
 
 @dataclass(frozen=True)
 class LoraFlags:
     name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
-    data: list[str] = flag([str(ROOT / "dataset" / "zhenhuan.json")], "files of rows, JSON lists or JSON Lines")
+    character: str = flag("zhenhuan", "a folder under dataset/, or any folder: its persona and its rows")
+    data: list[str] = flag([], "files of rows, JSON lists or JSON Lines, in place of the character's")
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
-    persona: str = flag("", "a persona as JSON; Zhen Huan where none is given")
+    persona: str = flag("", "a persona as JSON, in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
     rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
@@ -200,8 +205,9 @@ def training_record(
     flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: dict[str, Any]
 ) -> dict[str, Any]:
     """What training.json says of how an adapter was made; no path of this machine goes into it."""
+    names = {key: Path(getattr(flags, key)).name for key in ("character", "persona")}
     return {
-        "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], "persona": persona.name},
+        "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], **names},
         "data": files,
         "base_model": base,
         "persona": dataclasses.asdict(persona),
@@ -221,8 +227,10 @@ def train(flags: LoraFlags) -> Path:
     folder, run = ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name
 
     # Data
-    persona = load_persona(flags.persona) if flags.persona else ZHEN_HUAN
-    rows, held_out_rows, files = load_rows(flags.data, flags.held_out, flags.seed)
+    character = load_character(flags.character)
+    persona = load_persona(flags.persona) if flags.persona else character.persona
+    data = flags.data or [str(character.rows or character.folder / ROWS)]
+    rows, held_out_rows, files = load_rows(data, flags.held_out, flags.seed)
 
     # Model
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on

@@ -249,6 +249,11 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
         "plain English": ("普通英文", "无关英文文字每词元的奈特数；高于基座即为遗忘。"),
     },
 }
+FLIPS: dict[str, str] = {  # which items of a list the adapter wins and loses
+    "en": "{measure}: of {items} items the adapter wins {won} and loses {lost} against base + persona "
+    "(exact McNemar test, {p}).",
+    "zh": "{measure}：与“基座加人设”逐题相比，{items} 题中适配器赢 {won} 题、输 {lost} 题（McNemar 精确检验，{p}）。",
+}
 ARMS: dict[str, dict[str, str]] = {  # the keys are those of `board.ARMS`
     "en": {arm: arm for arm in ("base", "base + persona", "base + retrieval", "adapter", "reference")},
     "zh": {

@@ -13,6 +13,7 @@ from roleplay.results.board import BASE_WITH_PERSONA, TUNED, WRITTEN
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
+from train.measuring.flips import Outcome
 from train.measuring.replies import Ask, Reply
 from train.measuring.resampling import share
 from train.measuring.rules import Break, Identity
@@ -129,12 +130,19 @@ def listed(
     ]
 
 
+def outcomes(told: Sequence[dict[str, Any]], right: Callable[[dict[str, Any]], bool]) -> dict[str, list[Outcome]]:
+    """Judged replies by arm, in their order."""
+    by_arm = dict[str, list[Outcome]]()
+    for entry in told:
+        by_arm.setdefault(entry["arm"], []).append(Outcome(right(entry), entry["reply"]))
+    return by_arm
+
+
 def identity(bench: Bench, board: Board) -> list[dict[str, Any]]:
     """Questions about who she is; returns every reply with its judgement."""
     items, rules = bench.lists.identity, bench.lists
     told = listed(bench, items, lambda item, reply: {"right": rules.answers(item, reply)})
-    right = {arm: [float(entry["right"]) for entry in told if entry["arm"] == arm] for arm in bench.subject.arms}
-    board.compare("identity", right, range(len(items)))
+    board.compare_list("identity", [item.user for item in items], outcomes(told, lambda entry: entry["right"]))
     return told
 
 
@@ -142,8 +150,7 @@ def breaks(bench: Bench, board: Board) -> list[dict[str, Any]]:
     """Attempts to break the role; returns every reply with the rule that it broke, "" for none."""
     items, rules = bench.lists.breaks, bench.lists
     told = listed(bench, items, lambda item, reply: {"fault": rules.fault(item.user, reply, item.obeyed)})
-    held = {arm: [float(not entry["fault"]) for entry in told if entry["arm"] == arm] for arm in bench.subject.arms}
-    board.compare("in character", held, range(len(items)))
+    board.compare_list("in character", [item.user for item in items], outcomes(told, lambda entry: not entry["fault"]))
     return told
 
 

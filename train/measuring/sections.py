@@ -17,19 +17,22 @@ class Section:
     enter: Callable[[Bench, Board], Any]  # enters its figures; returns what people may read of it, or None
     asks: Callable[[Bench], list[Ask]] = lambda bench: []  # the replies that it judges
     scored: Callable[[Bench], int] = lambda bench: 0  # how many texts it takes the likelihood of
+    needs: str = ""  # what may be missing, so that it is skipped: there is no ...
 
     def items(self, bench: Bench) -> int:
         """How many texts and replies it takes, for the progress bar."""
         return self.scored(bench) + sum(1 + len(ask.later) for ask in self.asks(bench))
 
 
+LISTED = "such list for its character; name one with --character, or the file with --lists"
+
 SECTIONS = {
     "loss": Section(likelihoods.loss, scored=likelihoods.loss_texts),
     "replies": Section(generated.replies, generated.ask_replies),
-    "identity": Section(generated.identity, generated.ask_identity),
-    "breaks": Section(generated.breaks, generated.ask_breaks),
-    "drift": Section(generated.drift, generated.ask_drift),
-    "plain": Section(likelihoods.plain, scored=likelihoods.plain_texts),
+    "identity": Section(generated.identity, generated.ask_identity, needs=LISTED),
+    "breaks": Section(generated.breaks, generated.ask_breaks, needs=LISTED),
+    "drift": Section(generated.drift, generated.ask_drift, needs=LISTED),
+    "plain": Section(likelihoods.plain, scored=likelihoods.plain_texts, needs=LISTED),
 }
 
 
