@@ -61,23 +61,23 @@ class LoraFlags:
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON, in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(8, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
+    rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
         32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
     )
-    dropout: float = flag(0.1, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
+    dropout: float = flag(0.05, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
     rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
     initialisation: str = flag(
         "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
     )
-    learning_rate: float = flag(4e-4, "peak rate; higher learns faster and forgets more", within=(0, inf))
+    learning_rate: float = flag(1e-3, "peak rate; higher learns faster and forgets more", within=(0, inf))
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
-    epochs: float = flag(2.0, "passes over the training rows; more learn them by heart", within=(0.01, inf))
+    epochs: float = flag(1.5, "passes over the training rows; more learn them by heart", within=(0.01, inf))
     keep: float = flag(
-        0.83, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
+        1.0, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
     )
     batch_size: int = flag(16, "rows in one update, over all devices", within=(1, inf))
     pack_rows: int = flag(
@@ -86,8 +86,8 @@ class LoraFlags:
     max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf))
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
     held_out: float = flag(HELD_OUT, "share of rows held out, where the data names none itself", within=(0, 0.5))
-    evaluate_every: int = flag(40, "updates between held-out losses", within=(1, inf))
-    save_every: int = flag(20, "updates between checkpoints", within=(1, inf))
+    evaluate_every: int = flag(100, "updates between held-out losses", within=(1, inf))
+    save_every: int = flag(50, "updates between checkpoints", within=(1, inf))
     seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout", within=(0, 2**32 - 1))
     dtype: str = flag("", "of the base weights; LoRA is float32 always", ("", "float32", "bfloat16"))
     attention: str = flag(
