@@ -21,17 +21,18 @@ from page.look import I18N, language_of, look
 from page.panes import pane
 from page.scoreboard import scoreboard_html
 from page.server import doors, too_fast
-from roleplay import conversation, startup, texts, transcript
+from page.serving import start as startup
+from page.serving.loading_page import loading
+from page.serving.rate_limit import Rate
+from page.serving.start import About
+from roleplay import conversation, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count, score
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.guests import Guests
-from roleplay.limits import Rate
-from roleplay.loading import loading
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
-from roleplay.startup import About
 from roleplay.transcript import CHOICES, GIVEN, NOTHING, PERSONA, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
@@ -217,14 +218,8 @@ def build_demo(
             )
         with below:
             label = I18N(ADAPTER if names else "base_only")
-            text = gr.Textbox(
-                label=I18N("message"),
-                placeholder=I18N("ask"),
-                max_lines=6,
-                submit_btn=True,
-                stop_btn=True,
-                autofocus=True,
-            )
+            sends: dict[str, Any] = {"max_lines": 6, "submit_btn": True, "stop_btn": True, "autofocus": True}
+            text = gr.Textbox(label=I18N("message"), placeholder=I18N("ask"), **sends)
             idles = [ballot, saved, compare, blind, text]
             chat = gr.ChatInterface(
                 respond,

@@ -25,12 +25,12 @@ import numpy as np
 
 import app
 from benchmarks.report import write
+from page.serving.start import About
 from roleplay.answers import Answer, Request, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.persona import ZHEN_HUAN
-from roleplay.startup import About
 from roleplay.transcript import PERSONA
 
 NAME = "stamped"

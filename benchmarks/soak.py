@@ -32,7 +32,8 @@ import psutil
 from benchmarks import fuzz_http
 from benchmarks.headless import Refused, Stuck, Tab
 from benchmarks.report import write
-from roleplay import conversation, embedded, startup
+from page.serving import start as startup
+from roleplay import conversation, embedded
 from roleplay.answers import Engine
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse

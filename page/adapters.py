@@ -6,12 +6,12 @@ import gradio as gr
 
 from page.look import I18N, language_of
 from page.server import too_fast
+from page.serving.rate_limit import Rate
 from roleplay import texts
 from roleplay.adapters import PROBES
 from roleplay.answers import Engine
 from roleplay.errors import RoleplayError
 from roleplay.guests import Guests
-from roleplay.limits import Rate
 
 # A download is a disk's and a connection's work: one at a time, and the others wait in the queue.
 ALONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "hub", "api_visibility": "private"}

@@ -6,9 +6,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from page.look import language_of
+from page.serving.middleware import Doors, Faults
+from page.serving.rate_limit import Rate
 from roleplay import texts
-from roleplay.faults import Faults
-from roleplay.limits import Doors, Rate
 
 
 def doors() -> dict[str, Any]:

@@ -9,10 +9,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 import app
+from page.serving.start import About
 from roleplay.ballots import Box
 from roleplay.persona import ZHEN_HUAN, Persona
 from roleplay.retrieval import Retriever
-from roleplay.startup import About
 from tests.scripted import ScriptedEngine
 
 WIDE, PHONE = (1280, 800), (390, 844)

@@ -13,7 +13,7 @@ import gradio as gr
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import app
-from roleplay import startup
+from page.serving import start as startup
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse

@@ -25,7 +25,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-PAGE = [ROOT / "app.py", *sorted((ROOT / "page").glob("*.py"))]
+PAGE = [ROOT / "app.py", *sorted((ROOT / "page").rglob("*.py"))]
 SOURCES = [path for folder in ("roleplay", "train", "dataset") for path in sorted((ROOT / folder).glob("*.py"))]
 
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 
 import app
-from roleplay import limits
+from page.serving import middleware, rate_limit
+from page.serving.rate_limit import Rate
 from roleplay.ballots import Box
-from roleplay.limits import Rate
 from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import PRIVATE, Settings
 from tests.raw import Visitor
@@ -23,7 +23,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -125,7 +125,7 @@ def test_an_answer_cannot_be_had_past_the_queue(visitor: Visitor) -> None:
 def test_a_long_request_is_not_read(visitor: Visitor) -> None:
     connection = http.client.HTTPConnection(urlsplit(visitor.url).netloc, timeout=60)
     connection.putrequest("POST", "/gradio_api/queue/join")
-    connection.putheader("Content-Length", str(limits.MAX_BODY + 1))
+    connection.putheader("Content-Length", str(middleware.MAX_BODY + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()

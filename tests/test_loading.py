@@ -12,10 +12,10 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 import app
+from page.serving.loading_page import loading
 from roleplay import models
 from roleplay.ballots import Box
 from roleplay.errors import RoleplayError
-from roleplay.loading import loading
 from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import ROOT
 from roleplay.texts import TEXTS
@@ -106,7 +106,7 @@ def test_a_shutdown_ends_what_is_being_generated(number: signal.Signals) -> None
     """A thread that would generate for ever, and that no interpreter would leave behind."""
     script = """
 import threading, time
-from roleplay.startup import end_on_signals
+from page.serving.start import end_on_signals
 threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)]).start()
 end_on_signals(lambda: print("sent", flush=True))
 print("ready", flush=True)

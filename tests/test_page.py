@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import app
-from roleplay import startup
+from page.serving import start as startup
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import Box
 from roleplay.persona import ZHEN_HUAN

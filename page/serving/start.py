@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from page.serving.loading_page import Tell
 from roleplay import adapters, corpus, heap, models
 from roleplay.adapters import Adapter
 from roleplay.answers import Engine
@@ -15,7 +16,6 @@ from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, DataError
 from roleplay.guests import Guests
 from roleplay.instructions import file_sha256
-from roleplay.loading import Tell
 from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
 from roleplay.remote import RemoteEngine
 from roleplay.retrieval import Retriever
