@@ -9,7 +9,7 @@ The environment variables it reads are listed in `roleplay/settings.py`.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from html import escape
 from typing import Any
 
@@ -17,6 +17,10 @@ import gradio as gr
 import spaces  # on ZeroGPU it must come before anything that may touch a GPU
 
 from page.adapters import adapters_accordion
+from page.chat import exchanges, shown
+from page.chat.choices import GIVEN, NOTHING, NUMBERS, PERSONA, Choices
+from page.chat.exchanges import PRESETS, VOTES, Exchange
+from page.chat.saved import Kept, as_markdown, as_rows, from_json, to_json
 from page.look import I18N, language_of, look
 from page.panes import pane
 from page.scoreboard import scoreboard_html
@@ -25,7 +29,6 @@ from page.serving import start as startup
 from page.serving.loading_page import loading
 from page.serving.rate_limit import Rate
 from page.serving.start import About
-from roleplay import conversation, texts, transcript
 from roleplay.answers import ADAPTER, BASE, Engine, Sampling
 from roleplay.ballots import Box, count, score
 from roleplay.errors import DataError, RoleplayError, one_line_errors
@@ -33,7 +36,6 @@ from roleplay.flags import flag, parse
 from roleplay.guests import Guests
 from roleplay.persona import Persona, load_persona
 from roleplay.settings import ROOT, Settings
-from roleplay.transcript import CHOICES, GIVEN, NOTHING, PERSONA, Exchange, Kept
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
@@ -62,18 +64,18 @@ def build_demo(
 
     def check_message(message: str, request: gr.Request) -> dict[str, Any]:
         """What is wrong with a message, told at the composer before anything is sent."""
-        refusal = texts.refusal(language_of(request), message)
+        refusal = exchanges.refusal(language_of(request), message)
         refusal = refusal or too_fast(rate.wait(request.client.host), rate, request)
         return gr.validate(not refusal, refusal)
 
     def draw(record: Sequence[Exchange], blind: bool, language: str) -> list[list[Any]]:
         """The left pane as it is shown and as the ChatInterface goes on from it, then the right pane."""
-        left, right = (transcript.pane_messages(record, number, blind, sides, language) for number in (0, 1))
+        left, right = (shown.pane_messages(record, number, blind, sides, language) for number in (0, 1))
         return [left, left, right]
 
     def idle(record: Record, compare: bool, prompt: str, given: str) -> tuple[Any, ...]:
         """Ballot, browser's copy, both switches and composer as they are while nothing is being answered."""
-        copy, free = transcript.to_json(Kept(record, compare, prompt, given)), gr.Checkbox(interactive=True)
+        copy, free = to_json(Kept(record, compare, prompt, given)), gr.Checkbox(interactive=True)
         return (
             gr.Row(visible=bool(record) and record[-1].votable),
             copy,
@@ -87,25 +89,25 @@ def build_demo(
     ) -> Iterator[tuple[Any, ...]]:
         compare, prompt, given, adapter, *numbers, seed = rest
         language = language_of(request)
-        record = transcript.align(transcript.users(history), record)
+        record = exchanges.align(shown.users(history), record)
         retriever = about[adapter].retriever if adapter in about else None
         refused = too_fast(rate.take(request.client.host), rate, request)
-        settings = (compare, blind, prompt, given, adapter, numbers)
+        chosen = Choices(compare, blind, prompt, given, adapter or "", seed, dict(zip(NUMBERS, numbers, strict=True)))
         try:
-            new = conversation.begin(message, *settings, seed, retriever)
+            new = exchanges.begin(message, chosen, retriever)
         except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
-            new, refused = conversation.begin(message, *settings, None, retriever), refused or str(error)
+            new, refused = exchanges.begin(message, replace(chosen, seed=""), retriever), refused or str(error)
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         busy: tuple[Any, ...] = (gr.Row(visible=False), gr.skip(), *[gr.Checkbox(interactive=False)] * 2, gr.skip())
-        for now in conversation.grow(engine, record, new, language, refused):
+        for now in exchanges.grow(engine, record, new, language, refused):
             whole = [*record, now]
-            left, right = transcript.answer_message(now, 0, blind, sides, language), draw(whole, blind, language)[2]
+            left, right = shown.answer_message(now, 0, blind, sides, language), draw(whole, blind, language)[2]
             yield left, right, whole, *busy
             busy = (gr.skip(),) * len(busy)
         yield left, right, whole, *idle(whole, compare, prompt, given)
 
-    def stopped(shown: list[Any], request: gr.Request, record: Record, blind: bool, *settings: Any) -> tuple[Any, ...]:
-        record = transcript.close(transcript.align(transcript.users(shown), record))
+    def stopped(seen: list[Any], request: gr.Request, record: Record, blind: bool, *settings: Any) -> tuple[Any, ...]:
+        record = exchanges.close(exchanges.align(shown.users(seen), record))
         return record, *draw(record, blind, language_of(request)), *idle(record, *settings)
 
     def undone(request: gr.Request, record: Record, blind: bool, *settings: Any) -> tuple[Any, ...]:
@@ -125,7 +127,7 @@ def build_demo(
         """What this browser kept, or the page as it starts."""
         kept = Kept([], bool(names), first.system_prompt, PERSONA)
         try:
-            kept = transcript.from_json(saved) if saved else kept
+            kept = from_json(saved) if saved else kept
         except DataError as error:
             gr.Info(str(error))
         values = (kept.record, kept.compare, kept.persona, offered(speaker, kept.given))
@@ -139,14 +141,14 @@ def build_demo(
         return gr.Chatbot(visible=compare), blind and compare
 
     def blinded(blind: bool, compare: bool, record: Record, request: gr.Request) -> tuple[Any, ...]:
-        record, compare = record if blind else transcript.unveil(record), compare or blind
+        record, compare = record if blind else exchanges.unveil(record), compare or blind
         left, state, right = draw(record, blind, language_of(request))
         a, b = (I18N(label) for label in (("answer_a", "answer_b") if blind else sides))
         shown, beside = gr.Chatbot(left, label=a), gr.Chatbot(right, label=b, visible=compare)
         return record, shown, state, beside, compare, gr.Row(visible=False)
 
     def voted(choice: str, record: Record, blind: bool, request: gr.Request) -> tuple[Any, ...]:
-        record, vote = conversation.judge(record, choice, {name: known.provenance for name, known in about.items()})
+        record, vote = exchanges.judge(record, choice, {name: known.provenance for name, known in about.items()})
         if vote:
             box.add(vote)
         return record, *draw(record, blind, language_of(request)), gr.Row(visible=False)
@@ -161,8 +163,8 @@ def build_demo(
 
     def exported(kind: str, record: Record, name: str, request: gr.Request) -> list[str]:
         if kind == "rows":
-            return ["conversation.json", transcript.as_rows(record)]
-        return ["conversation.md", transcript.as_markdown(record, name, language_of(request))]
+            return ["conversation.json", as_rows(record)]
+        return ["conversation.md", as_markdown(record, name, language_of(request))]
 
     with gr.Blocks(title=first.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
         record, saved = gr.State([]), gr.BrowserState(storage_key=STORE, secret=STORE)
@@ -192,7 +194,7 @@ def build_demo(
                         reset = gr.Button(I18N("reset"), size="sm")
                     with gr.Accordion(I18N("sampling"), open=False):
                         with gr.Row():
-                            presets = {name: gr.Button(I18N(name), size="sm") for name in conversation.PRESETS}
+                            presets = {name: gr.Button(I18N(name), size="sm") for name in PRESETS}
                         start = Sampling()
                         numbers = [
                             gr.Slider(0, 2, start.temperature, step=0.05, label=I18N("temperature")),
@@ -247,7 +249,7 @@ def build_demo(
         gr.on([chat.chatbot.clear, right.clear], cleared, settings, [record, *left, right, *idles], **FREE)
         compare.change(compared, [compare, blind], [right, blind], **FREE)
         blind.change(blinded, [blind, compare, record], [record, *left, right, compare, ballot], **FREE)
-        for choice in CHOICES:
+        for choice in VOTES:
             ins = [gr.State(choice), record, blind]
             choices[choice].click(voted, ins, [record, *left, right, ballot], **FREE)
         adapter.change(offered, [adapter, given], given, **FREE)
@@ -255,7 +257,7 @@ def build_demo(
         gr.on([who.change, reset.click], chosen, who, [prompt, chat.chatbot], **FREE)
         for name, button in presets.items():
             tastes = numbers[:-1]  # the length is none
-            values = list(astuple(conversation.PRESETS[name]))[: len(tastes)]
+            values = list(astuple(PRESETS[name]))[: len(tastes)]
             button.click(lambda values: values, gr.State(values), tastes, **FREE)
         for kind, button in exports.items():
             made = button.click(exported, [gr.State(kind), record, who], file, **FREE)

@@ -25,13 +25,13 @@ import numpy as np
 
 import app
 from benchmarks.report import write
+from page.chat.choices import PERSONA
 from page.serving.start import About
 from roleplay.answers import Answer, Request, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.persona import ZHEN_HUAN
-from roleplay.transcript import PERSONA
 
 NAME = "stamped"
 GOAL_MS, GOAL_UPDATES = 50, 30

@@ -32,13 +32,16 @@ import psutil
 from benchmarks import fuzz_http
 from benchmarks.headless import Refused, Stuck, Tab
 from benchmarks.report import write
-from page.serving import start as startup
-from roleplay import conversation, embedded
+from page.chat import exchanges
+from page.chat.choices import NUMBERS, Choices
+from page.chat.exchanges import Exchange
+from page.serving import start
+from roleplay import embedded
 from roleplay.answers import Engine
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import ROOT, Settings
-from roleplay.transcript import Exchange
 
 QUESTIONS = ("你是谁？", "Who are you?", "今夜月色如何？", "Tell me about your home.")
 TURNS = 2  # messages of a conversation at most; then it is cleared
@@ -71,8 +74,9 @@ def alone(engine: Engine, persona: str, compare: bool, messages: tuple[str, ...]
     """What each side says to the last message when nobody else asks."""
     record: list[Exchange] = []
     for message in messages:
-        new = conversation.begin(message, compare, False, persona, True, engine.adapters()[0], GREEDY, 0)
-        *_, last = conversation.grow(engine, record, new, "en")
+        greedy = dict(zip(NUMBERS, GREEDY, strict=True))
+        chosen = Choices(compare, persona=persona, adapter=engine.adapters()[0], seed="0", numbers=greedy)
+        *_, last = exchanges.grow(engine, record, exchanges.begin(message, chosen), "en")
         record.append(last)
     return {side: answer.text for side, answer in record[-1].answers.items()}
 
@@ -204,9 +208,9 @@ def expectations(base_model: str) -> dict[Script, dict[str, str]]:
     if base_model == TINY:
         with tempfile.TemporaryDirectory() as folder:
             engine: Engine = fuzz_http.tiny_engine(Path(folder))
-        persona = fuzz_http.PERSONA.system_prompt
+        persona = ZHEN_HUAN.system_prompt
     else:
-        started = startup.start(Settings(engine_url=""), base_model)
+        started = start.start(Settings(engine_url=""), base_model)
         engine, persona = started.engine, started.persona.system_prompt
     return {(compare, messages): alone(engine, persona, compare, messages) for compare, messages in scripts()}
 

@@ -1,10 +1,5 @@
 """Every text of the interface in English and Chinese, and the few sentences that are made of figures."""
 
-from roleplay.answers import ADAPTER, BASE, Answer
-
-MAX_MESSAGE = 2000  # characters of a message or a persona
-MAX_EXCHANGES = 200  # a longer conversation is refused, and not restored
-
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
         "tagline": "A fine-tuned character, beside what the untuned model would have said",
@@ -264,35 +259,3 @@ ARMS: dict[str, dict[str, str]] = {  # the keys are those of `scoreboard.ARMS`
 def language(accept_language: str | None) -> str:
     """ "zh" when the first language of an Accept-Language header is Chinese, else "en"."""
     return "zh" if (accept_language or "").strip().lower().startswith("zh") else "en"
-
-
-def refusal(language: str, message: str, persona: str = "", exchanges: int = 0) -> str:
-    """The sentence that says why a message is not answered, "" if it is."""
-    words = TEXTS[language]
-    if not message.strip():
-        return words["empty"]
-    if len(message.strip()) > MAX_MESSAGE:
-        return words["too_long"].format(length=len(message.strip()))
-    if len(persona) > MAX_MESSAGE:
-        return words["persona_too_long"].format(length=len(persona))
-    return words["too_many"].format(limit=MAX_EXCHANGES) if exchanges >= MAX_EXCHANGES else ""
-
-
-def footer(language: str, answer: Answer, seed: int, side: str, given: str = "persona") -> str:
-    """Under an answer: who spoke (if `side` is set), tokens, times, seed, a `given` that is not the persona, faults."""
-    words = TEXTS[language]
-    parts = [words[side]] if side in (ADAPTER, BASE) else []
-    if answer.tokens:
-        parts.append(words["tokens"].format(tokens=answer.tokens))
-        parts.append(words["first"].format(first=answer.seconds_to_first_token))
-        parts += [words["speed"].format(speed=answer.tokens_per_second)] if answer.tokens_per_second else []
-    elif not answer.stop:
-        parts.append(words["reading"])
-    parts.append(words["seed_shown"].format(seed=seed))
-    if note := words.get(f"with_{given}"):
-        parts.append(note)
-    if answer.dropped_turns:
-        parts.append(words["dropped"].format(dropped=answer.dropped_turns))
-    if answer.stop not in ("", "end"):
-        parts.append(words.get(answer.stop, answer.stop))
-    return " · ".join(parts)

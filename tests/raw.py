@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import gradio as gr
 
-from roleplay.transcript import PERSONA
+from page.chat.choices import PERSONA
 
 
 @dataclass
