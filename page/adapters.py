@@ -7,7 +7,7 @@ import gradio as gr
 from page.look import I18N, language_of
 from page.server import too_fast
 from page.serving.rate_limit import Rate
-from roleplay import texts
+from page.words import WORDS
 from roleplay.adapters import PROBES
 from roleplay.answers import Engine
 from roleplay.errors import RoleplayError
@@ -23,7 +23,7 @@ def adapters_accordion(
     """Draw it and wire it to `menu`, the dropdown of adapters; `free` are the options of events that never wait."""
 
     def told(name: str, request: gr.Request) -> Any:
-        kl, words = engine.moves(name), texts.TEXTS[language_of(request)]
+        kl, words = engine.moves(name), WORDS[language_of(request)]
         text = "" if kl is None else words["moves"].format(name=name, kl=kl, prompts=len(PROBES))
         return gr.Markdown(text, visible=bool(text))
 
@@ -35,7 +35,7 @@ def adapters_accordion(
         except RoleplayError as error:
             raise gr.Error(str(error), print_exception=False) from error
         if not names:
-            gr.Info(texts.TEXTS[language_of(request)]["hub_none"])
+            gr.Info(WORDS[language_of(request)]["hub_none"])
         return gr.Dropdown(names, value=names[0] if names else None)
 
     def loaded(repo: str | None, request: gr.Request) -> Any:

@@ -5,15 +5,15 @@ from typing import Any
 
 import gradio as gr
 
-from roleplay import texts
+from page.words import WORDS, language
 from roleplay.settings import ROOT
 
-I18N = gr.I18n(**texts.TEXTS)
+I18N = gr.I18n(**WORDS)
 
 
 def language_of(request: gr.Request) -> str:
     """ "zh" or "en", by what the browser prefers."""
-    return texts.language(request.headers.get("accept-language"))
+    return language(request.headers.get("accept-language"))
 
 
 def look() -> dict[str, Any]:
@@ -22,7 +22,7 @@ def look() -> dict[str, Any]:
     return {
         "theme": gr.themes.Base(font=["system-ui", "Noto Sans CJK SC", "PingFang SC", "sans-serif"]),
         "css_paths": ROOT / "assets" / "page.css",
-        "js": f"() => ({script})({json.dumps(texts.TEXTS)})",
+        "js": f"() => ({script})({json.dumps(WORDS)})",
         "i18n": I18N,
         "footer_links": [],
     }

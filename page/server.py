@@ -8,7 +8,7 @@ from starlette.middleware import Middleware
 from page.look import language_of
 from page.serving.middleware import Doors, Faults
 from page.serving.rate_limit import Rate
-from roleplay import texts
+from page.words import WORDS
 
 
 def doors() -> dict[str, Any]:
@@ -22,5 +22,5 @@ def doors() -> dict[str, Any]:
 
 def too_fast(wait: int, rate: Rate, request: gr.Request) -> str:
     """The sentence for a client that must wait so many seconds, "" for 0."""
-    words = texts.TEXTS[language_of(request)]
+    words = WORDS[language_of(request)]
     return words["too_fast"].format(limit=rate.per_minute, seconds=wait) if wait else ""

@@ -13,12 +13,12 @@ from playwright.sync_api import Browser, expect
 
 import app
 from page.serving.loading_page import loading
+from page.words import WORDS
 from roleplay import models
 from roleplay.ballots import Box
 from roleplay.errors import RoleplayError
 from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import ROOT
-from roleplay.texts import TEXTS
 from tests import tiny
 from tests.scripted import ScriptedEngine
 
@@ -43,9 +43,9 @@ def test_the_stage_is_told_in_both_languages(port: int) -> None:
         assert get(port, "?stage") == "Starting…"
         for stage in ("fetch", "load", "adapters"):
             tell(stage)
-            assert get(port, "?stage") == TEXTS["en"][f"stage_{stage}"]
-            assert get(port, "?stage", "zh-CN,zh;q=0.9") == TEXTS["zh"][f"stage_{stage}"]
-            assert TEXTS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
+            assert get(port, "?stage") == WORDS["en"][f"stage_{stage}"]
+            assert get(port, "?stage", "zh-CN,zh;q=0.9") == WORDS["zh"][f"stage_{stage}"]
+            assert WORDS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
 
 
 def test_a_client_of_the_api_is_told_to_wait(port: int) -> None:
@@ -77,7 +77,7 @@ def test_a_failure_is_shown_and_goes_on(browser: Browser, port: int) -> None:
         with loading("127.0.0.1", port) as tell:
             page.goto(f"http://127.0.0.1:{port}")
             tell("load")
-            expect(page.get_by_role("status")).to_have_text(TEXTS["en"]["stage_load"])
+            expect(page.get_by_role("status")).to_have_text(WORDS["en"]["stage_load"])
             raise RoleplayError("no base model '<b>': give another")
 
     with pytest.raises(RoleplayError, match="no base model"):
@@ -92,7 +92,7 @@ def test_the_page_opens_by_itself(browser: Browser, port: int, tmp_path: Path) -
     with loading("127.0.0.1", port) as tell:
         page.goto(f"http://127.0.0.1:{port}")
         tell("adapters")
-        expect(page.get_by_role("status")).to_have_text(TEXTS["en"]["stage_adapters"])
+        expect(page.get_by_role("status")).to_have_text(WORDS["en"]["stage_adapters"])
         demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
     demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
     expect(page.locator("#ask textarea")).to_be_enabled()

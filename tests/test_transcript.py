@@ -10,6 +10,7 @@ from page.chat import exchanges, saved, shown
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA
 from page.chat.exchanges import OPEN, SIDES, UNVEILED, Exchange
 from page.chat.saved import Kept
+from page.words import WORDS, language
 from roleplay import ballots, texts
 from roleplay.answers import ADAPTER, BASE, Answer, Sampling
 from roleplay.ballots import Tally
@@ -201,7 +202,7 @@ def test_markdown_holds_both_answers() -> None:
     assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
 
 
-@pytest.mark.parametrize("words", [texts.TEXTS])
+@pytest.mark.parametrize("words", [WORDS, texts.TEXTS], ids=["page", "figures"])
 def test_both_languages_say_the_same_things(words: dict[str, dict[str, str]]) -> None:
     english, chinese = words["en"], words["zh"]
     assert english.keys() == chinese.keys()
@@ -217,7 +218,7 @@ def test_both_languages_say_the_same_things(words: dict[str, dict[str, str]]) ->
     [("zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("en-US,zh;q=0.5", "en"), ("", "en"), (None, "en"), ("ZH", "zh")],
 )
 def test_language(header: str | None, wanted: str) -> None:
-    assert texts.language(header) == wanted
+    assert language(header) == wanted
 
 
 @pytest.mark.parametrize(

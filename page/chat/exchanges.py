@@ -11,12 +11,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
+from page.words import WORDS
 from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.ballots import Vote, cast
 from roleplay.errors import RoleplayError
 from roleplay.prompt import Turn
 from roleplay.retrieval import Retriever
-from roleplay.texts import TEXTS as WORDS
 
 MAX_MESSAGE = 2000  # characters of a message or a persona
 MAX_EXCHANGES = 200  # a longer conversation is refused, and not restored

@@ -8,10 +8,10 @@ from typing import Any
 from page.chat.choices import GIVEN
 from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, SIDES, UNVEILED, VOTES, Exchange
 from page.chat.shown import footer
+from page.words import WORDS
 from roleplay import retrieval
 from roleplay.answers import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError, RoleplayError
-from roleplay.texts import TEXTS as WORDS
 
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from page.chat.choices import PERSONA
 from page.chat.exchanges import OPEN, SIDES, VOTES, Exchange
+from page.words import WORDS
 from roleplay.answers import Answer
-from roleplay.texts import TEXTS as WORDS
 
 JOINER = "\N{WORD JOINER}"
 
