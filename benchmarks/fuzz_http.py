@@ -21,7 +21,6 @@ from roleplay import adapters, models
 from roleplay.answers import ADAPTER, BASE
 from roleplay.ballots import Box
 from roleplay.engine import LocalEngine
-from roleplay.persona import ZHEN_HUAN as PERSONA
 
 # What Python, and the libraries under the page, say of themselves.
 INSIDES = re.compile(r"Traceback|File \\?\"/|\w\.py\b|[a-z](Error|Exception)\b|object has no|NoneType|\bpydantic")
@@ -49,13 +48,14 @@ def tiny_engine(folder: Path) -> LocalEngine:
 
 def serve(echo: bool, folder: str, pipe: Connection) -> None:
     """The real page in this process, on the tiny engine or on one that repeats what it is told."""
-    import app  # this process alone needs the page
+    from page.build import build, launch_options  # this process alone needs the page
+    from page.serving.start import Started
     from tests.scripted import ScriptedEngine
 
     repeats = {ADAPTER: "{user}", BASE: "{user}"}
     engine: Any = ScriptedEngine(pause=0.002, replies=repeats) if echo else tiny_engine(Path(folder))
-    demo = app.build_demo(engine, [PERSONA], Box(Path(folder) / "votes"), {})
-    server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
+    demo = build(Started(engine), Box(Path(folder) / "votes"))
+    server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     pipe.send((url, sorted(server.openapi()["paths"])))
     demo.block_thread()
 

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,10 +23,11 @@ import gradio as gr
 import httpx
 import numpy as np
 
-import app
 from benchmarks.report import write
+from page.build import build, launch_options
 from page.chat.choices import PERSONA
-from page.serving.start import About
+from page.serving.start import About, Started
+from page.state import CHOSEN
 from roleplay.answers import Answer, Request, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import one_line_errors
@@ -96,9 +97,11 @@ def measure(flags: Flags) -> dict[str, float]:
     """Serve the page, ask once to warm up and once to measure."""
     engine = StampedEngine(flags.tokens, flags.pause)
     with TemporaryDirectory() as folder:
-        demo = app.build_demo(engine, [ZHEN_HUAN], Box(Path(folder)), {NAME: About(Path(folder))})
-        url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
-        settings = [False, True, ZHEN_HUAN.system_prompt, PERSONA, NAME, *astuple(Sampling())]
+        demo = build(Started(engine, {NAME: About(Path(folder))}), Box(Path(folder)))
+        url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+        asked = {"compare": True, "blind": False, "persona": ZHEN_HUAN.system_prompt, "given": PERSONA, "adapter": NAME}
+        values = asdict(Sampling()) | asked
+        settings = [values[name] for name in CHOSEN]
         arguments = (url, number_of(demo, "_clear_and_save_textbox"), number_of(demo, "_submit_fn"), settings)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(read, *arguments).result()

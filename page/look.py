@@ -1,19 +1,27 @@
 """How the page looks and in which language it speaks: no font, script or style from elsewhere."""
 
 import json
+import string
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-from page.words import WORDS, language
+from page.words import WORDS
 from roleplay.settings import ROOT
 
 I18N = gr.I18n(**WORDS)
+_ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in string.punctuation}
 
 
-def language_of(request: gr.Request) -> str:
-    """ "zh" or "en", by what the browser prefers."""
-    return language(request.headers.get("accept-language"))
+def heading(name: str) -> str:
+    """Who speaks, as HTML: a seal with the first character, and the name."""
+    return f'<h1><span class="seal" aria-hidden="true">{escape(name[:1])}</span>{escape(name)}</h1>'
+
+
+def as_said(text: str) -> str:
+    """`text` as Markdown that shows it as it is: a persona may be a stranger's, and must load nothing."""
+    return text.translate(_ENTITIES)
 
 
 def look() -> dict[str, Any]:

@@ -8,10 +8,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-import app
-from page.serving.start import About
+from page.build import build, launch_options
+from page.serving.start import About, Started
 from roleplay.ballots import Box
-from roleplay.persona import ZHEN_HUAN, Persona
+from roleplay.persona import Persona
 from roleplay.retrieval import Retriever
 from tests.scripted import ScriptedEngine
 
@@ -24,17 +24,24 @@ class Served:
     """A page on a scripted engine, and a folder with its votes and its adapters."""
 
     def __init__(
-        self, folder: Path, personas: list[Persona], names: list[str], retrievers: Mapping[str, Retriever] | None = None
+        self,
+        folder: Path,
+        names: list[str],
+        personas: Mapping[str, Persona] | None = None,
+        retrievers: Mapping[str, Retriever] | None = None,
     ) -> None:
         self.engine, self.votes, self.adapters = ScriptedEngine(names), folder / "votes", folder / "adapters"
-        about = {name: About(self.adapters / name, {}, (retrievers or {}).get(name)) for name in names}
-        self.demo = app.build_demo(self.engine, personas, Box(self.votes), about)
-        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+        about = {
+            name: About(self.adapters / name, {}, (retrievers or {}).get(name), (personas or {}).get(name))
+            for name in names
+        }
+        self.demo = build(Started(self.engine, about), Box(self.votes))
+        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("served"), [ZHEN_HUAN], ["zhenhuan"])
+    served = Served(tmp_path_factory.mktemp("served"), ["zhenhuan"])
     yield served
     served.demo.close()
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from gradio_client import Client
 
-import app
+from page.build import build, launch_options
 from page.chat import exchanges
 from page.chat.choices import NUMBERS, Choices
+from page.serving.start import Started
 from roleplay.answers import ADAPTER, BASE, Sampling
 from roleplay.ballots import Box
 from roleplay.errors import RoleplayError
 from roleplay.instructions import Row
-from roleplay.persona import ZHEN_HUAN
 from roleplay.retrieval import Retriever
 from tests.scripted import REPLIES, ScriptedEngine
 
@@ -101,14 +101,14 @@ def test_refusals_and_errors_end_every_answer(message: str, error: str, says: st
 
 @pytest.mark.parametrize(("names", "menu"), [([], False), (["one"], False), (["one", "two"], True)])
 def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], menu: bool) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path), {})
+    demo = build(Started(ScriptedEngine(names)), Box(tmp_path))
     shown = {block.elem_id: block.visible for block in demo.blocks.values() if block.elem_id in ("adapter", "right")}
     assert shown == {"adapter": menu, "right": bool(names)}
 
 
 def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     info = Client(url, verbose=False).view_api(return_format="dict")
     demo.close()
     assert info == {"named_endpoints": {}, "unnamed_endpoints": {}}

@@ -100,7 +100,7 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
 
 def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path: Path) -> None:
     retriever = Retriever([Row((("夜深了", "该歇息了。"),)), Row((("今夜雪大", "且看雪。"),))])
-    served = Served(tmp_path, [ZHEN_HUAN], ["one", "two"], {"one": retriever})
+    served = Served(tmp_path, ["one", "two"], retrievers={"one": retriever})
     with opened(browser, served.url) as page:
         page.get_by_role("button", name="Persona").click()
         page.get_by_label("nearest training rows").check()
@@ -251,23 +251,62 @@ def test_accessibility(
         assert serious(page) == {}
 
 
-def test_menus_of_personas_and_adapters(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN, OTHER], ["one", "two"])
+def test_every_adapter_brings_its_persona(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, ["one", "two"], {"one": ZHEN_HUAN, "two": OTHER})
     with opened(browser, served.url) as page:
-        page.get_by_label("Character").click()
-        page.get_by_role("option", name=OTHER.name).click()
+        expect(page.locator("#title")).to_contain_text(ZHEN_HUAN.name)
+        expect(page.locator("#left")).to_contain_text(ZHEN_HUAN.greeting)
         page.get_by_label("Adapter", exact=True).click()
         page.get_by_role("option", name="two").click()
+        expect(page.locator("#title")).to_contain_text(OTHER.name)
+        expect(page.locator("#left")).to_contain_text(OTHER.greeting)
+        page.get_by_role("button", name="Persona").click()
+        expect(page.get_by_label("System prompt")).to_have_value(OTHER.system_prompt)
         page.get_by_role("button", name=OTHER.openers[0]).click()
         expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=OTHER.openers[0]))
         answered(page)
         assert served.engine.requests[0].adapter == "two"
         assert served.engine.requests[0].questions[ADAPTER].persona == OTHER.system_prompt
+        page.get_by_label("System prompt").fill("You are a gardener.")
+        page.get_by_role("button", name="Reset").click()
+        expect(page.get_by_label("System prompt")).to_have_value(OTHER.system_prompt)
+        page.reload()  # the menu is back at the first adapter, and so is whoever speaks
+        expect(bots(page, "left")).to_be_visible()
+        expect(page.locator("#title")).to_contain_text(ZHEN_HUAN.name)
+        page.get_by_role("button", name="Persona").click()
+        expect(page.get_by_label("System prompt")).to_have_value(ZHEN_HUAN.system_prompt)
+    served.demo.close()
+
+
+def test_openers_come_with_the_second_adapter(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, ["one", "two"], {"one": Persona("Mute", "Say nothing."), "two": OTHER})
+    page = browser.new_page()
+    page.goto(served.url)
+    page.get_by_label("Adapter", exact=True).click()
+    assert page.locator("#left .example").count() == 0
+    page.get_by_role("option", name="two").click()
+    page.get_by_role("button", name=OTHER.openers[0]).click()
+    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=OTHER.openers[0]))
+    answered(page)
+    assert served.engine.requests[0].questions[ADAPTER].persona == OTHER.system_prompt
+    page.close()
+    served.demo.close()
+
+
+def test_a_strangers_persona_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror='window.hit=1'> ![x](https://example.com/x.png) **stars** www.example.com"
+    served = Served(tmp_path, ["one"], {"one": Persona(hostile, "You are kind.", hostile, (hostile,))})
+    with opened(browser, served.url) as page:
+        assert page.locator("h1").inner_text().endswith(hostile)
+        assert page.locator("#left .placeholder").inner_text() == hostile
+        assert page.locator("#left .example").inner_text().strip() == hostile
+        assert page.locator("#title img, #left img, #left strong, #left a").count() == 0
+        assert page.evaluate("window.hit") is None
     served.demo.close()
 
 
 def test_without_an_adapter_only_the_base_model_speaks(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN], [])
+    served = Served(tmp_path, [])
     with opened(browser, served.url) as page:
         expect(page.locator("#left")).to_contain_text("there is no adapter yet")
         ask(page, "hello")

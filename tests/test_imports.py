@@ -37,10 +37,28 @@ def test_only_the_page_knows_gradio_and_nothing_imports_the_page(path):
         assert not roots & {"train", "dataset"}
 
 
-@pytest.mark.parametrize("path", PAGE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGE, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_the_page_imports_the_library_alone(path):
     roots = {name.split(".")[0] for name in imports(path)}
     assert not roots & {"app", "train", "dataset", "tests", "benchmarks"}
+
+
+@pytest.mark.parametrize("path", [path for path in PAGE if path.parent.parent == ROOT / "page"], ids=lambda p: p.stem)
+def test_a_conversation_and_the_server_know_no_control(path):
+    found = imports(path)
+    assert not any(name.split(".")[0] == "gradio" for name in found)
+    own = {name.removeprefix("page.").split(".")[0] for name in found if name.startswith("page.")}
+    assert own <= {path.parent.name, "words"}
+    if path.parent.name == "chat":
+        assert not {name.split(".")[0] for name in found} & {"torch", "transformers"}
+
+
+@pytest.mark.parametrize("path", PAGE, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_functions_of_the_page_stay_small(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [arg.arg for arg in [*node.args.args, *node.args.kwonlyargs] if arg.arg not in ("self", "cls")]
+            assert len(names) <= 5 and node.end_lineno - node.lineno < 60, node.name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "roleplay").glob("*.py")), ids=lambda path: path.name)

@@ -11,13 +11,13 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Browser, expect
 
-import app
+from page.build import build, launch_options
 from page.serving.loading_page import loading
+from page.serving.start import Started
 from page.words import WORDS
 from roleplay import models
 from roleplay.ballots import Box
 from roleplay.errors import RoleplayError
-from roleplay.persona import ZHEN_HUAN
 from roleplay.settings import ROOT
 from tests import tiny
 from tests.scripted import ScriptedEngine
@@ -93,8 +93,8 @@ def test_the_page_opens_by_itself(browser: Browser, port: int, tmp_path: Path) -
         page.goto(f"http://127.0.0.1:{port}")
         tell("adapters")
         expect(page.get_by_role("status")).to_have_text(WORDS["en"]["stage_adapters"])
-        demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
-    demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
+        demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
     expect(page.locator("#ask textarea")).to_be_enabled()
     page.close()
     demo.close()

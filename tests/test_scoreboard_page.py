@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from page.scoreboard import scoreboard_html
+from page.scoreboard_tab import scoreboard_html
 from roleplay import card, plots
-from roleplay.persona import ZHEN_HUAN
 from roleplay.scoreboard import ADAPTER, BASE, PERSONA, Board
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
 
@@ -75,7 +74,7 @@ def test_in_chinese_and_back_to_the_chat(browser: Browser, measured: Served) -> 
 
 
 def test_the_chosen_adapter_and_one_without_a_scoreboard(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN], ["one", "two"])
+    served = Served(tmp_path, ["one", "two"])
     make_board(served.adapters / "two")
     with opened(browser, served.url) as page:
         show(page)
@@ -97,7 +96,7 @@ def test_a_guest_whose_folder_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN], ["zhenhuan"])
+    served = Served(tmp_path, ["zhenhuan"])
     make_board(served.adapters / "zhenhuan")
     path = served.adapters / "zhenhuan" / card.SCOREBOARD
     hostile = "<img src=x onerror='window.hit=1'>"

@@ -59,11 +59,12 @@ def main(adapter: Path, scratch: Path) -> None:
     # `spaces` looks for a CUDA build of torch.
     torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", lambda: None, bool
     import app  # imports `spaces`, which patches torch
+    from page.build import build, launch_options
+    from page.serving.start import Started
     from roleplay import adapters, models
     from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
     from roleplay.ballots import Box
     from roleplay.engine import LocalEngine
-    from roleplay.persona import ZHEN_HUAN
     from roleplay.settings import Settings
     from roleplay.zero import ZeroEngine
     from tests import tiny
@@ -76,8 +77,8 @@ def main(adapter: Path, scratch: Path) -> None:
     base = models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     engine = LocalEngine(base, [adapters.inspect(adapter)], 400)
     zero = ZeroEngine(engine, app.spaces.GPU, app.gr.Error)
-    demo = app.build_demo(zero, [ZHEN_HUAN], Box(scratch / "votes"), {}, at_once=4)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    demo = build(Started(zero, at_once=4), Box(scratch / "votes"))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
     def answers(user: str = "?", tokens: int = 8, wait: bool = True) -> dict[str, str]:
         questions = dict.fromkeys((ADAPTER, BASE), Question("", (), user))

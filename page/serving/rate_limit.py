@@ -8,6 +8,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 
+from page.words import WORDS
+
 MINUTE = 60.0
 
 
@@ -35,6 +37,10 @@ class Rate:
                 while next(iter(self._asked.values()))[-1] <= now - MINUTE:  # it ends: the last one asked just now
                     self._asked.popitem(last=False)
             return wait
+
+    def sentence(self, seconds: int, language: str) -> str:
+        """What a client is told that must wait so long, "" for 0."""
+        return WORDS[language]["too_fast"].format(limit=self.per_minute, seconds=seconds) if seconds else ""
 
     def _wait(self, key: str, now: float) -> int:
         asked = self._asked.get(key)  # nothing where there is no limit

@@ -33,6 +33,7 @@ class About:
     folder: Path
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
+    persona: Persona | None = None  # whom it was trained to be; None where it does not say
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Started:
     """An engine ready to answer, and what is known of each of its adapters."""
 
     engine: Engine
-    about: dict[str, About]
-    persona: Persona  # that of the adapter that speaks first
-    at_once: int  # answers that it may be asked for at the same time
+    about: dict[str, About] = field(default_factory=dict)
+    persona: Persona = ZHEN_HUAN  # who speaks where `about` knows of none
+    at_once: int = 1  # answers that it may be asked for at the same time
     guests: Guests | None = None  # where adapters from the Hub may join
 
 

@@ -8,7 +8,9 @@ from gradio.components.chatbot import ChatbotDataMessages
 
 from page.chat import shown
 
-component_meta.create_or_modify_pyi = lambda *_: None  # else the class below gets a panes.pyi, which mypy would read
+component_meta.create_or_modify_pyi = lambda *_: (
+    None
+)  # else the class below gets a plain_chatbot.pyi, which mypy would read
 
 
 class PlainChatbot(gr.Chatbot):
