@@ -8,7 +8,7 @@ it reads are listed in `roleplay/settings.py`.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import gradio as gr
 import spaces  # on ZeroGPU it must come before anything that may touch a GPU
@@ -19,7 +19,6 @@ from page.serving.start import end_on_signals, start
 from roleplay.ballots import Box
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.persona import load_persona
 from roleplay.settings import ROOT, Settings
 
 
@@ -38,8 +37,6 @@ def main() -> None:
     print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
     with loading(settings.host, settings.port) as tell:
         started = start(settings, flags.base_model or settings.base_model, tell, lender)
-        if settings.persona:
-            started = replace(started, persona=load_persona(settings.persona))
         votes = ROOT / "votes"
         box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
         print(*started.engine.describe(), sep="\n")

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -16,7 +16,7 @@ from roleplay.engine import LocalEngine
 from roleplay.errors import AdapterError, DataError
 from roleplay.guests import Guests
 from roleplay.instructions import file_sha256
-from roleplay.persona import ZHEN_HUAN, Persona, parse_persona
+from roleplay.persona import ZHEN_HUAN, Persona, load_persona, parse_persona
 from roleplay.remote import RemoteEngine
 from roleplay.retrieval import Retriever
 from roleplay.settings import ROOT, Settings
@@ -76,19 +76,37 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def _about(adapter: Adapter) -> About:
+def _persona(adapter: Adapter) -> Persona | None:
+    """Whom it was trained to be, None where it does not say; raises `DataError` for what is no persona."""
+    told = adapter.training.get("persona")
+    return parse_persona(told, f"{adapter.folder}: {adapters.TRAINING}") if told else None
+
+
+def _about(adapter: Adapter, fixed: Persona | None) -> About:
+    """All but its rows; `fixed` is who speaks whatever it was trained to be."""
+    about = About(adapter.folder, _provenance(adapter), persona=fixed)
     try:
-        retriever = Retriever(corpus.rows_of(adapter)[0])
+        own = _persona(adapter)
+        if own and sum(map(len, (own.name, own.greeting, *own.openers))) > adapters.MAX_TEXT:
+            raise DataError(f"what the page shows of it has more than {adapters.MAX_TEXT} characters")
+        return replace(about, persona=fixed or own)
     except DataError as error:
-        retriever = None
+        print(f"persona      not that of {adapter.name}: {error}")
+        return about
+
+
+def _with_rows(about: About, adapter: Adapter) -> About:
+    try:
+        return replace(about, retriever=Retriever(corpus.rows_of(adapter)[0]))
+    except DataError as error:
         print(f"retrieval    not offered for {adapter.name}: {error}")
-    return About(adapter.folder, _provenance(adapter), retriever)
+        return about
 
 
-def _persona(usable: Sequence[Adapter]) -> Persona:
-    """Whom the first adapter was trained to be; Zhen Huan where there is none, or it does not say."""
-    told = usable[0].training.get("persona") if usable else None
-    return parse_persona(told, f"{usable[0].folder}: {adapters.TRAINING}") if told else ZHEN_HUAN
+def _known(usable: Sequence[Adapter], fixed: Persona | None) -> tuple[dict[str, About], Persona]:
+    """What is known of each adapter, and who speaks where that is no persona: the first one's, else Zhen Huan."""
+    first = fixed or (_persona(usable[0]) if usable else None)
+    return {a.name: _with_rows(_about(a, fixed), a) for a in usable}, first or ZHEN_HUAN
 
 
 def start(
@@ -97,29 +115,28 @@ def start(
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
     `tell` hears which stage begins; `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere. Raises
-    `RoleplayError` when the base model or the adapter that ADAPTER names cannot be used.
+    `RoleplayError` when PERSONA, the base model, or the adapter that ADAPTER names cannot be used.
     """
+    fixed = load_persona(settings.persona) if settings.persona else None
     if settings.engine_url:
         tell("fetch")
         folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
-        added = add_local(remote, settings.adapter)
-        return Started(remote, {a.name: _about(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
+        return Started(remote, *_known(add_local(remote, settings.adapter), fixed), REMOTE_AT_ONCE)
     heap.return_blocks(heap.CACHES)
     base = models.load(base_model, settings.cache, tell=tell)
     tell("adapters")
     engine = LocalEngine(base)
-    added = add_local(engine, settings.adapter)
-    about = {a.name: _about(a) for a in added}
+    about, persona = _known(add_local(engine, settings.adapter), fixed)
     if lender:  # guests cannot join: what is forked has the weights of the start
-        return Started(ZeroEngine(engine, *lender), about, _persona(added), ZERO_AT_ONCE)
+        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE)
 
     def arrived(guest: Adapter) -> None:
-        about[guest.name] = About(guest.folder, _provenance(guest))
+        about[guest.name] = _about(guest, fixed)
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
-    return Started(engine, about, _persona(added), 1, guests if settings.hub_adapters else None)
+    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None)
 
 
 def end_on_signals(last: Callable[[], None]) -> None:
