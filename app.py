@@ -16,10 +16,10 @@ import spaces  # on ZeroGPU it must come before anything that may touch a GPU
 from page.build import QUEUE_SIZE, build, launch_options
 from page.serving.loading_page import loading
 from page.serving.start import end_on_signals, start
-from roleplay.ballots import Box
+from roleplay.results.votes import Box
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.settings import ROOT, Settings
+from roleplay.environment import ROOT, Settings
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from typing import Any
 import httpx
 
 from benchmarks.headless import API, Tab
-from roleplay import adapters, models
-from roleplay.answers import ADAPTER, BASE
-from roleplay.ballots import Box
-from roleplay.engine import LocalEngine
+from roleplay.weights import inspection
+from roleplay.weights import adapters
+from roleplay.weights import base_models as models
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.results.votes import Box
+from roleplay.engine.local import LocalEngine
 
 # What Python, and the libraries under the page, say of themselves.
 INSIDES = re.compile(r"Traceback|File \\?\"/|\w\.py\b|[a-z](Error|Exception)\b|object has no|NoneType|\bpydantic")
@@ -43,7 +45,7 @@ def tiny_engine(folder: Path) -> LocalEngine:
 
     chosen = ("cpu", "tiny"), ("float32", "tiny"), ("sdpa", "tiny")
     base = models.BaseModel(tiny.gemma(max_position_embeddings=4096), tiny.tokenizer(), tiny.BASE_NAME, "", *chosen)
-    return LocalEngine(base, [adapters.inspect(tiny.adapter(folder / "tiny"))])
+    return LocalEngine(base, [inspection.inspect(tiny.adapter(folder / "tiny"))])
 
 
 def serve(echo: bool, folder: str, pipe: Connection) -> None:

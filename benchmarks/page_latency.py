@@ -28,11 +28,11 @@ from page.build import build, launch_options
 from page.chat.choices import PERSONA
 from page.serving.start import About, Started
 from page.state import CHOSEN
-from roleplay.answers import Answer, Request, Sampling
-from roleplay.ballots import Box
+from roleplay.engine.protocol import Answer, Request, Sampling
+from roleplay.results.votes import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.persona import ZHEN_HUAN
+from roleplay.text.personas import ZHEN_HUAN
 
 NAME = "stamped"
 GOAL_MS, GOAL_UPDATES = 50, 30

@@ -36,12 +36,12 @@ from page.chat import exchanges
 from page.chat.choices import NUMBERS, Choices
 from page.chat.exchanges import Exchange
 from page.serving import start
-from roleplay import embedded
-from roleplay.answers import Engine
+from roleplay.weights import embedded
+from roleplay.engine.protocol import Engine
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import ROOT, Settings
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.environment import ROOT, Settings
 
 QUESTIONS = ("你是谁？", "Who are you?", "今夜月色如何？", "Tell me about your home.")
 TURNS = 2  # messages of a conversation at most; then it is cleared

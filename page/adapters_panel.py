@@ -8,10 +8,10 @@ from page.look import I18N
 from page.serving.rate_limit import Rate
 from page.state import Visitor
 from page.words import WORDS
-from roleplay.adapters import PROBES
-from roleplay.answers import Engine
+from roleplay.weights.probe import PROBES
+from roleplay.engine.protocol import Engine
 from roleplay.errors import RoleplayError
-from roleplay.guests import Guests
+from roleplay.engine.guests import Guests
 
 
 def draw_panel(both: bool, hub: bool) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class PanelHandlers:
 
     def show_shift(self, adapter: str, visitor: Visitor) -> dict[str, Any]:
         """How far the adapter moves the model, where that is known."""
-        kl, words = self.engine.moves(adapter), WORDS[visitor.language]
+        kl, words = self.engine.kl_to_base(adapter), WORDS[visitor.language]
         text = "" if kl is None else words["moves"].format(name=adapter, kl=kl, prompts=len(PROBES))
         return {"shift": gr.update(value=text, visible=bool(text))}
 

@@ -13,7 +13,7 @@ from page.look import look
 from page.serving.middleware import Doors, Faults
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
-from roleplay.ballots import Box
+from roleplay.results.votes import Box
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
 

@@ -19,11 +19,11 @@ from page.scoreboard_tab import scoreboard_html
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from page.state import Visitor
-from roleplay.answers import ADAPTER, BASE
-from roleplay.ballots import Box, count, score
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.results.votes import Box, count, score
 from roleplay.errors import DataError, RoleplayError
-from roleplay.persona import Persona
-from roleplay.retrieval import Retriever
+from roleplay.text.personas import Persona
+from roleplay.text.retrieval import Retriever
 
 Record = list[Exchange]
 Updates = dict[str, Any]

@@ -11,8 +11,8 @@ from page.chat.choices import NUMBERS
 from page.chat.exchanges import PRESETS
 from page.look import I18N, as_said, heading
 from page.plain_chatbot import PlainChatbot, pane
-from roleplay.answers import ADAPTER, BASE, Sampling
-from roleplay.persona import Persona
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from roleplay.text.personas import Persona
 
 STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
 # By field of `Sampling`: lowest, highest and step of its slider. Its label has the same name in `words`.

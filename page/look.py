@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from page.words import WORDS
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 
 I18N = gr.I18n(**WORDS)
 _ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in string.punctuation}

@@ -9,10 +9,13 @@ from html import escape
 from pathlib import Path
 
 from page.words import WORDS
-from roleplay import card, plots, scoreboard
+from roleplay.weights import layout
+from train.publishing import card
+from train.publishing import plots
+from roleplay.results import board as scoreboard
 from roleplay.errors import DataError
-from roleplay.scoreboard import ADAPTER
-from roleplay.texts import ARMS
+from roleplay.results.board import ADAPTER
+from roleplay.results.wording import ARMS
 
 MAX_PICTURE = 4 << 20  # bytes
 
@@ -22,12 +25,12 @@ def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
     words = WORDS[language]
     parts = [f"<h2>{escape(name)}</h2>", *_figures(name, folder, language)]
     parts += [f"<h2>{words['votes']}</h2>", f"<p>{escape(votes)}</p>"]
-    parts += [f"<h2>{words['training']}</h2>", _picture(folder / plots.CURVE, words["plot_curve"])]
+    parts += [f"<h2>{words['training']}</h2>", _picture(folder / layout.CURVE, words["plot_curve"])]
     return "".join(parts)
 
 
 def _figures(name: str, folder: Path, language: str) -> list[str]:
-    words, path = WORDS[language], folder / card.SCOREBOARD
+    words, path = WORDS[language], folder / layout.BOARD
     if not path.exists():
         here = f"adapters/{name.split('/')[-1]}"
         fetch = f"hf download {name} --local-dir {here} && " if "/" in name else ""
@@ -42,7 +45,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
         f"<p>{words['board_note']}</p>",
         _table(scoreboard.table(board, language=language), language),
         f"<ul>{told}</ul>",
-        _picture(folder / plots.SCOREBOARD, words["plot_board"]),
+        _picture(folder / layout.BOARD_PLOT, words["plot_board"]),
     ]
 
 

@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from page.build import build, launch_options
 from page.serving.start import About, Started
-from roleplay.ballots import Box
-from roleplay.persona import Persona
-from roleplay.retrieval import Retriever
+from roleplay.results.votes import Box
+from roleplay.text.personas import Persona
+from roleplay.text.retrieval import Retriever
 from tests.scripted import ScriptedEngine
 
 WIDE, PHONE = (1280, 800), (390, 844)

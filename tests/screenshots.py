@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from page.build import build, launch_options
 from page.serving.start import start
-from roleplay.ballots import Box
+from roleplay.results.votes import Box
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.settings import Settings
+from roleplay.environment import Settings
 
 QUESTIONS = {"zh-CN": ("你是谁？", "娘娘今夜为何还不歇息？"), "en-US": ("Who are you?", "Do you miss your old home?")}
 SHOTS = {  # file: language, width, height, dark, blind

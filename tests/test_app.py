@@ -9,11 +9,11 @@ from page.build import build, launch_options
 from page.chat import exchanges
 from page.chat.choices import NUMBERS, Choices
 from page.serving.start import Started
-from roleplay.answers import ADAPTER, BASE, Sampling
-from roleplay.ballots import Box
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from roleplay.results.votes import Box
 from roleplay.errors import RoleplayError
-from roleplay.instructions import Row
-from roleplay.retrieval import Retriever
+from roleplay.text.rows import Row
+from roleplay.text.retrieval import Retriever
 from tests.scripted import REPLIES, ScriptedEngine
 
 SAMPLING = dict(zip(NUMBERS, (0.7, 0.9, 50, 1.1, 0.2, 256), strict=True))

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from roleplay.answers import ADAPTER, BASE
-from roleplay.ballots import read_votes
-from roleplay.instructions import Row, read_rows
-from roleplay.persona import ZHEN_HUAN, Persona
-from roleplay.retrieval import Retriever
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.results.votes import read_votes
+from roleplay.text.rows import Row, read_rows
+from roleplay.text.personas import ZHEN_HUAN, Persona
+from roleplay.text.retrieval import Retriever
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine
 

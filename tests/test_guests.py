@@ -11,13 +11,16 @@ from safetensors.torch import load_file, save
 
 from page.build import build, launch_options
 from page.serving.start import Started
-from roleplay import adapters, models
-from roleplay.adapters import Adapter
-from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.ballots import Box
-from roleplay.engine import LocalEngine
+from roleplay.weights import inspection
+from roleplay.weights import layout
+from roleplay.weights import adapters
+from roleplay.weights import base_models as models
+from roleplay.weights.adapters import Adapter
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.results.votes import Box
+from roleplay.engine.local import LocalEngine
 from roleplay.errors import AdapterError, HubError
-from roleplay.guests import Guests
+from roleplay.engine.guests import Guests
 from tests import tiny
 from tests.hub_server import Hub
 from tests.raw import Visitor
@@ -31,7 +34,7 @@ ASK = Request(dict.fromkeys((ADAPTER, BASE), Question("", (), "?")), Sampling(te
 def engine(pristine: Path) -> LocalEngine:
     chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
     base = models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
-    return LocalEngine(base, [adapters.inspect(pristine)], 400)
+    return LocalEngine(base, [inspection.inspect(pristine)], 400)
 
 
 @pytest.fixture
@@ -46,9 +49,9 @@ def guests(engine: LocalEngine, arrived: list[Adapter], tmp_path: Path) -> Guest
 
 def add(server: Hub, pristine: Path, name: str, scale: float = -1.0, **files: bytes) -> None:
     """A public adapter on the Hub whose matrices are the local one's times `scale`."""
-    weights = load_file(pristine / adapters.WEIGHTS)
+    weights = load_file(pristine / layout.WEIGHTS)
     scaled = save({key: w * scale if ".lora_B." in key else w for key, w in weights.items()})
-    contents = {path.name: path.read_bytes() for path in pristine.iterdir()} | {adapters.WEIGHTS: scaled, "tags": TAG}
+    contents = {path.name: path.read_bytes() for path in pristine.iterdir()} | {layout.WEIGHTS: scaled, "tags": TAG}
     server.add(f"models/{name}", contents | files, private=False)
 
 
@@ -67,7 +70,7 @@ def test_found_fetched_and_chatted_with(
     guests.invite("you/poet")
     assert engine.adapters() == ["tiny", "you/poet"]
     assert said(engine, "you/poet") != before == said(engine, "tiny")
-    assert (engine.moves("you/poet") or 0) > 0
+    assert (engine.kl_to_base("you/poet") or 0) > 0
     assert [guest.name for guest in arrived] == ["you/poet"]
     assert list((tmp_path / "cache").iterdir()) == []  # nothing stays on the disk
     server.log.clear()
@@ -108,15 +111,15 @@ REFUSED: dict[str, tuple[str, dict[str, bytes], str]] = {
     "nothing": ("", {}, "'' names no repository"),
     "a path": ("../../etc", {}, "names no repository"),
     "not there": ("you/none", {}, "you/none is not on the Hub"),
-    "code": ("you/x", {adapters.CONFIG: b'{"auto_mapping": {}}'}, "has no peft_type"),
+    "code": ("you/x", {layout.CONFIG: b'{"auto_mapping": {}}'}, "has no peft_type"),
     "another base": (
         "you/x",
-        {adapters.TRAINING: b'{"base_model": {"name": "a/b", "fingerprint": "00"}}'},
+        {layout.TRAINING: b'{"base_model": {"name": "a/b", "fingerprint": "00"}}'},
         r"you/x was trained on a/b \(fingerprint 00\), the loaded model has",
     ),
-    "foreign template": ("you/x", {adapters.TEMPLATE: b"{{ 1 }}"}, "none of this project's own"),
-    "no weights at all": ("you/x", {adapters.WEIGHTS: b"GGUF"}, "no whole safetensors file"),
-    "too large": ("you/x", {adapters.TRAINING: b" " * (5 << 20)}, "5 MB, 4 MB are the limit"),
+    "foreign template": ("you/x", {layout.TEMPLATE: b"{{ 1 }}"}, "none of this project's own"),
+    "no weights at all": ("you/x", {layout.WEIGHTS: b"GGUF"}, "no whole safetensors file"),
+    "too large": ("you/x", {layout.TRAINING: b" " * (5 << 20)}, "5 MB, 4 MB are the limit"),
 }
 
 
@@ -178,7 +181,7 @@ def test_pushed_pulled_back_by_the_page_and_chatted_with(
     menu = visitor.call("load_from_hub", ["me/mine"])[-1]["output"]["data"][0]
     assert menu["value"] == "me/mine" and menu["visible"]
     told = visitor.call("show_shift", ["me/mine"])[-1]["output"]["data"][0]
-    assert f"moves the model by {engine.moves('me/mine'):.2f} nat" in told["value"]
+    assert f"moves the model by {engine.kl_to_base('me/mine'):.2f} nat" in told["value"]
     answered = visitor.say("?", "me/mine")
     assert "8 tokens" in answered and "no adapter" not in answered
 

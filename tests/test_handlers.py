@@ -13,9 +13,9 @@ from page.handlers import Handlers
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
 from page.words import WORDS
-from roleplay.answers import ADAPTER, BASE, Sampling
-from roleplay.ballots import Box
-from roleplay.persona import ZHEN_HUAN, Persona
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from roleplay.results.votes import Box
+from roleplay.text.personas import ZHEN_HUAN, Persona
 from tests.scripted import ScriptedEngine
 
 VISITOR = state.Visitor("en", "1.2.3.4")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 
 # The first layers of roleplay/, lowest first: a module imports from lower layers, or from its own.
 LAYERS = [

@@ -11,9 +11,9 @@ from page.build import build, launch_options
 from page.serving import middleware, rate_limit
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
-from roleplay.ballots import Box
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import PRIVATE, Settings
+from roleplay.results.votes import Box
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.environment import PRIVATE, Settings
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine
 

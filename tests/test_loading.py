@@ -15,10 +15,10 @@ from page.build import build, launch_options
 from page.serving.loading_page import loading
 from page.serving.start import Started
 from page.words import WORDS
-from roleplay import models
-from roleplay.ballots import Box
+from roleplay.weights import base_models as models
+from roleplay.results.votes import Box
 from roleplay.errors import RoleplayError
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 from tests import tiny
 from tests.scripted import ScriptedEngine
 

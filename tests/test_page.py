@@ -8,10 +8,10 @@ from playwright.sync_api import Browser, Page, expect
 from page import build as page_build
 from page.build import build, launch_options
 from page.serving.start import start
-from roleplay.answers import ADAPTER, BASE
-from roleplay.ballots import Box
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import ROOT, Settings
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.results.votes import Box
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.environment import ROOT, Settings
 from tests.pages import Served, answered, ask, bots, footer, opened
 from tests.scripted import REPLIES, ScriptedEngine
 

@@ -8,8 +8,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from page.scoreboard_tab import scoreboard_html
-from roleplay import card, plots
-from roleplay.scoreboard import ADAPTER, BASE, PERSONA, Board
+from roleplay.weights import layout
+from train.publishing import card
+from train.publishing import plots
+from roleplay.results.board import ADAPTER, BASE, PERSONA, Board
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
 
 pytest_plugins = ("pages",)
@@ -28,9 +30,9 @@ def make_board(folder: Path) -> None:
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
     written = board.as_json() | {"rules": CHECKED}
-    (folder / card.SCOREBOARD).write_text(json.dumps(written), encoding="utf-8")
-    plots.scoreboard(written, folder / plots.SCOREBOARD)
-    plots.training_curve([{"step": 1, "loss": 5.7, "eval_loss": 5.6}, {"step": 2, "loss": 4.2}], folder / plots.CURVE)
+    (folder / layout.BOARD).write_text(json.dumps(written), encoding="utf-8")
+    plots.scoreboard(written, folder / layout.BOARD_PLOT)
+    plots.training_curve([{"step": 1, "loss": 5.7, "eval_loss": 5.6}, {"step": 2, "loss": 4.2}], folder / layout.CURVE)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +100,10 @@ def test_a_guest_whose_folder_is_gone(tmp_path: Path) -> None:
 def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
     served = Served(tmp_path, ["zhenhuan"])
     make_board(served.adapters / "zhenhuan")
-    path = served.adapters / "zhenhuan" / card.SCOREBOARD
+    path = served.adapters / "zhenhuan" / layout.BOARD
     hostile = "<img src=x onerror='window.hit=1'>"
     path.write_text(path.read_text().replace('"base"', json.dumps(hostile)))
-    (served.adapters / "zhenhuan" / plots.CURVE).write_text("<svg onload='window.hit=1'>")
+    (served.adapters / "zhenhuan" / layout.CURVE).write_text("<svg onload='window.hit=1'>")
     with opened(browser, served.url) as page:
         show(page)
         expect(page.locator("#board")).to_contain_text("not a scoreboard")
@@ -112,6 +114,6 @@ def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
 
 def test_the_page_serves_no_file_of_an_adapter(browser: Browser, measured: Served) -> None:
     with opened(browser, measured.url) as page:
-        for name in (card.SCOREBOARD, plots.SCOREBOARD):
+        for name in (layout.BOARD, layout.BOARD_PLOT):
             path = measured.adapters / "zhenhuan" / name
             assert page.request.get(f"{measured.url}gradio_api/file={path}").status == 404

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from page.serving import start
-from roleplay import adapters
+from roleplay.weights import layout
+from roleplay.weights import adapters
 from roleplay.errors import DataError
-from roleplay.persona import ZHEN_HUAN
-from roleplay.settings import Settings
+from roleplay.text.personas import ZHEN_HUAN
+from roleplay.environment import Settings
 from tests import tiny
 
 
@@ -25,8 +26,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def persona(folder: Path, value: object) -> None:
-    training = json.loads((folder / adapters.TRAINING).read_text(encoding="utf-8"))
-    (folder / adapters.TRAINING).write_text(json.dumps(training | {"persona": value}), encoding="utf-8")
+    training = json.loads((folder / layout.TRAINING).read_text(encoding="utf-8"))
+    (folder / layout.TRAINING).write_text(json.dumps(training | {"persona": value}), encoding="utf-8")
 
 
 def names(started: start.Started) -> dict[str, str]:

@@ -11,11 +11,12 @@ from page.chat.choices import EXAMPLES, NOTHING, PERSONA
 from page.chat.exchanges import OPEN, SIDES, UNVEILED, Exchange
 from page.chat.saved import Kept
 from page.words import WORDS, language
-from roleplay import ballots, texts
-from roleplay.answers import ADAPTER, BASE, Answer, Sampling
-from roleplay.ballots import Tally
+from roleplay.results import votes as ballots
+from roleplay.results import wording as texts
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
+from roleplay.results.votes import Tally
 from roleplay.errors import DataError
-from roleplay.instructions import read_rows
+from roleplay.text.rows import read_rows
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
 

@@ -61,12 +61,14 @@ def main(adapter: Path, scratch: Path) -> None:
     import app  # imports `spaces`, which patches torch
     from page.build import build, launch_options
     from page.serving.start import Started
-    from roleplay import adapters, models
-    from roleplay.answers import ADAPTER, BASE, Question, Request, Sampling
-    from roleplay.ballots import Box
-    from roleplay.engine import LocalEngine
-    from roleplay.settings import Settings
-    from roleplay.zero import ZeroEngine
+    from roleplay.weights import inspection
+    from roleplay.weights import adapters
+    from roleplay.weights import base_models as models
+    from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
+    from roleplay.results.votes import Box
+    from roleplay.engine.local import LocalEngine
+    from roleplay.environment import Settings
+    from roleplay.engine.lent_gpu import ZeroEngine
     from tests import tiny
     from tests.raw import Visitor
 
@@ -75,7 +77,7 @@ def main(adapter: Path, scratch: Path) -> None:
     assert Settings().zero_gpu and models.choose_device()[0] == "cuda"
     chosen = ("cuda", "lent"), ("float32", "test"), ("sdpa", "test")
     base = models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
-    engine = LocalEngine(base, [adapters.inspect(adapter)], 400)
+    engine = LocalEngine(base, [inspection.inspect(adapter)], 400)
     zero = ZeroEngine(engine, app.spaces.GPU, app.gr.Error)
     demo = build(Started(zero, at_once=4), Box(scratch / "votes"))
     url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
@@ -94,7 +96,7 @@ def main(adapter: Path, scratch: Path) -> None:
     def page(user: str) -> str:
         return Visitor(demo, url).say(user, "tiny")
 
-    found = {"moves": engine.moves("tiny"), "first": answers(), "again": answers()}
+    found = {"moves": engine.kl_to_base("tiny"), "first": answers(), "again": answers()}
     found["page"] = page("?")
     found["stopped"] = len(answers(tokens=300, wait=False)[BASE])
     found["after"] = answers()

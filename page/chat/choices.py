@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from roleplay.answers import Sampling
+from roleplay.engine.protocol import Sampling
 
 # What the base model reads beside the conversation; with examples it has the persona as well.
 PERSONA, NOTHING, EXAMPLES = GIVEN = ("persona", "nothing", "examples")

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
-from roleplay.answers import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
-from roleplay.ballots import Vote, cast
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
+from roleplay.results.votes import Vote, cast
 from roleplay.errors import RoleplayError
-from roleplay.prompt import Turn
-from roleplay.retrieval import Retriever
+from roleplay.text.prompts import Turn
+from roleplay.text.retrieval import Retriever
 
 MAX_MESSAGE = 2000  # characters of a message or a persona
 MAX_EXCHANGES = 200  # a longer conversation is refused, and not restored

@@ -9,8 +9,8 @@ from page.chat.choices import GIVEN
 from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, SIDES, UNVEILED, VOTES, Exchange
 from page.chat.shown import footer
 from page.words import WORDS
-from roleplay import retrieval
-from roleplay.answers import ADAPTER, BASE, Answer, Sampling
+from roleplay.text import retrieval
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError, RoleplayError
 
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in

@@ -10,7 +10,7 @@ from typing import Any
 from page.chat.choices import PERSONA
 from page.chat.exchanges import OPEN, SIDES, VOTES, Exchange
 from page.words import WORDS
-from roleplay.answers import Answer
+from roleplay.engine.protocol import Answer
 
 JOINER = "\N{WORD JOINER}"
 

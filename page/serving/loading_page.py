@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from page.words import WORDS, language
 from roleplay.errors import RoleplayError
-from roleplay.settings import ROOT
+from roleplay.environment import ROOT
 
 Tell = Callable[[str], None]  # is given the stage that begins: the end of a `stage_` key in page.words
 LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes

@@ -9,18 +9,23 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from page.serving.loading_page import Tell
-from roleplay import adapters, corpus, heap, models
-from roleplay.adapters import Adapter
-from roleplay.answers import Engine
-from roleplay.engine import LocalEngine
+from roleplay.weights import inspection
+from roleplay.weights import layout
+from roleplay.weights import adapters
+from roleplay.weights import training_rows as corpus
+from roleplay import heap
+from roleplay.weights import base_models as models
+from roleplay.weights.adapters import Adapter
+from roleplay.engine.protocol import Engine
+from roleplay.engine.local import LocalEngine
 from roleplay.errors import AdapterError, DataError
-from roleplay.guests import Guests
-from roleplay.instructions import file_sha256
-from roleplay.persona import ZHEN_HUAN, Persona, load_persona, parse_persona
-from roleplay.remote import RemoteEngine
-from roleplay.retrieval import Retriever
-from roleplay.settings import ROOT, Settings
-from roleplay.zero import Lender, ZeroEngine
+from roleplay.engine.guests import Guests
+from roleplay.text.rows import file_sha256
+from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona, parse_persona
+from roleplay.engine.remote import RemoteEngine
+from roleplay.text.retrieval import Retriever
+from roleplay.environment import ROOT, Settings
+from roleplay.engine.lent_gpu import Lender, ZeroEngine
 
 FOLDER = ROOT / "adapters"
 REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
@@ -57,7 +62,7 @@ def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
     added = []
     for name in sorted(adapters.local_adapters(FOLDER), key=lambda name: name != wanted):
         try:
-            adapter = adapters.inspect(adapters.find(FOLDER, name))
+            adapter = inspection.inspect(adapters.find(FOLDER, name))
             engine.add(adapter)
             added.append(adapter)
         except AdapterError as error:
@@ -71,7 +76,7 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
     return {
         "base_model": adapter.base_model,
         "base_fingerprint": adapter.base_fingerprint,
-        "adapter_sha256": file_sha256(adapter.folder / adapters.WEIGHTS),
+        "adapter_sha256": file_sha256(adapter.folder / layout.WEIGHTS),
         "template": adapter.template,
     }
 
@@ -79,7 +84,7 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
 def _persona(adapter: Adapter) -> Persona | None:
     """Whom it was trained to be, None where it does not say; raises `DataError` for what is no persona."""
     told = adapter.training.get("persona")
-    return parse_persona(told, f"{adapter.folder}: {adapters.TRAINING}") if told else None
+    return parse_persona(told, f"{adapter.folder}: {layout.TRAINING}") if told else None
 
 
 def _about(adapter: Adapter, fixed: Persona | None) -> About:
@@ -87,8 +92,8 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
     about = About(adapter.folder, _provenance(adapter), persona=fixed)
     try:
         own = _persona(adapter)
-        if own and sum(map(len, (own.name, own.greeting, *own.openers))) > adapters.MAX_TEXT:
-            raise DataError(f"what the page shows of it has more than {adapters.MAX_TEXT} characters")
+        if own and sum(map(len, (own.name, own.greeting, *own.openers))) > inspection.MAX_TEXT:
+            raise DataError(f"what the page shows of it has more than {inspection.MAX_TEXT} characters")
         return replace(about, persona=fixed or own)
     except DataError as error:
         print(f"persona      not that of {adapter.name}: {error}")
