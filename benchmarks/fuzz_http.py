@@ -20,8 +20,8 @@ from benchmarks.headless import API, Tab
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.votes import Box
-from roleplay.text import personas
-from roleplay.weights import base_models, inspection
+from roleplay.weights import base_models as models
+from roleplay.weights import inspection
 
 # What Python, and the libraries under the page, say of themselves.
 INSIDES = re.compile(r"Traceback|File \\?\"/|\w\.py\b|[a-z](Error|Exception)\b|object has no|NoneType|\bpydantic")
@@ -43,21 +43,20 @@ def tiny_engine(folder: Path) -> LocalEngine:
     from tests import tiny  # whoever runs a benchmark on a real model needs no tests
 
     chosen = ("cpu", "tiny"), ("float32", "tiny"), ("sdpa", "tiny")
-    base = base_models.BaseModel(
-        tiny.gemma(max_position_embeddings=4096), tiny.tokenizer(), tiny.BASE_NAME, "", *chosen
-    )
+    base = models.BaseModel(tiny.gemma(max_position_embeddings=4096), tiny.tokenizer(), tiny.BASE_NAME, "", *chosen)
     return LocalEngine(base, [inspection.inspect(tiny.adapter(folder / "tiny"))])
 
 
 def serve(echo: bool, folder: str, pipe: Connection) -> None:
     """The real page in this process, on the tiny engine or on one that repeats what it is told."""
-    import app  # this process alone needs the page
+    from page.build import build, launch_options  # this process alone needs the page
+    from page.serving.start import Started
     from tests.scripted import ScriptedEngine
 
     repeats = {ADAPTER: "{user}", BASE: "{user}"}
     engine: Any = ScriptedEngine(pause=0.002, replies=repeats) if echo else tiny_engine(Path(folder))
-    demo = app.build_demo(engine, [personas.default()], Box(Path(folder) / "votes"), {})
-    server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
+    demo = build(Started(engine), Box(Path(folder) / "votes"))
+    server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     pipe.send((url, sorted(server.openapi()["paths"])))
     demo.block_thread()
 

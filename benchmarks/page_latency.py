@@ -14,8 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass
-from math import inf
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,15 +23,16 @@ import gradio as gr
 import httpx
 import numpy as np
 
-import app
 from benchmarks.report import write
+from page.build import build, launch_options
+from page.chat.choices import PERSONA
+from page.serving.start import About, Started
+from page.state import CHOSEN
 from roleplay.engine.protocol import Answer, Request, Sampling
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.votes import Box
-from roleplay.startup import About
 from roleplay.text import personas
-from roleplay.transcript import PERSONA
 
 NAME = "stamped"
 GOAL_MS, GOAL_UPDATES = 50, 30
@@ -40,8 +40,8 @@ GOAL_MS, GOAL_UPDATES = 50, 30
 
 @dataclass(frozen=True)
 class Flags:
-    tokens: int = flag(400, "tokens of an answer; both sides are answered", within=(1, inf))
-    pause: float = flag(0.01, "seconds between two tokens; shorter is a faster model", within=(0, inf))
+    tokens: int = flag(400, "tokens of an answer; both sides are answered", least=1)
+    pause: float = flag(0.01, "seconds between two tokens; shorter is a faster model", least=0)
     json: str = flag("", "file to write the figures to")
 
 
@@ -97,9 +97,17 @@ def measure(flags: Flags) -> dict[str, float]:
     """Serve the page, ask once to warm up and once to measure."""
     engine = StampedEngine(flags.tokens, flags.pause)
     with TemporaryDirectory() as folder:
-        demo = app.build_demo(engine, [personas.default()], Box(Path(folder)), {NAME: About(Path(folder))})
-        url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
-        settings = [False, True, personas.default().system_prompt, PERSONA, NAME, *astuple(Sampling())]
+        demo = build(Started(engine, {NAME: About(Path(folder))}), Box(Path(folder)))
+        url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+        asked = {
+            "compare": True,
+            "blind": False,
+            "persona": personas.default().system_prompt,
+            "given": PERSONA,
+            "adapter": NAME,
+        }
+        values = asdict(Sampling()) | asked
+        settings = [values[name] for name in CHOSEN]
         arguments = (url, number_of(demo, "_clear_and_save_textbox"), number_of(demo, "_submit_fn"), settings)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(read, *arguments).result()

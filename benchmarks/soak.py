@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,15 @@ import psutil
 from benchmarks import fuzz_http
 from benchmarks.headless import Refused, Stuck, Tab
 from benchmarks.report import write
-from roleplay import conversation, startup
+from page.chat import exchanges
+from page.chat.choices import NUMBERS, Choices
+from page.chat.exchanges import Exchange
+from page.serving import start
 from roleplay.engine.protocol import Engine
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text import personas
-from roleplay.transcript import Exchange
 from roleplay.weights import embedded
 
 QUESTIONS = ("你是谁？", "Who are you?", "今夜月色如何？", "Tell me about your home.")
@@ -53,13 +54,11 @@ Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so fa
 
 @dataclass(frozen=True)
 class Flags:
-    minutes: float = flag(30.0, "how long the clients go on", within=(0, inf))
-    clients: int = flag(8, "people at once", within=(1, inf))
+    minutes: float = flag(30.0, "how long the clients go on", least=0)
+    clients: int = flag(8, "people at once", least=1)
     base_model: str = flag(embedded.NAME, f"that the app runs, or {TINY} for the tests' random one")
     tabs: int = flag(
-        300,
-        "pages opened and closed first, so that what the server keeps of past pages is at its most",
-        within=(0, inf),
+        300, "pages opened and closed first, so that what the server keeps of past pages is at its most", least=0
     )
     seed: int = flag(0, "of what the clients do")
     json: str = flag("", "file for the figures")
@@ -75,8 +74,9 @@ def alone(engine: Engine, persona: str, compare: bool, messages: tuple[str, ...]
     """What each side says to the last message when nobody else asks."""
     record: list[Exchange] = []
     for message in messages:
-        new = conversation.begin(message, compare, False, persona, True, engine.adapters()[0], GREEDY, 0)
-        *_, last = conversation.grow(engine, record, new, "en")
+        greedy = dict(zip(NUMBERS, GREEDY, strict=True))
+        chosen = Choices(compare, persona=persona, adapter=engine.adapters()[0], seed="0", numbers=greedy)
+        *_, last = exchanges.grow(engine, record, exchanges.begin(message, chosen), "en")
         record.append(last)
     return {side: answer.text for side, answer in record[-1].answers.items()}
 
@@ -210,7 +210,7 @@ def expectations(base_model: str) -> dict[Script, dict[str, str]]:
             engine: Engine = fuzz_http.tiny_engine(Path(folder))
         persona = personas.default().system_prompt
     else:
-        started = startup.start(Environment(engine_url=""), base_model)
+        started = start.start(Environment(engine_url=""), base_model)
         engine, persona = started.engine, started.persona.system_prompt
     return {(compare, messages): alone(engine, persona, compare, messages) for compare, messages in scripts()}
 

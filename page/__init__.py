@@ -1,1 +1,1 @@
-"""The parts of the page that Gradio draws; `app.py` lays them out and wires them."""
+"""The page: the one room that knows Gradio. It knows every engine by its protocol alone, and no training."""

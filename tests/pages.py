@@ -8,13 +8,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-import app
+from page.build import build, launch_options
+from page.serving.start import About, Started
 from roleplay.results.votes import Box
-from roleplay.startup import About
 from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
 from tests.scripted import ScriptedEngine
-from tests.tiny import ZHEN_HUAN
 
 WIDE, PHONE = (1280, 800), (390, 844)
 PATIENCE = 60_000  # milliseconds; a busy machine is slow, not wrong
@@ -25,17 +24,24 @@ class Served:
     """A page on a scripted engine, and a folder with its votes and its adapters."""
 
     def __init__(
-        self, folder: Path, personas: list[Persona], names: list[str], retrievers: Mapping[str, Retriever] | None = None
+        self,
+        folder: Path,
+        names: list[str],
+        personas: Mapping[str, Persona] | None = None,
+        retrievers: Mapping[str, Retriever] | None = None,
     ) -> None:
         self.engine, self.votes, self.adapters = ScriptedEngine(names), folder / "votes", folder / "adapters"
-        about = {name: About(self.adapters / name, {}, (retrievers or {}).get(name)) for name in names}
-        self.demo = app.build_demo(self.engine, personas, Box(self.votes), about)
-        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+        about = {
+            name: About(self.adapters / name, {}, (retrievers or {}).get(name), (personas or {}).get(name))
+            for name in names
+        }
+        self.demo = build(Started(self.engine, about), Box(self.votes))
+        self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("served"), [ZHEN_HUAN], ["zhenhuan"])
+    served = Served(tmp_path_factory.mktemp("served"), ["zhenhuan"])
     yield served
     served.demo.close()
 

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import gradio as gr
 
-from roleplay.transcript import PERSONA
+from page.chat.choices import NUMBERS, PERSONA
+from page.state import CHOSEN
 
 
 @dataclass
@@ -48,5 +49,7 @@ class Visitor:
 
     def say(self, message: str, adapter: str, number: int = 0) -> str:
         """Everything that the server sends of an answer."""
-        settings = [None, False, True, "", PERSONA, adapter, 0.0, 1.0, 0, 1.0, 0.0, 8, 1]
-        return json.dumps(self.call("respond", [message, [], *settings], number)[-1], ensure_ascii=False)
+        values = {"compare": True, "blind": False, "persona": "", "given": PERSONA, "adapter": adapter, "seed": 1}
+        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 8), strict=True))
+        data = [message, [], None, *(values[name] for name in CHOSEN)]
+        return json.dumps(self.call("answer", data, number)[-1], ensure_ascii=False)

@@ -12,8 +12,8 @@ from tempfile import mkdtemp
 import gradio as gr
 from playwright.sync_api import Browser, Page, sync_playwright
 
-import app
-from roleplay import startup
+from page.build import build, launch_options
+from page.serving.start import start
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
@@ -43,7 +43,7 @@ def ask(page: Page, question: str) -> None:
 def shoot(demo: gr.Blocks, folder: Path) -> list[Path]:
     """Launch the page, hold the conversations of `QUESTIONS` in it, and return the pictures written to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    url, written = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1], []
+    url, written = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1], []
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser: Browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
@@ -78,8 +78,8 @@ class Flags:
 
 def main() -> None:
     flags, settings = parse(Flags, __doc__), Environment()
-    started = startup.start(settings, settings.base_model)
-    demo = app.build_demo(started.engine, [started.persona], Box(Path(mkdtemp())), started.about)
+    started = start(settings, settings.base_model)
+    demo = build(started, Box(Path(mkdtemp())))
     for path in shoot(demo, Path(flags.out)):
         print(path)
 

@@ -1,24 +1,27 @@
 """The page without a browser: how answers stream into it and what it exposes."""
 
+from dataclasses import replace
+
 import pytest
 from gradio_client import Client
 
-import app
-from roleplay import conversation, transcript
+from page.build import build, launch_options
+from page.chat import exchanges
+from page.chat.choices import NUMBERS, Choices
+from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from tests.scripted import REPLIES, ScriptedEngine
-from tests.tiny import ZHEN_HUAN
 
-NUMBERS = (0.7, 0.9, 50, 1.1, 0.2, 256)
+SAMPLING = dict(zip(NUMBERS, (0.7, 0.9, 50, 1.1, 0.2, 256), strict=True))
 
 
-def begin(**changes: object) -> conversation.Exchange:
-    asked = {"message": "你是谁？", "compare": True, "blind": False, "persona": " p ", "given": "persona"}
-    return conversation.begin(**(asked | {"adapter": "a", "numbers": NUMBERS, "seed": 3} | changes))  # type: ignore[arg-type]
+def begin(message: str = "你是谁？", retriever: Retriever | None = None, **changes: object) -> exchanges.Exchange:
+    chosen = Choices(persona=" p ", adapter="a", seed="3", numbers=SAMPLING)
+    return exchanges.begin(message, replace(chosen, **changes), retriever)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +30,8 @@ def begin(**changes: object) -> conversation.Exchange:
         ({}, {ADAPTER: "p", BASE: "p"}),
         ({"given": "nothing"}, {ADAPTER: "p", BASE: ""}),
         ({"compare": False}, {ADAPTER: "p"}),
-        ({"adapter": None}, {BASE: "p"}),
-        ({"adapter": None, "compare": False, "given": "nothing"}, {BASE: "p"}),
+        ({"adapter": ""}, {BASE: "p"}),
+        ({"adapter": "", "compare": False, "given": "nothing"}, {BASE: "p"}),
     ],
 )
 def test_who_is_asked_with_which_persona(changes: dict[str, object], personas: dict[str, str]) -> None:
@@ -40,19 +43,19 @@ def test_examples_go_to_the_base_side_alone_and_into_the_vote() -> None:
     shown = retriever.examples("你是谁？")
     assert shown
     new = begin(given="examples", retriever=retriever, blind=True)
-    past = [conversation.begin("hi", True, False, "p", "persona", "a", NUMBERS, 1)]
-    *_, whole = conversation.grow(ScriptedEngine(pause=0), past, new, "en")
-    questions = transcript.request(past, whole).questions
+    past = [exchanges.begin("hi", Choices(persona="p", adapter="a", seed="1", numbers=SAMPLING))]
+    *_, whole = exchanges.grow(ScriptedEngine(pause=0), past, new, "en")
+    questions = exchanges.request(past, whole).questions
     assert questions[BASE].turns == tuple(shown)
     assert questions[ADAPTER].turns == ()
     assert (questions[ADAPTER].persona, questions[BASE].persona) == ("p", "p")
-    vote = conversation.judge([*past, whole], "left", {})[1]
+    vote = exchanges.judge([*past, whole], "left", {})[1]
     assert vote
     assert vote.examples == len(shown)
     assert vote.prompt_sha256[BASE] != vote.prompt_sha256[ADAPTER]
 
 
-@pytest.mark.parametrize("changes", [{"compare": False}, {"adapter": None}, {"retriever": None}, {"given": "persona"}])
+@pytest.mark.parametrize("changes", [{"compare": False}, {"adapter": ""}, {"retriever": None}, {"given": "persona"}])
 def test_no_examples_where_there_is_none_to_be_given_them(changes: dict[str, object]) -> None:
     retriever = Retriever([Row((("你是谁？", "甄嬛。"),))])
     assert begin(given="examples", retriever=retriever).examples
@@ -60,7 +63,7 @@ def test_no_examples_where_there_is_none_to_be_given_them(changes: dict[str, obj
 
 
 def test_seeds_are_fresh_unless_given() -> None:
-    assert begin().sampling == Sampling(*NUMBERS, seed=3)
+    assert begin().sampling == Sampling(**SAMPLING, seed=3)
     assert begin(seed=" 7 ").sampling.seed == 7
     assert len({begin(seed=empty).sampling.seed for empty in (None, "") * 10}) == 20
     for bad in ("abc", "-1", "1.5", "99999999999"):
@@ -74,12 +77,12 @@ def test_blind_orders_do_not_follow_the_seed() -> None:
 
 def test_answers_grow_and_closing_ends_them() -> None:
     engine = ScriptedEngine(pause=0)
-    stages = list(conversation.grow(engine, [], begin(), "en"))
+    stages = list(exchanges.grow(engine, [], begin(), "en"))
     assert not any(answer.tokens for answer in stages[0].answers.values())
     assert {s: a.text for s, a in stages[-1].answers.items()} == {
         s: t.format(user="你是谁？") for s, t in REPLIES.items()
     }
-    stream = conversation.grow(engine, [], begin(), "en")
+    stream = exchanges.grow(engine, [], begin(), "en")
     next(stream), next(stream)
     stream.close()
     assert engine.closed_early == 1
@@ -91,21 +94,21 @@ def test_answers_grow_and_closing_ends_them() -> None:
 )
 def test_refusals_and_errors_end_every_answer(message: str, error: str, says: str) -> None:
     engine = ScriptedEngine(error=error)
-    last = list(conversation.grow(engine, [], begin(message=message), "en"))[-1]
+    last = list(exchanges.grow(engine, [], begin(message=message), "en"))[-1]
     assert all(says in answer.stop for answer in last.answers.values())
     assert len(engine.requests) == bool(error)
 
 
 @pytest.mark.parametrize(("names", "menu"), [([], False), (["one"], False), (["one", "two"], True)])
 def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], menu: bool) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(names), [ZHEN_HUAN], Box(tmp_path), {})
+    demo = build(Started(ScriptedEngine(names)), Box(tmp_path))
     shown = {block.elem_id: block.visible for block in demo.blocks.values() if block.elem_id in ("adapter", "right")}
     assert shown == {"adapter": menu, "right": bool(names)}
 
 
 def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     info = Client(url, verbose=False).view_api(return_format="dict")
     demo.close()
     assert info == {"named_endpoints": {}, "unnamed_endpoints": {}}

@@ -7,12 +7,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.votes import read_votes
+from roleplay.text import personas
 from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row, read_rows
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine
-from tests.tiny import ZHEN_HUAN
 
 pytest_plugins = ("pages",)
 OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))
@@ -60,10 +60,10 @@ def test_a_long_answer_does_not_hide_the_short_one_beside_it(page: Page, engine:
 
 
 def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: ScriptedEngine) -> None:
-    page.get_by_role("button", name=ZHEN_HUAN.openers[0]).click()
-    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=ZHEN_HUAN.openers[0]))
+    page.get_by_role("button", name=personas.default().openers[0]).click()
+    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=personas.default().openers[0]))
     answered(page)
-    assert {q.persona for q in engine.requests[0].questions.values()} == {ZHEN_HUAN.system_prompt}
+    assert {q.persona for q in engine.requests[0].questions.values()} == {personas.default().system_prompt}
     page.get_by_role("button", name="Persona").click()
     page.get_by_label("nothing", exact=True).check()
     page.get_by_label("System prompt").fill("You are a gardener.")
@@ -86,7 +86,7 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     assert request.sampling.frequency_penalty == 0.55
     expect(footer(page, "right")).to_contain_text("seed 42")
     page.get_by_role("button", name="Reset").first.click()
-    expect(page.get_by_label("System prompt")).to_have_value(ZHEN_HUAN.system_prompt)
+    expect(page.get_by_label("System prompt")).to_have_value(personas.default().system_prompt)
     page.get_by_role("textbox", name="Seed").fill("")
     ask(page, "once more")
     assert engine.requests[2].sampling.seed not in (0, 42)
@@ -101,14 +101,14 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
 
 def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path: Path) -> None:
     retriever = Retriever([Row((("夜深了", "该歇息了。"),)), Row((("今夜雪大", "且看雪。"),))])
-    served = Served(tmp_path, [ZHEN_HUAN], ["one", "two"], {"one": retriever})
+    served = Served(tmp_path, ["one", "two"], retrievers={"one": retriever})
     with opened(browser, served.url) as page:
         page.get_by_role("button", name="Persona").click()
         page.get_by_label("nearest training rows").check()
         ask(page, "今夜冷么")
         questions = served.engine.requests[0].questions
         assert questions[BASE].turns == tuple(retriever.examples("今夜冷么")) != ()
-        assert (questions[ADAPTER].turns, questions[BASE].persona) == ((), ZHEN_HUAN.system_prompt)
+        assert (questions[ADAPTER].turns, questions[BASE].persona) == ((), personas.default().system_prompt)
         expect(footer(page, "right")).to_contain_text("with training rows as examples")
         expect(footer(page, "left")).not_to_contain_text("examples")
         page.reload()
@@ -252,23 +252,62 @@ def test_accessibility(
         assert serious(page) == {}
 
 
-def test_menus_of_personas_and_adapters(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN, OTHER], ["one", "two"])
+def test_every_adapter_brings_its_persona(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, ["one", "two"], {"one": personas.default(), "two": OTHER})
     with opened(browser, served.url) as page:
-        page.get_by_label("Character").click()
-        page.get_by_role("option", name=OTHER.name).click()
+        expect(page.locator("#title")).to_contain_text(personas.default().name)
+        expect(page.locator("#left")).to_contain_text(personas.default().greeting)
         page.get_by_label("Adapter", exact=True).click()
         page.get_by_role("option", name="two").click()
+        expect(page.locator("#title")).to_contain_text(OTHER.name)
+        expect(page.locator("#left")).to_contain_text(OTHER.greeting)
+        page.get_by_role("button", name="Persona").click()
+        expect(page.get_by_label("System prompt")).to_have_value(OTHER.system_prompt)
         page.get_by_role("button", name=OTHER.openers[0]).click()
         expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=OTHER.openers[0]))
         answered(page)
         assert served.engine.requests[0].adapter == "two"
         assert served.engine.requests[0].questions[ADAPTER].persona == OTHER.system_prompt
+        page.get_by_label("System prompt").fill("You are a gardener.")
+        page.get_by_role("button", name="Reset").click()
+        expect(page.get_by_label("System prompt")).to_have_value(OTHER.system_prompt)
+        page.reload()  # the menu is back at the first adapter, and so is whoever speaks
+        expect(bots(page, "left")).to_be_visible()
+        expect(page.locator("#title")).to_contain_text(personas.default().name)
+        page.get_by_role("button", name="Persona").click()
+        expect(page.get_by_label("System prompt")).to_have_value(personas.default().system_prompt)
+    served.demo.close()
+
+
+def test_openers_come_with_the_second_adapter(browser: Browser, tmp_path: Path) -> None:
+    served = Served(tmp_path, ["one", "two"], {"one": Persona("Mute", "Say nothing."), "two": OTHER})
+    page = browser.new_page()
+    page.goto(served.url)
+    page.get_by_label("Adapter", exact=True).click()
+    assert page.locator("#left .example").count() == 0
+    page.get_by_role("option", name="two").click()
+    page.get_by_role("button", name=OTHER.openers[0]).click()
+    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=OTHER.openers[0]))
+    answered(page)
+    assert served.engine.requests[0].questions[ADAPTER].persona == OTHER.system_prompt
+    page.close()
+    served.demo.close()
+
+
+def test_a_strangers_persona_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror='window.hit=1'> ![x](https://example.com/x.png) **stars** www.example.com"
+    served = Served(tmp_path, ["one"], {"one": Persona(hostile, "You are kind.", hostile, (hostile,))})
+    with opened(browser, served.url) as page:
+        assert page.locator("h1").inner_text().endswith(hostile)
+        assert page.locator("#left .placeholder").inner_text() == hostile
+        assert page.locator("#left .example").inner_text().strip() == hostile
+        assert page.locator("#title img, #left img, #left strong, #left a").count() == 0
+        assert page.evaluate("window.hit") is None
     served.demo.close()
 
 
 def test_without_an_adapter_only_the_base_model_speaks(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN], [])
+    served = Served(tmp_path, [])
     with opened(browser, served.url) as page:
         expect(page.locator("#left")).to_contain_text("there is no adapter yet")
         ask(page, "hello")

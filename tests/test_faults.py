@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from roleplay.faults import SENTENCE, Faults
+from page.serving.middleware import SENTENCE, Faults
 
 
 def answer(app: Any, body: bytes = b"{}", parts: int = 1) -> tuple[int, bytes, dict[str, Any]]:

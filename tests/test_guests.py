@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save
 
-import app
+from page.build import build, launch_options
+from page.serving.start import Started
 from roleplay.engine.guests import Guests
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import AdapterError, HubError
 from roleplay.results.votes import Box
-from roleplay.weights import base_models, inspection, layout
+from roleplay.weights import base_models as models
+from roleplay.weights import inspection, layout
 from roleplay.weights.adapters import Adapter
 from tests import tiny
 from tests.hub_server import Hub
 from tests.raw import Visitor
-from tests.tiny import ZHEN_HUAN
 from train import push
 
 TAG = b"base_model:adapter:google/gemma-3-270m"
@@ -30,7 +31,7 @@ ASK = Request(dict.fromkeys((ADAPTER, BASE), Question("", (), "?")), Sampling(te
 @pytest.fixture
 def engine(pristine: Path) -> LocalEngine:
     chosen = ("cpu", "test"), ("float32", "test"), ("sdpa", "test")
-    base = base_models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    base = models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     return LocalEngine(base, [inspection.inspect(pristine)], 400)
 
 
@@ -148,7 +149,7 @@ def test_one_that_memory_has_no_room_for(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_measure_kl", full)
+        patch.setattr(engine, "_moves", full)
         with pytest.raises(AdapterError, match=r"^you/x could not be loaded \((MemoryError|CUDA out of memory)"):
             guests.invite("you/x")
     assert engine.adapters() == ["tiny"]
@@ -161,8 +162,8 @@ def test_one_that_memory_has_no_room_for(
 
 @pytest.fixture
 def visitor(engine: LocalEngine, guests: Guests, tmp_path: Path) -> Iterator[Visitor]:
-    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path / "votes"), {}, guests=guests)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    demo = build(Started(engine, guests=guests), Box(tmp_path / "votes"))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     yield Visitor(demo, url)
     demo.close()
 
@@ -173,11 +174,11 @@ def test_pushed_pulled_back_by_the_page_and_chatted_with(
     folder = Path(shutil.copytree(pristine, tmp_path / "adapters" / "mine"))
     push.main([str(folder), "--hub", "me/mine"])
     server.repos["models/me/mine"].files["tags"] = TAG
-    listed = visitor.call("found", [])[-1]["output"]["data"][0]
+    listed = visitor.call("find_on_hub", [])[-1]["output"]["data"][0]
     assert listed["choices"] == [["me/mine", "me/mine"]] and listed["value"] == "me/mine"
-    menu = visitor.call("loaded", ["me/mine"])[-1]["output"]["data"][0]
+    menu = visitor.call("load_from_hub", ["me/mine"])[-1]["output"]["data"][0]
     assert menu["value"] == "me/mine" and menu["visible"]
-    told = visitor.call("told", ["me/mine"])[-1]["output"]["data"][0]
+    told = visitor.call("show_shift", ["me/mine"])[-1]["output"]["data"][0]
     assert f"moves the model by {engine.kl_to_base('me/mine'):.2f} nat" in told["value"]
     answered = visitor.say("?", "me/mine")
     assert "8 tokens" in answered and "no adapter" not in answered
@@ -187,11 +188,11 @@ def test_pushed_pulled_back_by_the_page_and_chatted_with(
     ("repo", "sentence"), [("you/none", "you/none is not on the Hub"), ("<img src=x>", "names no repository")]
 )
 def test_the_page_says_why_not(server: Hub, visitor: Visitor, repo: str, sentence: str) -> None:
-    last = visitor.call("loaded", [repo])[-1]
+    last = visitor.call("load_from_hub", [repo])[-1]
     assert not last["success"] and sentence in last["output"]["error"]
 
 
 def test_no_hub_where_it_is_not_allowed(engine: LocalEngine, tmp_path: Path) -> None:
-    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path), {})
+    demo = build(Started(engine), Box(tmp_path))
     names: set[Any] = {fn.name for fn in demo.fns.values()}
-    assert "told" in names and not names & {"found", "loaded"}
+    assert "show_shift" in names and not names & {"find_on_hub", "load_from_hub"}

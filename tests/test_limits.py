@@ -7,14 +7,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import app
-from roleplay import limits
+from page.build import build, launch_options
+from page.serving import middleware, rate_limit
+from page.serving.rate_limit import Rate
+from page.serving.start import Started
 from roleplay.environment import PRIVATE, Environment
-from roleplay.limits import Rate
 from roleplay.results.votes import Box
+from roleplay.text import personas
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine
-from tests.tiny import ZHEN_HUAN
 
 PER_MINUTE = 3
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -23,7 +24,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -66,8 +67,8 @@ def test_a_household_of_ipv6_is_one_client() -> None:
 
 @pytest.fixture(scope="module")
 def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path_factory.mktemp("votes")), {})
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    demo = build(Started(ScriptedEngine()), Box(tmp_path_factory.mktemp("votes")))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     yield Visitor(demo, url)
     demo.close()
 
@@ -116,8 +117,8 @@ def test_open(visitor: Visitor, path: str) -> None:
 
 
 def test_an_answer_cannot_be_had_past_the_queue(visitor: Visitor) -> None:
-    respond = next(index for index, fn in visitor.demo.fns.items() if fn.name == "respond")
-    body = {"data": ["hi", [], *[None] * 13], "fn_index": respond, "session_hash": visitor.session}
+    answer = next(index for index, fn in visitor.demo.fns.items() if fn.name == "answer")
+    body = {"data": ["hi", [], *[None] * 13], "fn_index": answer, "session_hash": visitor.session}
     status, text = visitor.ask("gradio_api/run/predict", body)
     assert status == 404 and "does not accept direct HTTP POST" in text
 
@@ -125,7 +126,7 @@ def test_an_answer_cannot_be_had_past_the_queue(visitor: Visitor) -> None:
 def test_a_long_request_is_not_read(visitor: Visitor) -> None:
     connection = http.client.HTTPConnection(urlsplit(visitor.url).netloc, timeout=60)
     connection.putrequest("POST", "/gradio_api/queue/join")
-    connection.putheader("Content-Length", str(limits.MAX_BODY + 1))
+    connection.putheader("Content-Length", str(middleware.MAX_BODY + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
@@ -148,8 +149,8 @@ def test_a_message_passes_the_doors(visitor: Visitor) -> None:
 )
 def test_too_many_messages(tmp_path: Path, language: str, sentence: str) -> None:
     engine = ScriptedEngine(pause=0)
-    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path), {}, per_minute=PER_MINUTE)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    demo = build(Started(engine), Box(tmp_path), per_minute=PER_MINUTE)
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     headers = {"Accept-Language": language}
     for number in range(PER_MINUTE + 1):
         visitor = Visitor(demo, url, headers)  # a new session is no way around it
@@ -168,8 +169,8 @@ def test_behind_a_proxy_the_client_is_whom_the_proxy_saw(
     """Each adds an address of its own invention in front, which counts for nothing."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", believed)
     engine = ScriptedEngine(pause=0)
-    demo = app.build_demo(engine, [ZHEN_HUAN], Box(tmp_path), {}, per_minute=1)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    demo = build(Started(engine), Box(tmp_path), per_minute=1)
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     for seen in ("8.8.8.8", "9.9.9.9", "8.8.8.8", "9.9.9.9"):
         invented = f"7.7.7.{len(engine.requests)}, {seen}"
         inside = ", 10.1.2.3" if believed == PRIVATE else ""  # another proxy of the same house
@@ -179,16 +180,16 @@ def test_behind_a_proxy_the_client_is_whom_the_proxy_saw(
 
 
 def test_with_a_password_nothing_answers_without_it(tmp_path: Path) -> None:
-    demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
     launched = {"auth": ("me", "secret"), "prevent_thread_lock": True, "quiet": True}
-    url = demo.launch(**launched, **app.look(), **app.doors())[1]
+    url = demo.launch(**launched, **launch_options())[1]
     visitor = Visitor(demo, url)
     for path in ("config", "gradio_api/info", "gradio_api/queue/data?session_hash=x"):
         assert visitor.ask(path)[0] == 401, path
-    assert visitor.join("respond", [])[0] == 401
+    assert visitor.join("answer", [])[0] == 401
     assert visitor.join("_clear_and_save_textbox", ["hi"])[0] == 401
     status, page = visitor.ask("")
-    assert status == 200 and ZHEN_HUAN.greeting[:8] not in page
+    assert status == 200 and personas.default().greeting[:8] not in page
     assert visitor.ask("login", b"username=me&password=wrong", **FORM)[0] == 400
     demo.close()
 

@@ -11,16 +11,16 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Browser, expect
 
-import app
+from page.build import build, launch_options
+from page.serving.loading_page import loading
+from page.serving.start import Started
+from page.words import WORDS
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
-from roleplay.loading import loading
 from roleplay.results.votes import Box
-from roleplay.results.wording import TEXTS
-from roleplay.weights import base_models
+from roleplay.weights import base_models as models
 from tests import tiny
 from tests.scripted import ScriptedEngine
-from tests.tiny import ZHEN_HUAN
 
 pytest_plugins = ("pages",)
 
@@ -43,9 +43,9 @@ def test_the_stage_is_told_in_both_languages(port: int) -> None:
         assert get(port, "?stage") == "Starting…"
         for stage in ("fetch", "load", "adapters"):
             tell(stage)
-            assert get(port, "?stage") == TEXTS["en"][f"stage_{stage}"]
-            assert get(port, "?stage", "zh-CN,zh;q=0.9") == TEXTS["zh"][f"stage_{stage}"]
-            assert TEXTS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
+            assert get(port, "?stage") == WORDS["en"][f"stage_{stage}"]
+            assert get(port, "?stage", "zh-CN,zh;q=0.9") == WORDS["zh"][f"stage_{stage}"]
+            assert WORDS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
 
 
 def test_a_client_of_the_api_is_told_to_wait(port: int) -> None:
@@ -57,7 +57,7 @@ def test_loading_a_model_says_where_it_is(tmp_path: Path) -> None:
     stages = list[str]()
     tiny.gemma().save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
-    base_models.load(str(tmp_path), tmp_path, tell=stages.append)
+    models.load(str(tmp_path), tmp_path, tell=stages.append)
     assert stages == ["fetch", "load"]
 
 
@@ -77,7 +77,7 @@ def test_a_failure_is_shown_and_goes_on(browser: Browser, port: int) -> None:
         with loading("127.0.0.1", port) as tell:
             page.goto(f"http://127.0.0.1:{port}")
             tell("load")
-            expect(page.get_by_role("status")).to_have_text(TEXTS["en"]["stage_load"])
+            expect(page.get_by_role("status")).to_have_text(WORDS["en"]["stage_load"])
             raise RoleplayError("no base model '<b>': give another")
 
     with pytest.raises(RoleplayError, match="no base model"):
@@ -92,9 +92,9 @@ def test_the_page_opens_by_itself(browser: Browser, port: int, tmp_path: Path) -
     with loading("127.0.0.1", port) as tell:
         page.goto(f"http://127.0.0.1:{port}")
         tell("adapters")
-        expect(page.get_by_role("status")).to_have_text(TEXTS["en"]["stage_adapters"])
-        demo = app.build_demo(ScriptedEngine(), [ZHEN_HUAN], Box(tmp_path), {})
-    demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
+        expect(page.get_by_role("status")).to_have_text(WORDS["en"]["stage_adapters"])
+        demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
     expect(page.locator("#ask textarea")).to_be_enabled()
     page.close()
     demo.close()
@@ -106,7 +106,7 @@ def test_a_shutdown_ends_what_is_being_generated(number: signal.Signals) -> None
     """A thread that would generate for ever, and that no interpreter would leave behind."""
     script = """
 import threading, time
-from roleplay.startup import end_on_signals
+from page.serving.start import end_on_signals
 threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)]).start()
 end_on_signals(lambda: print("sent", flush=True))
 print("ready", flush=True)

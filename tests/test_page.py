@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-import app
-from roleplay import startup
+from page import build as page_build
+from page.build import build, launch_options
+from page.serving.start import start
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.environment import ROOT, Environment
 from roleplay.results.votes import Box
+from roleplay.text import personas
 from tests.pages import Served, answered, ask, bots, footer, opened
 from tests.scripted import REPLIES, ScriptedEngine
-from tests.tiny import ZHEN_HUAN
 
 pytest_plugins = ("pages",)
 
@@ -95,8 +96,8 @@ def test_a_waiting_request_is_shown(
 def test_one_too_many_is_turned_away(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str, told: str
 ) -> None:
-    monkeypatch.setattr(app, "QUEUE_SIZE", 1)
-    served = Served(tmp_path, [ZHEN_HUAN], ["zhenhuan"])
+    monkeypatch.setattr(page_build, "QUEUE_SIZE", 1)
+    served = Served(tmp_path, ["zhenhuan"])
     with (
         opened(browser, served.url) as one,
         opened(browser, served.url) as two,
@@ -236,7 +237,7 @@ def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngi
     ask(page, "first")
     page.evaluate("localStorage.setItem('roleplay-conversation', 'nonsense')")
     page.reload()
-    expect(page.get_by_role("button", name=ZHEN_HUAN.openers[0])).to_be_visible()
+    expect(page.get_by_role("button", name=personas.default().openers[0])).to_be_visible()
 
 
 @pytest.mark.skipif(
@@ -244,11 +245,9 @@ def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngi
 )
 @pytest.mark.timeout(400)
 def test_the_embedded_model_answers_both_ways(browser: Browser, tmp_path: Path) -> None:
-    started = startup.start(
-        Environment(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded"
-    )
-    demo = app.build_demo(started.engine, [ZHEN_HUAN], Box(tmp_path), started.about)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    started = start(Environment(base_model="embedded", adapter="zhenhuan-gemma3-270m", engine_url=""), "embedded")
+    demo = build(started, Box(tmp_path))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     with opened(browser, url) as page:
         page.set_default_timeout(200_000)
         page.get_by_role("button", name="你是谁？").click()

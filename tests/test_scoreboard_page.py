@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from page.scoreboard import scoreboard_html
-from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
+from page.scoreboard_tab import scoreboard_html
+from roleplay.results.board import ADAPTER, BASE, PERSONA, Board
 from roleplay.weights import layout
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
-from tests.tiny import ZHEN_HUAN
-from train.measuring.figures import Board
 from train.publishing import plots
 
 pytest_plugins = ("pages",)
@@ -24,10 +22,10 @@ def make_board(folder: Path) -> None:
     """Write an adapter folder with a scoreboard and both plots, from figures made up here."""
     board = Board()
     for name, base, adapter in (("held-out loss", 5.7, 4.2), ("tokens", 64.0, 21.0), ("chrF", 4.0, 9.0)):
-        values = {BARE_BASE: base, BASE_WITH_PERSONA: base + 0.1, TUNED: adapter}
+        values = {BASE: base, PERSONA: base + 0.1, ADAPTER: adapter}
         board.compare(name, {arm: [mean + i / 50 for i in CLUSTERS] for arm, mean in values.items()}, CLUSTERS)
     for name in ("stop rate", "copied", "identity", "in character"):
-        values = {BARE_BASE: 10, BASE_WITH_PERSONA: 11, TUNED: 2 if name == "copied" else 38}
+        values = {BASE: 10, PERSONA: 11, ADAPTER: 2 if name == "copied" else 38}
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
     written = board.as_json() | {"rules": CHECKED}
@@ -77,7 +75,7 @@ def test_in_chinese_and_back_to_the_chat(browser: Browser, measured: Served) -> 
 
 
 def test_the_chosen_adapter_and_one_without_a_scoreboard(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN], ["one", "two"])
+    served = Served(tmp_path, ["one", "two"])
     make_board(served.adapters / "two")
     with opened(browser, served.url) as page:
         show(page)
@@ -99,7 +97,7 @@ def test_a_guest_whose_folder_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, [ZHEN_HUAN], ["zhenhuan"])
+    served = Served(tmp_path, ["zhenhuan"])
     make_board(served.adapters / "zhenhuan")
     path = served.adapters / "zhenhuan" / layout.BOARD
     hostile = "<img src=x onerror='window.hit=1'>"

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from roleplay import conversation, transcript
+from page.chat import exchanges, saved, shown
+from page.chat.choices import EXAMPLES, NOTHING, PERSONA
+from page.chat.exchanges import OPEN, SIDES, UNVEILED, Exchange
+from page.chat.saved import Kept
+from page.words import WORDS, language
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError
 from roleplay.results import votes as ballots
 from roleplay.results import wording as texts
 from roleplay.results.votes import Tally
 from roleplay.text.rows import read_rows
-from roleplay.transcript import EXAMPLES, NOTHING, OPEN, PERSONA, SIDES, UNVEILED, Exchange, Kept
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
 
@@ -27,16 +30,16 @@ RECORD = [exchange("one", ADAPTER), exchange("two", ADAPTER, BASE), Exchange("un
 
 
 def test_each_side_is_asked_with_its_own_replies_and_the_others_where_it_has_none() -> None:
-    adapter, base = (transcript.question(RECORD, side, "persona", "three") for side in SIDES)
+    adapter, base = (exchanges.question(RECORD, side, "persona", "three") for side in SIDES)
     assert adapter.turns == (("one", "adapter on one"), ("two", "adapter on two"))
     assert base.turns == (("one", "adapter on one"), ("two", "base on two"))
     assert (base.persona, base.user) == ("persona", "three")
 
 
 def test_a_long_history_is_cut_from_its_oldest_turns() -> None:
-    record = [exchange(str(number), ADAPTER) for number in range(transcript.MAX_TURNS + 5)]
-    turns = transcript.question(record, ADAPTER, "", "now").turns
-    assert len(turns) == transcript.MAX_TURNS
+    record = [exchange(str(number), ADAPTER) for number in range(exchanges.MAX_TURNS + 5)]
+    turns = exchanges.question(record, ADAPTER, "", "now").turns
+    assert len(turns) == exchanges.MAX_TURNS
     assert turns[0][0] == "5"
 
 
@@ -51,14 +54,14 @@ def test_a_long_history_is_cut_from_its_oldest_turns() -> None:
     ],
 )
 def test_align(users: list[str], kept: list[bool]) -> None:
-    record = transcript.align(users, RECORD)
+    record = exchanges.align(users, RECORD)
     assert [e.user for e in record] == users
     assert [bool(e.answers) for e in record] == kept
 
 
 def test_panes_show_the_same_turns() -> None:
-    left, right = (transcript.pane_messages(RECORD, number, False, SIDES, "en") for number in (0, 1))
-    assert transcript.users(left) == transcript.users(right) == ["one", "two", "unanswered"]
+    left, right = (shown.pane_messages(RECORD, number, False, SIDES, "en") for number in (0, 1))
+    assert shown.users(left) == shown.users(right) == ["one", "two", "unanswered"]
     assert [m["role"] for m in left] == [m["role"] for m in right] == ["user", "assistant"] * 2 + ["user"]
     assert left[1]["content"][0]["text"] == "adapter on one"
     assert left[1]["content"][1]["text"] == "5 tokens · first in 0.10 s · 10.0 tok/s · seed 7"
@@ -76,11 +79,9 @@ def test_panes_show_the_same_turns() -> None:
     ],
 )
 def test_blind_order_and_labels(blind: bool, verdict: str, left: str, named: bool) -> None:
-    shown = transcript.answer_message(
-        exchange("x", *SIDES, order=(BASE, ADAPTER), verdict=verdict), 0, blind, SIDES, "en"
-    )
-    assert shown
-    text, footer = (part["text"] for part in shown["content"])
+    message = shown.answer_message(exchange("x", *SIDES, order=(BASE, ADAPTER), verdict=verdict), 0, blind, SIDES, "en")
+    assert message
+    text, footer = (part["text"] for part in message["content"])
     assert text == f"{left} on x"
     assert ("Base model" in footer) == named
     assert ("seed" in footer) == (verdict != OPEN)
@@ -105,22 +106,22 @@ def test_votable(stops: tuple[str, ...], verdict: str, votable: bool) -> None:
 
 def test_a_vote_closes_the_exchange() -> None:
     last = exchange("x", *SIDES, order=(BASE, ADAPTER), verdict=OPEN)
-    record, vote = conversation.judge([*RECORD, last], "left", {"zhenhuan": {"template": "gemma"}})
+    record, vote = exchanges.judge([*RECORD, last], "left", {"zhenhuan": {"template": "gemma"}})
     assert vote
     assert vote.winner == BASE
     assert vote.provenance == {"template": "gemma"}
     assert vote.sampling["seed"] == 7
     assert record[-1].verdict == "left"
-    assert conversation.judge(record, "left", {})[1] is None
-    assert conversation.judge([], "left", {})[1] is None
+    assert exchanges.judge(record, "left", {})[1] is None
+    assert exchanges.judge([], "left", {})[1] is None
 
 
 def test_what_a_browser_keeps_comes_back() -> None:
-    shown = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),))
-    kept = Kept([*RECORD, shown], True, "persona", NOTHING)
-    back = transcript.from_json(json.loads(json.dumps(transcript.to_json(kept))))
+    last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),))
+    kept = Kept([*RECORD, last], True, "persona", NOTHING)
+    back = saved.from_json(json.loads(json.dumps(saved.to_json(kept))))
     assert list(back.record[:3]) == RECORD
-    assert back.record[3] == replace(shown, verdict=UNVEILED)
+    assert back.record[3] == replace(last, verdict=UNVEILED)
     assert (back.compare, back.persona, back.given) == (True, "persona", NOTHING)
 
 
@@ -142,10 +143,10 @@ def test_what_a_browser_keeps_comes_back() -> None:
     ],
 )
 def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-untyped-def]
-    value = json.loads(json.dumps(transcript.to_json(Kept(RECORD, True, "", PERSONA))))
+    value = json.loads(json.dumps(saved.to_json(Kept(RECORD, True, "", PERSONA))))
     change(value)
     with pytest.raises(DataError, match="starts anew"):
-        transcript.from_json(value)
+        saved.from_json(value)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +160,8 @@ def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-u
 def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given: str, told: str) -> None:
     one = exchange("x", *SIDES, **changes)
     assert one.given(BASE) == given
-    assert transcript.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told)
-    assert f"{told}*" in transcript.as_markdown([one], "Zhen Huan", "en")
+    assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told)
+    assert f"{told}*" in saved.as_markdown([one], "Zhen Huan", "en")
 
 
 @pytest.mark.parametrize(
@@ -183,27 +184,28 @@ def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given
     ],
 )
 def test_markup_is_made_inert_and_comes_back(text: str) -> None:
-    inert = transcript.defuse(text)
-    assert transcript.restore(inert) == text
+    inert = shown.defuse(text)
+    assert shown.restore(inert) == text
     assert not any(f"{a}{b}" in inert for a in "<" for b in "spb/!?")
     assert "&l" not in inert
     assert "&#" not in inert
 
 
 def test_training_rows_are_read_by_the_trainer(tmp_path: Path) -> None:
-    (tmp_path / "rows.json").write_text(transcript.as_rows(RECORD), encoding="utf-8")
+    (tmp_path / "rows.json").write_text(saved.as_rows(RECORD), encoding="utf-8")
     assert read_rows(tmp_path / "rows.json")[0].turns == (("one", "adapter on one"), ("two", "adapter on two"))
-    assert json.loads(transcript.as_rows([])) == []
+    assert json.loads(saved.as_rows([])) == []
 
 
 def test_markdown_holds_both_answers() -> None:
-    text = transcript.as_markdown(RECORD, "Zhen Huan", "en")
+    text = saved.as_markdown(RECORD, "Zhen Huan", "en")
     assert text.startswith("# Zhen Huan\n\n> persona" if RECORD[-1].personas else "# Zhen Huan\n")
     assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
 
 
-def test_both_languages_say_the_same_things() -> None:
-    english, chinese = texts.TEXTS["en"], texts.TEXTS["zh"]
+@pytest.mark.parametrize("words", [WORDS, texts.TEXTS], ids=["page", "figures"])
+def test_both_languages_say_the_same_things(words: dict[str, dict[str, str]]) -> None:
+    english, chinese = words["en"], words["zh"]
     assert english.keys() == chinese.keys()
     placeholders = {
         key: sorted(part.split("}")[0].split(":")[0] for part in english[key].split("{")[1:]) for key in english
@@ -213,11 +215,11 @@ def test_both_languages_say_the_same_things() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "language"),
+    ("header", "wanted"),
     [("zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("en-US,zh;q=0.5", "en"), ("", "en"), (None, "en"), ("ZH", "zh")],
 )
-def test_language(header: str | None, language: str) -> None:
-    assert texts.language(header) == language
+def test_language(header: str | None, wanted: str) -> None:
+    assert language(header) == wanted
 
 
 @pytest.mark.parametrize(
@@ -236,26 +238,26 @@ def test_score(tally: Tally, sentences: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "persona", "exchanges", "says"),
+    ("message", "persona", "past", "says"),
     [
         ("hi", "", 0, ""),
         (" \n", "", 0, "Write a message"),
         ("x" * 2000, "", 0, ""),
         ("x" * 2001, "", 0, "2,001"),
         ("hi", "p" * 2001, 0, "persona"),
-        ("hi", "", texts.MAX_EXCHANGES, "200 messages"),
+        ("hi", "", exchanges.MAX_EXCHANGES, "200 messages"),
     ],
 )
-def test_refusals(message: str, persona: str, exchanges: int, says: str) -> None:
-    refusal = texts.refusal("en", message, persona, exchanges)
+def test_refusals(message: str, persona: str, past: int, says: str) -> None:
+    refusal = exchanges.refusal("en", message, persona, past)
     assert says in refusal
     assert bool(says) == bool(refusal)
 
 
 def test_a_reply_that_is_handed_in_is_cut() -> None:
-    value = transcript.to_json(Kept([exchange("one", ADAPTER)], True, "", PERSONA))
+    value = saved.to_json(Kept([exchange("one", ADAPTER)], True, "", PERSONA))
     value["record"][0]["answers"][ADAPTER]["text"] = "x" * 1_000_000
     value["record"][0]["examples"] = [["x" * 1_000_000] * 2] * 100
-    (kept,) = transcript.from_json(value).record
-    assert len(kept.answers[ADAPTER].text) == transcript.MAX_REPLY
-    assert [len(text) for turn in kept.examples for text in turn] == [transcript.MAX_REPLY] * 6
+    (kept,) = saved.from_json(value).record
+    assert len(kept.answers[ADAPTER].text) == saved.MAX_REPLY
+    assert [len(text) for turn in kept.examples for text in turn] == [saved.MAX_REPLY] * 6

@@ -59,24 +59,27 @@ def main(adapter: Path, scratch: Path) -> None:
     # `spaces` looks for a CUDA build of torch.
     torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", lambda: None, bool
     import app  # imports `spaces`, which patches torch
+    from page.build import build, launch_options
+    from page.serving.start import Started
     from roleplay.engine.lent_gpu import ZeroEngine
     from roleplay.engine.local import LocalEngine
     from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
     from roleplay.environment import Environment
     from roleplay.results.votes import Box
-    from roleplay.weights import base_models, inspection
+    from roleplay.weights import base_models as models
+    from roleplay.weights import inspection
     from tests import tiny
     from tests.raw import Visitor
 
     lent = app.spaces.zero.torch
     lent.init, lent.move = lambda uuid: None, lambda callback: unpack(lent._patching.tensor_packs)
-    assert Environment().zero_gpu and base_models.choose_device()[0] == "cuda"
+    assert Environment().zero_gpu and models.choose_device()[0] == "cuda"
     chosen = ("cuda", "lent"), ("float32", "test"), ("sdpa", "test")
-    base = base_models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
+    base = models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     engine = LocalEngine(base, [inspection.inspect(adapter)], 400)
     zero = ZeroEngine(engine, app.spaces.GPU, app.gr.Error)
-    demo = app.build_demo(zero, [tiny.ZHEN_HUAN], Box(scratch / "votes"), {}, at_once=4)
-    url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
+    demo = build(Started(zero, at_once=4), Box(scratch / "votes"))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
     def answers(user: str = "?", tokens: int = 8, wait: bool = True) -> dict[str, str]:
         questions = dict.fromkeys((ADAPTER, BASE), Question("", (), user))

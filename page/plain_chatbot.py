@@ -6,9 +6,11 @@ import gradio as gr
 from gradio import component_meta
 from gradio.components.chatbot import ChatbotDataMessages
 
-from roleplay import transcript
+from page.chat import shown
 
-component_meta.create_or_modify_pyi = lambda *_: None  # else the class below gets a panes.pyi, which mypy would read
+component_meta.create_or_modify_pyi = lambda *_: (
+    None
+)  # else the class below gets a plain_chatbot.pyi, which mypy would read
 
 
 class PlainChatbot(gr.Chatbot):
@@ -19,12 +21,12 @@ class PlainChatbot(gr.Chatbot):
     def postprocess(self, value: Any) -> ChatbotDataMessages:
         data = super().postprocess(value)
         for part in (part for message in data.root for part in message.content):
-            part.text = transcript.defuse(part.text)  # type: ignore[union-attr]  # there are no files
+            part.text = shown.defuse(part.text)  # type: ignore[union-attr]  # there are no files
         return data
 
     def preprocess(self, payload: ChatbotDataMessages | None) -> Any:
         for part in (part for message in (payload.root if payload else []) for part in message.content):
-            part.text = transcript.restore(part.text)  # type: ignore[union-attr]
+            part.text = shown.restore(part.text)  # type: ignore[union-attr]
         return super().preprocess(payload)
 
 

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from page.words import WORDS, language
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
-from roleplay.results import wording as texts
 
-Tell = Callable[[str], None]  # is given the stage that begins: the end of a `stage_` key in texts.TEXTS
+Tell = Callable[[str], None]  # is given the stage that begins: the end of a `stage_` key in page.words
 LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes
 
 PAGE = """<!doctype html>
@@ -40,7 +40,7 @@ class _Server(ThreadingHTTPServer):
     stage, failure, watched = "start", "", False
 
     def sentence(self, language: str) -> str:
-        words = texts.TEXTS[language]
+        words = WORDS[language]
         return words["failed"].format(error=self.failure) if self.failure else words[f"stage_{self.stage}"]
 
 
@@ -48,12 +48,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        language = texts.language(self.headers.get("accept-language"))
-        kind, text = "text/plain", self.server.sentence(language)
+        wanted = language(self.headers.get("accept-language"))
+        kind, text = "text/plain", self.server.sentence(wanted)
         if not self.path.endswith("?stage"):
             css = (ROOT / "assets" / "page.css").read_text(encoding="utf-8")
-            title = texts.TEXTS[language]["loading"]
-            kind, text = "text/html", PAGE.format(language=language, title=title, css=css, sentence=escape(text))
+            title = WORDS[wanted]["loading"]
+            kind, text = "text/html", PAGE.format(language=wanted, title=title, css=css, sentence=escape(text))
         self.server.watched, body = True, text.encode()
         self.send_response(200 if self.path.partition("?")[0] == "/" else 503)  # a client of the API has to wait
         self.send_header("Content-Type", f"{kind}; charset=utf-8")

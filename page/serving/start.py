@@ -3,11 +3,12 @@
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from page.serving.loading_page import Tell
 from roleplay import heap
 from roleplay.engine.guests import Guests
 from roleplay.engine.lent_gpu import Lender, ZeroEngine
@@ -16,12 +17,13 @@ from roleplay.engine.protocol import Engine
 from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError
-from roleplay.loading import Tell
 from roleplay.text import personas
-from roleplay.text.personas import Persona, parse_persona
+from roleplay.text.personas import Persona, load_persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.weights import adapters, base_models, inspection, layout, training_rows
+from roleplay.weights import adapters, inspection, layout
+from roleplay.weights import base_models as models
+from roleplay.weights import training_rows as corpus
 from roleplay.weights.adapters import Adapter
 
 FOLDER = ROOT / "adapters"
@@ -35,6 +37,7 @@ class About:
     folder: Path
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
+    persona: Persona | None = None  # whom it was trained to be; None where it does not say
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ class Started:
     """An engine ready to answer, and what is known of each of its adapters."""
 
     engine: Engine
-    about: dict[str, About]
-    persona: Persona  # that of the adapter that speaks first
-    at_once: int  # answers that it may be asked for at the same time
+    about: dict[str, About] = field(default_factory=dict)
+    persona: Persona = field(default_factory=personas.default)  # who speaks where `about` knows of none
+    at_once: int = 1  # answers that it may be asked for at the same time
     guests: Guests | None = None  # where adapters from the Hub may join
 
 
@@ -77,19 +80,37 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def _about(adapter: Adapter) -> About:
+def _persona(adapter: Adapter) -> Persona | None:
+    """Whom it was trained to be, None where it does not say; raises `DataError` for what is no persona."""
+    told = adapter.training.get("persona")
+    return parse_persona(told, f"{adapter.folder}: {layout.TRAINING}") if told else None
+
+
+def _about(adapter: Adapter, fixed: Persona | None) -> About:
+    """All but its rows; `fixed` is who speaks whatever it was trained to be."""
+    about = About(adapter.folder, _provenance(adapter), persona=fixed)
     try:
-        retriever = Retriever(training_rows.rows_of(adapter)[0])
+        own = _persona(adapter)
+        if own and sum(map(len, (own.name, own.greeting, *own.openers))) > inspection.MAX_TEXT:
+            raise DataError(f"what the page shows of it has more than {inspection.MAX_TEXT} characters")
+        return replace(about, persona=fixed or own)
     except DataError as error:
-        retriever = None
+        print(f"persona      not that of {adapter.name}: {error}")
+        return about
+
+
+def _with_rows(about: About, adapter: Adapter) -> About:
+    try:
+        return replace(about, retriever=Retriever(corpus.rows_of(adapter)[0]))
+    except DataError as error:
         print(f"retrieval    not offered for {adapter.name}: {error}")
-    return About(adapter.folder, _provenance(adapter), retriever)
+        return about
 
 
-def _persona(usable: Sequence[Adapter]) -> Persona:
-    """Whom the first adapter was trained to be; Zhen Huan where there is none, or it does not say."""
-    told = usable[0].training.get("persona") if usable else None
-    return parse_persona(told, f"{usable[0].folder}: {layout.TRAINING}") if told else personas.default()
+def _known(usable: Sequence[Adapter], fixed: Persona | None) -> tuple[dict[str, About], Persona]:
+    """What is known of each adapter, and who speaks where that is no persona: the first one's, else Zhen Huan."""
+    first = fixed or (_persona(usable[0]) if usable else None)
+    return {a.name: _with_rows(_about(a, fixed), a) for a in usable}, first or personas.default()
 
 
 def start(
@@ -98,29 +119,28 @@ def start(
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
     `tell` hears which stage begins; `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere. Raises
-    `RoleplayError` when the base model or the adapter that ADAPTER names cannot be used.
+    `RoleplayError` when PERSONA, the base model, or the adapter that ADAPTER names cannot be used.
     """
+    fixed = load_persona(settings.persona) if settings.persona else None
     if settings.engine_url:
         tell("fetch")
-        folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
+        folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
-        added = add_local(remote, settings.adapter)
-        return Started(remote, {a.name: _about(a) for a in added}, _persona(added), REMOTE_AT_ONCE)
+        return Started(remote, *_known(add_local(remote, settings.adapter), fixed), REMOTE_AT_ONCE)
     heap.return_blocks(heap.CACHES)
-    base = base_models.load(base_model, settings.cache, tell=tell)
+    base = models.load(base_model, settings.cache, tell=tell)
     tell("adapters")
     engine = LocalEngine(base)
-    added = add_local(engine, settings.adapter)
-    about = {a.name: _about(a) for a in added}
+    about, persona = _known(add_local(engine, settings.adapter), fixed)
     if lender:  # guests cannot join: what is forked has the weights of the start
-        return Started(ZeroEngine(engine, *lender), about, _persona(added), ZERO_AT_ONCE)
+        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE)
 
     def arrived(guest: Adapter) -> None:
-        about[guest.name] = About(guest.folder, _provenance(guest))
+        about[guest.name] = _about(guest, fixed)
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
-    return Started(engine, about, _persona(added), 1, guests if settings.hub_adapters else None)
+    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None)
 
 
 def end_on_signals(last: Callable[[], None]) -> None:

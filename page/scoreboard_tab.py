@@ -8,10 +8,11 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
+from page.words import WORDS
 from roleplay.errors import DataError
 from roleplay.results import board as scoreboard
 from roleplay.results.board import TUNED
-from roleplay.results.wording import ARMS, TEXTS
+from roleplay.results.wording import ARMS
 from roleplay.weights import layout
 
 MAX_PICTURE = 4 << 20  # bytes
@@ -19,7 +20,7 @@ MAX_PICTURE = 4 << 20  # bytes
 
 def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
     """All that is known of an adapter; `votes` is the tally in a sentence. A guest's folder is no longer there."""
-    words = TEXTS[language]
+    words = WORDS[language]
     parts = [f"<h2>{escape(name)}</h2>", *_figures(name, folder, language)]
     parts += [f"<h2>{words['votes']}</h2>", f"<p>{escape(votes)}</p>"]
     parts += [f"<h2>{words['training']}</h2>", _picture(folder / layout.CURVE, words["plot_curve"])]
@@ -27,7 +28,7 @@ def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
 
 
 def _figures(name: str, folder: Path, language: str) -> list[str]:
-    words, path = TEXTS[language], folder / layout.BOARD
+    words, path = WORDS[language], folder / layout.BOARD
     if not path.exists():
         here = f"adapters/{name.split('/')[-1]}"
         fetch = f"hf download {name} --local-dir {here} && " if "/" in name else ""
@@ -55,7 +56,7 @@ def _table(rows: list[list[str]], language: str) -> str:
     for name, *figures, meaning in rows:
         cells = "".join(f"<td{mark}>{figure}</td>" for figure, mark in zip(figures, own[1:-1], strict=True))
         lines.append(f'<tr><th scope="row">{name}<small>{meaning}</small></th>{cells}</tr>')
-    label = escape(TEXTS[language]["scoreboard"])
+    label = escape(WORDS[language]["scoreboard"])
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><thead><tr><td></td>{columns}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>"

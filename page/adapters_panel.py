@@ -1,0 +1,69 @@
+"""The accordion of adapters: how far the one that speaks moves the model, and those on the Hub that may join it."""
+
+from typing import Any
+
+import gradio as gr
+
+from page.look import I18N
+from page.serving.rate_limit import Rate
+from page.state import Visitor
+from page.words import WORDS
+from roleplay.engine.guests import Guests
+from roleplay.engine.protocol import Engine
+from roleplay.errors import RoleplayError
+from roleplay.weights.probe import PROBES
+
+
+def draw_panel(both: bool, hub: bool) -> dict[str, Any]:
+    """The accordion, closed, where there are adapters; with `hub` others may join them."""
+    drawn: dict[str, Any] = dict.fromkeys(("shift", "hub", "find", "load"))
+    if not both:
+        return drawn
+    with gr.Accordion(I18N("adapter_menu"), open=False, elem_id="adapters"):
+        drawn["shift"] = gr.Markdown(elem_id="moves")
+        if hub:
+            options: dict[str, Any] = {"label": I18N("hub"), "info": I18N("hub_info"), "elem_id": "hub"}
+            drawn["hub"] = gr.Dropdown([], value=None, allow_custom_value=True, **options)
+            with gr.Row():
+                drawn |= {name: gr.Button(I18N(f"hub_{name}"), size="sm") for name in ("find", "load")}
+    return drawn
+
+
+class PanelHandlers:
+    """What its events do, as `handlers.Handlers` does for the rest of the page."""
+
+    def __init__(self, engine: Engine, guests: Guests | None, rate: Rate) -> None:
+        self.engine, self.guests, self.rate = engine, guests, rate
+
+    def show_shift(self, adapter: str, visitor: Visitor) -> dict[str, Any]:
+        """How far the adapter moves the model, where that is known."""
+        kl, words = self.engine.kl_to_base(adapter), WORDS[visitor.language]
+        text = "" if kl is None else words["moves"].format(name=adapter, kl=kl, prompts=len(PROBES))
+        return {"shift": gr.update(value=text, visible=bool(text))}
+
+    def find_on_hub(self, visitor: Visitor) -> dict[str, Any]:
+        """Every adapter on the Hub that says it is for this base model, the first one taken."""
+        assert self.guests  # the button is there for no one else
+        self._count(visitor)
+        try:
+            names = self.guests.listed()
+        except RoleplayError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        if not names:
+            gr.Info(WORDS[visitor.language]["hub_none"])
+        return {"hub": gr.update(choices=names, value=names[0] if names else None)}
+
+    def load_from_hub(self, hub: str | None, visitor: Visitor) -> dict[str, Any]:
+        """The menu of adapters with the one that was named, which has joined and speaks now."""
+        assert self.guests
+        self._count(visitor)
+        name = (hub or "").strip()
+        try:
+            self.guests.invite(name)
+        except RoleplayError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return {"adapter": gr.update(choices=self.engine.adapters(), value=name, visible=True)}
+
+    def _count(self, visitor: Visitor) -> None:
+        if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):
+            raise gr.Error(sentence, print_exception=False)

@@ -1,0 +1,40 @@
+"""The whole page: what stands on it, what its events do, and how it is launched."""
+
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from page import events, layout
+from page.adapters_panel import PanelHandlers
+from page.chat.choices import PERSONA
+from page.handlers import Handlers
+from page.look import look
+from page.serving.middleware import Doors, Faults
+from page.serving.rate_limit import Rate
+from page.serving.start import Started
+from roleplay.results.votes import Box
+
+QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
+
+
+def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
+    """The page for what has been started, with its votes in `box`; a client may send `per_minute` messages."""
+    rate = Rate(per_minute)
+    handlers, panel = Handlers(started, box, rate), PanelHandlers(started.engine, started.guests, rate)
+    persona, given = handlers.persona_of(handlers.first), handlers.given_options(handlers.first, PERSONA)
+    with gr.Blocks(title=persona.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
+        controls = layout.draw(handlers.names, persona, given, hub=bool(started.guests))
+        events.connect(demo, controls, handlers, panel, started.at_once)
+    demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """The look and the closed doors, as `launch` takes them: no uploads, files or monitoring, no calls by name."""
+    return {
+        **look(),
+        "app_kwargs": {"middleware": [Middleware(Doors), Middleware(Faults)]},
+        "enable_monitoring": False,
+        "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
+    }

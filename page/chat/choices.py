@@ -1,0 +1,23 @@
+"""What a visitor has chosen for the next answer, by name. It knows no control and no engine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from roleplay.engine.protocol import Sampling
+
+# What the base model reads beside the conversation; with examples it has the persona as well.
+PERSONA, NOTHING, EXAMPLES = GIVEN = ("persona", "nothing", "examples")
+NUMBERS = tuple(field.name for field in fields(Sampling) if field.name != "seed")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """As they were made: what is out of range is left for `Sampling` to refuse."""
+
+    compare: bool = True
+    blind: bool = False
+    persona: str = ""  # the system prompt
+    given: str = PERSONA  # to the base model, one of `GIVEN`
+    adapter: str = ""  # "" where only the base model speaks
+    seed: str = ""  # as it was typed; "" draws a fresh one
+    numbers: Mapping[str, float] = field(default_factory=dict)  # the fields of `Sampling` that `NUMBERS` names

@@ -1,0 +1,91 @@
+"""What is saved of a conversation: JSON for the browser, Markdown to read, rows to train on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from page.chat.choices import GIVEN
+from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, SIDES, UNVEILED, VOTES, Exchange
+from page.chat.shown import footer
+from page.words import WORDS
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
+from roleplay.errors import DataError, RoleplayError
+from roleplay.text import retrieval
+
+MAX_REPLY = 20_000  # characters of a reply that a browser hands in
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a browser keeps between two visits."""
+
+    record: Sequence[Exchange]
+    compare: bool
+    persona: str
+    given: str  # to the base model, one of `choices.GIVEN`
+
+
+def to_json(kept: Kept) -> dict[str, Any]:
+    """The conversation and its settings as JSON values."""
+    return asdict(kept)
+
+
+def from_json(value: Any) -> Kept:
+    """The inverse of `to_json`; raises `DataError` for anything else, since a browser may hand in what it likes."""
+    try:
+        record = [_exchange(item) for item in value["record"]][:MAX_EXCHANGES]
+        persona = str(value["persona"])[:MAX_MESSAGE]
+        return Kept(record, bool(value["compare"]), persona, GIVEN[GIVEN.index(value["given"])])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RoleplayError) as error:
+        raise DataError("the conversation kept in this browser cannot be read: it starts anew") from error
+
+
+def _answer(item: Any) -> Answer:
+    first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
+    text = str(item["text"])[:MAX_REPLY]
+    return Answer(text, int(item["tokens"]), first, whole, str(item["stop"]), int(item["dropped_turns"]))
+
+
+def _exchange(item: Any) -> Exchange:
+    answers = {side: _answer(item["answers"][side]) for side in SIDES if side in item["answers"]}
+    personas = {side: str(text)[:MAX_MESSAGE] for side, text in item["personas"].items() if side in SIDES}
+    rows = item["examples"][: retrieval.EXAMPLES]
+    examples = tuple((str(user)[:MAX_REPLY], str(reply)[:MAX_REPLY]) for user, reply in rows)
+    order, verdict = tuple(item["order"]), str(item["verdict"])
+    if set(order) != set(SIDES) or len(order) != 2 or verdict not in ("", OPEN, UNVEILED, *VOTES):
+        raise ValueError("order or verdict is unknown")
+    # A vote counts only for what this server has just said, so an open exchange comes back opened.
+    verdict = UNVEILED if verdict == OPEN else verdict
+    user = str(item["user"])[:MAX_MESSAGE]
+    sampling = Sampling(**item["sampling"])
+    return Exchange(user, answers, personas, str(item["adapter"]), sampling, order, verdict, examples)
+
+
+def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
+    """The conversation to read: the persona's and the base model's answer under every message."""
+    lines = [f"# {name}", ""]
+    if record:
+        persona = record[-1].personas.get(ADAPTER) or record[-1].personas.get(BASE, "")
+        lines += [*(f"> {line}" for line in persona.splitlines()), ""]
+    titles = {ADAPTER: name, BASE: WORDS[language]["base"]}
+    for exchange in record:
+        lines += [f"**{WORDS[language]['you']}**", "", exchange.user, ""]
+        for side in SIDES:
+            if side in exchange.answers:
+                answer = exchange.answers[side]
+                note = footer(language, answer, exchange.sampling.seed, "", exchange.given(side))
+                lines += [f"**{titles[side]}**", "", answer.text, "", f"*{note}*", ""]
+    return "\n".join(lines)
+
+
+def as_rows(record: Sequence[Exchange]) -> str:
+    """The adapter side as a JSON list with one multi-turn row that `instructions.read_rows` reads ([] if empty)."""
+    asked = [
+        (e.user, e.answers[ADAPTER].text) for e in record if ADAPTER in e.answers and e.answers[ADAPTER].text.strip()
+    ]
+    if not asked:
+        return "[]\n"
+    *history, (user, reply) = asked
+    row = {"instruction": user, "input": "", "output": reply, "history": [list(turn) for turn in history]}
+    return json.dumps([row], ensure_ascii=False, indent=2) + "\n"

@@ -1,0 +1,89 @@
+"""What a pane shows of a conversation: messages, footers, and text with nothing in it that a browser would run.
+
+A pane's messages are plain dictionaries with `role` and `content`, a list of text parts.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from page.chat.choices import PERSONA
+from page.chat.exchanges import OPEN, SIDES, VOTES, Exchange
+from page.words import WORDS
+from roleplay.engine.protocol import Answer
+
+JOINER = "\N{WORD JOINER}"
+
+
+def users(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The user messages of a pane, oldest first."""
+    return [message["content"][0]["text"] for message in messages if message["role"] == "user"]
+
+
+def _message(role: str, *parts: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": part} for part in parts]}
+
+
+def defuse(text: str) -> str:
+    """`text` with a word joiner where an HTML parser would begin a tag or an entity: it looks the same, inert.
+
+    Where a joiner is there already another is added, so that `restore` finds back to what was said.
+    """
+    return re.sub(rf"(<(?=[A-Za-z/!?{JOINER}])|&(?=[#A-Za-z{JOINER}]))", rf"\1{JOINER}", text)
+
+
+def restore(text: str) -> str:
+    """The inverse of `defuse`."""
+    return re.sub(rf"([<&]){JOINER}", r"\1", text)
+
+
+def footer(language: str, answer: Answer, seed: int, side: str, given: str = PERSONA) -> str:
+    """Under an answer: who spoke (if `side` is set), tokens, times, seed, a `given` that is not the persona, faults."""
+    words = WORDS[language]
+    parts = [words[side]] if side in SIDES else []
+    if answer.tokens:
+        parts.append(words["tokens"].format(tokens=answer.tokens))
+        parts.append(words["first"].format(first=answer.seconds_to_first_token))
+        parts += [words["speed"].format(speed=answer.tokens_per_second)] if answer.tokens_per_second else []
+    elif not answer.stop:
+        parts.append(words["reading"])
+    parts.append(words["seed_shown"].format(seed=seed))
+    if note := words.get(f"with_{given}"):
+        parts.append(note)
+    if answer.dropped_turns:
+        parts.append(words["dropped"].format(dropped=answer.dropped_turns))
+    if answer.stop not in ("", "end"):
+        parts.append(words.get(answer.stop, answer.stop))
+    return " · ".join(parts)
+
+
+def answer_message(
+    exchange: Exchange, pane: int, blind: bool, sides: Sequence[str], language: str
+) -> dict[str, Any] | None:
+    """The left (0) or right (1) answer as a pane shows it, its footer as a second part; None while there is none.
+
+    The order of a blind exchange holds only in the blind view; elsewhere `sides` says what is left and right.
+    """
+    shuffled = blind and exchange.verdict in (OPEN, *VOTES)
+    side = (exchange.order if shuffled else sides)[pane]
+    if side not in exchange.answers:
+        missing = exchange.answers and pane == 1
+        return _message("assistant", "–", WORDS[language]["not_asked"]) if missing else None
+    answer = exchange.answers[side]
+    if exchange.verdict == OPEN:
+        note = WORDS[language]["hidden" if answer.stop else "writing"]
+    else:
+        note = footer(language, answer, exchange.sampling.seed, side if shuffled else "", exchange.given(side))
+    return _message("assistant", answer.text or "…", note)
+
+
+def pane_messages(
+    record: Iterable[Exchange], pane: int, blind: bool, sides: Sequence[str], language: str
+) -> list[dict[str, Any]]:
+    """All messages of the left (0) or right (1) pane."""
+    messages = []
+    for exchange in record:
+        messages.append(_message("user", exchange.user))
+        if answer := answer_message(exchange, pane, blind, sides, language):
+            messages.append(answer)
+    return messages

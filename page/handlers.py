@@ -1,0 +1,203 @@
+"""What every event does. A handler is given values by name, and returns what changes by the name of the control.
+
+The names are those of `layout.Controls`. `choices` and `visitor` are what `state` puts together. Nothing
+here knows where a control stands or what touches it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from page.chat import exchanges, shown
+from page.chat.choices import GIVEN, NOTHING, NUMBERS, PERSONA, Choices
+from page.chat.exchanges import Exchange
+from page.chat.saved import Kept, as_markdown, as_rows, from_json, to_json
+from page.look import I18N, as_said, heading
+from page.scoreboard_tab import scoreboard_html
+from page.serving.rate_limit import Rate
+from page.serving.start import Started
+from page.state import Visitor
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.errors import DataError, RoleplayError
+from roleplay.results.votes import Box, count, score
+from roleplay.text.personas import Persona
+from roleplay.text.retrieval import Retriever
+
+Record = list[Exchange]
+Updates = dict[str, Any]
+
+
+class Handlers:
+    """The handlers of one page: they ask its engine, vote into its box and keep nothing themselves."""
+
+    def __init__(self, started: Started, box: Box, rate: Rate) -> None:
+        self.engine, self.about, self.fallback = started.engine, started.about, started.persona
+        self.box, self.rate = box, rate
+        self.names = self.engine.adapters()
+        self.first = self.names[0] if self.names else ""
+        self.sides = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
+
+    def persona_of(self, adapter: str | None) -> Persona:
+        """Whom this adapter was trained to be, as far as that is known."""
+        about = self.about.get(adapter or "")
+        return about.persona if about and about.persona else self.fallback
+
+    # The conversation
+
+    def check_message(self, message: str, visitor: Visitor) -> str:
+        """Why a message cannot be sent, "" if it can: told at the composer before anything is."""
+        refusal = exchanges.refusal(visitor.language, message)
+        return refusal or self.rate.sentence(self.rate.wait(visitor.address), visitor.language)
+
+    def answer(
+        self, message: str, history: list[Any], record: Record, choices: Choices, visitor: Visitor
+    ) -> Iterator[Updates]:
+        """Both sides' answers as they grow; "left" is the newest message alone, since the rest is in `history`."""
+        language, retriever = visitor.language, self._retriever(choices.adapter)
+        record = exchanges.align(shown.users(history), record)
+        refused = self.rate.sentence(self.rate.take(visitor.address), language)
+        try:
+            new = exchanges.begin(message, choices, retriever)
+        except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
+            new, refused = exchanges.begin(message, replace(choices, seed=""), retriever), refused or str(error)
+        # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
+        rest = gr.update(interactive=False)
+        busy = {"ballot": gr.update(visible=False), "compare": rest, "blind": rest}
+        for now in exchanges.grow(self.engine, record, new, language, refused):
+            whole = [*record, now]
+            left = shown.answer_message(now, 0, choices.blind, self.sides, language)
+            updates = {"left": left, "right": self._panes(whole, choices.blind, language)["right"], "record": whole}
+            yield updates | busy
+            busy = {}
+        yield updates | self._idle(whole, choices)
+
+    def mark_stopped(self, left: list[Any], record: Record, choices: Choices, visitor: Visitor) -> Updates:
+        """Every answer that was cut off, marked so."""
+        record = exchanges.close(exchanges.align(shown.users(left), record))
+        return {"record": record, **self._panes(record, choices.blind, visitor.language), **self._idle(record, choices)}
+
+    def undo_last(self, record: Record, choices: Choices, visitor: Visitor) -> Updates:
+        """The conversation without its last exchange; the left pane has undone it by itself."""
+        record = record[:-1]
+        right = self._panes(record, choices.blind, visitor.language)["right"]
+        return {"record": record, "right": right, **self._idle(record, choices)}
+
+    def clear_all(self, choices: Choices) -> Updates:
+        """An empty conversation with the same settings."""
+        return {"record": [], "left": [], "left_state": [], "right": [], **self._idle([], choices)}
+
+    def restore(self, saved: Any, visitor: Visitor) -> Updates:
+        """What this browser kept, or the page as it starts."""
+        kept = self._kept(saved)
+        return {
+            **self._panes(kept.record, False, visitor.language),
+            "record": kept.record,
+            "compare": kept.compare,
+            "persona": kept.persona,
+            "given": gr.update(**self.given_options(self.first, kept.given)),
+        }
+
+    def _kept(self, value: Any) -> Kept:
+        own = self.persona_of(self.first).system_prompt
+        start = Kept([], bool(self.names), own, PERSONA)
+        try:
+            kept = from_json(value) if value else start
+        except DataError as error:
+            gr.Info(str(error))
+            return start
+        # Another adapter's persona, as it is, went with that adapter; the menu is back at the first.
+        others = {about.persona.system_prompt for about in self.about.values() if about.persona}
+        return replace(kept, persona=own) if kept.persona in others else kept
+
+    def _retriever(self, adapter: str) -> Retriever | None:
+        return self.about[adapter].retriever if adapter in self.about else None
+
+    def _panes(self, record: Sequence[Exchange], blind: bool, language: str) -> Updates:
+        """The left pane as it is shown and as the ChatInterface goes on from it, and the right pane."""
+        left, right = (shown.pane_messages(record, number, blind, self.sides, language) for number in (0, 1))
+        return {"left": left, "left_state": left, "right": right}
+
+    def _idle(self, record: Record, choices: Choices) -> Updates:
+        """Ballot, browser's copy, both switches and composer as they are while nothing is being answered."""
+        free = gr.update(interactive=True)
+        return {
+            "ballot": gr.update(visible=bool(record) and record[-1].votable),
+            "saved": to_json(Kept(record, choices.compare, choices.persona, choices.given)),
+            "compare": free,
+            "blind": free,
+            "message": gr.update(placeholder=I18N("ask")),
+        }
+
+    # The comparison
+
+    def show_problem(self) -> Updates:
+        """The line that says why nothing can be answered, where that is so."""
+        problem = self.engine.problem()
+        return {"problem": gr.update(value=problem, visible=bool(problem))}
+
+    def show_base(self, compare: bool, blind: bool) -> Updates:
+        """The right pane, or not; a single pane is never blind."""
+        return {"right": gr.update(visible=compare), "blind": blind and compare}
+
+    def hide_names(self, blind: bool, compare: bool, record: Record, visitor: Visitor) -> Updates:
+        """Both panes under "A" and "B", or under their names with every blind exchange opened."""
+        record, compare = record if blind else exchanges.unveil(record), compare or blind
+        panes = self._panes(record, blind, visitor.language)
+        left, right = (I18N(label) for label in (("answer_a", "answer_b") if blind else self.sides))
+        return {
+            "record": record,
+            "left": gr.update(value=panes["left"], label=left),
+            "left_state": panes["left_state"],
+            "right": gr.update(value=panes["right"], label=right, visible=compare),
+            "compare": compare,
+            "ballot": gr.update(visible=False),
+        }
+
+    def cast_vote(self, vote: str, record: Record, blind: bool, visitor: Visitor) -> Updates:
+        """The last exchange with its verdict, which is written down."""
+        record, cast = exchanges.judge(record, vote, {name: known.provenance for name, known in self.about.items()})
+        if cast:
+            self.box.add(cast)
+        panes = self._panes(record, blind, visitor.language)
+        return {"record": record, **panes, "ballot": gr.update(visible=False)}
+
+    def show_scoreboard(self, adapter: str, visitor: Visitor) -> Updates:
+        """The adapter's figures, and the votes on it."""
+        tally = count(vote for vote in self.box.votes() if vote.adapter == adapter)
+        votes = score(visitor.language, tally)
+        return {"board": scoreboard_html(adapter, self.about[adapter].folder, votes, visitor.language)}
+
+    # The desk
+
+    def introduce(self, adapter: str | None) -> Updates:
+        """The adapter's persona: title, system prompt, greeting and openers."""
+        persona = self.persona_of(adapter)
+        openers = [{"text": opener} for opener in persona.openers]
+        return {
+            "title": heading(persona.name),
+            "persona": persona.system_prompt,
+            "left": gr.update(placeholder=as_said(persona.greeting), examples=openers),
+        }
+
+    def given_options(self, adapter: str | None, given: str) -> Updates:
+        """What the base model may be given beside this adapter; the persona where `given` is not among it."""
+        offers = GIVEN if self._retriever(adapter or "") else (PERSONA, NOTHING)
+        choices = [(I18N(f"given_{offer}"), offer) for offer in offers]
+        return {"choices": choices, "value": given if given in offers else PERSONA}
+
+    def offer_given(self, adapter: str | None, given: str) -> Updates:
+        """The choices of `given_options`."""
+        return {"given": gr.update(**self.given_options(adapter, given))}
+
+    def set_numbers(self, preset: str) -> Updates:
+        """The sliders at a preset; the length is no matter of taste and stays."""
+        return {name: getattr(exchanges.PRESETS[preset], name) for name in NUMBERS if name != "max_new_tokens"}
+
+    def export(self, kind: str, record: Record, adapter: str | None, visitor: Visitor) -> Updates:
+        """The file to save, by name and text."""
+        if kind == "rows":
+            return {"file": ["conversation.json", as_rows(record)]}
+        name = self.persona_of(adapter).name
+        return {"file": ["conversation.md", as_markdown(record, name, visitor.language)]}

@@ -1,0 +1,167 @@
+"""Where everything stands on the page. Nothing happens here: `events` finds every control by its name in `Controls`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gradio as gr
+
+from page.adapters_panel import draw_panel
+from page.chat.choices import NUMBERS
+from page.chat.exchanges import PRESETS
+from page.look import I18N, as_said, heading
+from page.plain_chatbot import PlainChatbot, pane
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from roleplay.text.personas import Persona
+
+STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
+# By field of `Sampling`: lowest, highest and step of its slider. Its label has the same name in `words`.
+SLIDERS = {
+    "temperature": (0, 2, 0.05),
+    "top_p": (0.05, 1, 0.05),
+    "top_k": (0, 200, 1),
+    "repetition_penalty": (1, 2, 0.05),
+    "frequency_penalty": (0, 2, 0.05),
+    "max_new_tokens": (1, 1024, 1),
+}
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Everything that an event touches, reads or changes, by the names that handlers use."""
+
+    record: gr.State  # the conversation, a list of exchanges
+    saved: gr.BrowserState  # its copy in the browser
+    problem: gr.Markdown
+    title: gr.HTML
+    adapter: gr.Dropdown
+    compare: gr.Checkbox
+    blind: gr.Checkbox
+    panes: gr.Row
+    left: PlainChatbot
+    right: PlainChatbot
+    ballot: gr.Row
+    votes: dict[str, gr.Button]
+    ask: gr.Column
+    message: gr.Textbox
+    shift: gr.Markdown | None  # how far the adapter moves the model
+    hub: gr.Dropdown | None  # adapters that may join, with the buttons that find and load them
+    find: gr.Button | None
+    load: gr.Button | None
+    persona: gr.Textbox
+    given: gr.Radio
+    reset: gr.Button
+    presets: dict[str, gr.Button]
+    numbers: dict[str, gr.Slider]
+    seed: gr.Textbox
+    exports: dict[str, gr.Button]
+    file: gr.JSON
+    scores: gr.Tab
+    board: gr.HTML
+
+    def by_name(self) -> dict[str, Any]:
+        """All that handlers read and change: each slider has the name of its number."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | self.numbers
+
+
+def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], hub: bool) -> Controls:
+    """The page for the adapters of these `names`, the first of which speaks as `persona`.
+
+    `given` are the choices of what the base model may be given and the one taken; with `hub` others may join. The
+    panes and the message's box are placed when the conversation begins, by `place_panes` and in `ask`.
+    """
+    both = bool(names)
+    drawn: dict[str, Any] = {
+        "record": gr.State([]),
+        "saved": gr.BrowserState(storage_key=STORE, secret=STORE),
+        "problem": gr.Markdown(visible=False, elem_id="health"),
+        **_head(names, persona),
+    }
+    with gr.Tabs(elem_id="tabs"):
+        with gr.Tab(I18N("chat")):
+            drawn |= {"panes": gr.Row(elem_id="panes"), **_panes(persona, both)}
+            with gr.Column(elem_id="composer"):
+                drawn |= _composer()
+            with gr.Row(elem_id="desk"):
+                drawn |= draw_panel(both, hub)
+                drawn |= {**_persona(persona, given, both), **_sampling(), **_keep()}
+        with gr.Tab(I18N("scoreboard"), visible=both) as scores:
+            board = gr.HTML(elem_id="board")
+    return Controls(**drawn, scores=scores, board=board)
+
+
+def place_panes(controls: Controls) -> None:
+    """Both panes side by side over the one composer, and not where a ChatInterface puts its own."""
+    with controls.panes:
+        controls.left.unrender().render()
+        controls.right.render()
+
+
+def _head(names: Sequence[str], persona: Persona) -> dict[str, Any]:
+    both = bool(names)
+    with gr.Row(elem_id="head"):
+        title = gr.HTML(heading(persona.name), elem_id="title")
+        gr.Markdown(I18N("tagline"), elem_id="tagline")
+        return {
+            "title": title,
+            "adapter": gr.Dropdown(names, label=I18N("adapter_menu"), visible=len(names) > 1, elem_id="adapter"),
+            "compare": gr.Checkbox(both, label=I18N("compare"), visible=both, elem_id="compare"),
+            "blind": gr.Checkbox(False, label=I18N("blind"), visible=both, elem_id="blind"),
+        }
+
+
+def _panes(persona: Persona, both: bool) -> dict[str, Any]:
+    label, waits = I18N(ADAPTER if both else "base_only"), I18N("base_waits")
+    return {
+        "left": pane(label=label, placeholder=as_said(persona.greeting), elem_id="left", render=False),
+        "right": pane(label=I18N(BASE), placeholder=waits, visible=both, elem_id="right", render=False),
+    }
+
+
+def _composer() -> dict[str, Any]:
+    with gr.Row(visible=False, elem_id="ballot") as ballot:
+        votes = {vote: gr.Button(I18N(vote), size="sm") for vote in ("left", "tie", "bad", "right")}
+    message = gr.Textbox(
+        label=I18N("message"),
+        placeholder=I18N("ask"),
+        max_lines=6,
+        submit_btn=True,
+        stop_btn=True,
+        autofocus=True,
+        render=False,
+    )
+    return {"ballot": ballot, "votes": votes, "ask": gr.Column(elem_id="ask"), "message": message}
+
+
+def _persona(persona: Persona, given: Mapping[str, Any], both: bool) -> dict[str, Any]:
+    with gr.Accordion(I18N("persona"), open=False):
+        return {
+            "persona": gr.Textbox(persona.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10),
+            "given": gr.Radio(**given, label=I18N("given"), visible=both, elem_id="given"),
+            "reset": gr.Button(I18N("reset"), size="sm"),
+        }
+
+
+def _sampling() -> dict[str, Any]:
+    with gr.Accordion(I18N("sampling"), open=False):
+        with gr.Row():
+            presets = {name: gr.Button(I18N(name), size="sm") for name in PRESETS}
+        return {
+            "presets": presets,
+            "numbers": {name: _slider(name) for name in NUMBERS},
+            # A gr.Number that is empty becomes 0 as soon as the accordion opens (Gradio 6.31).
+            "seed": gr.Textbox(label=I18N("seed"), placeholder=I18N("new_seed"), max_length=10),
+        }
+
+
+def _slider(name: str) -> gr.Slider:
+    low, high, step = SLIDERS[name]
+    return gr.Slider(low, high, getattr(Sampling(), name), step=step, label=I18N(name))
+
+
+def _keep() -> dict[str, Any]:
+    with gr.Accordion(I18N("keep"), open=False):
+        gr.Markdown(I18N("keep_note"))
+        with gr.Row():
+            exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
+        return {"exports": exports, "file": gr.JSON(visible="hidden")}

@@ -1,0 +1,113 @@
+"""What events do, without drawing a page: values go in by name, updates come out by the name of a control."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from page import layout, state
+from page.chat.choices import NUMBERS, PERSONA, Choices
+from page.chat.exchanges import OPEN, Exchange
+from page.handlers import Handlers
+from page.serving.rate_limit import Rate
+from page.serving.start import About, Started
+from page.words import WORDS
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from roleplay.results.votes import Box
+from roleplay.text import personas
+from roleplay.text.personas import Persona
+from tests.scripted import ScriptedEngine
+
+VISITOR = state.Visitor("en", "1.2.3.4")
+OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))
+CHOICES = Choices(adapter="one", numbers={name: getattr(Sampling(), name) for name in NUMBERS})
+CONTROLS = {field.name for field in fields(layout.Controls)} | {"left_state", *NUMBERS}
+
+
+@pytest.fixture
+def handlers(tmp_path: Path) -> Handlers:
+    about = {"one": About(tmp_path / "one"), "two": About(tmp_path / "two", persona=OTHER)}
+    return Handlers(Started(ScriptedEngine(["one", "two"], pause=0), about), Box(tmp_path), Rate(0))
+
+
+def said(handlers: Handlers, message: str, record: list[Exchange], **changes: object) -> list[Exchange]:
+    *_, last = handlers.answer(message, [], record, CHOICES.__class__(**vars(CHOICES) | changes), VISITOR)
+    assert last.keys() <= CONTROLS
+    return last["record"]
+
+
+def test_an_answer_leaves_the_page_as_it_may_go_on(handlers: Handlers) -> None:
+    first, *_, last = handlers.answer("hi", [], [], CHOICES, VISITOR)
+    assert first["compare"] == first["blind"] == gr.update(interactive=False)
+    assert last["compare"] == last["blind"] == gr.update(interactive=True)
+    assert last["saved"]["record"][0]["user"] == "hi"
+    assert [message["role"] for message in last["right"]] == ["user", "assistant"]
+
+
+def test_a_seed_that_is_no_number_is_the_answer(handlers: Handlers) -> None:
+    (exchange,) = said(handlers, "hi", [], seed="abc")
+    assert {answer.stop for answer in exchange.answers.values()} == {
+        "seed is 'abc'; choose a number from 0 to 4294967295"
+    }
+
+
+def test_undo_stop_and_clear(handlers: Handlers) -> None:
+    record = said(handlers, "hi", [])
+    undone = handlers.undo_last(record, CHOICES, VISITOR)
+    assert (undone["record"], undone["right"], undone["saved"]["record"]) == ([], [], [])
+    waiting = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    assert handlers.mark_stopped(waiting, [], CHOICES, VISITOR)["record"] == [Exchange("hi")]
+    assert handlers.clear_all(CHOICES)["left_state"] == []
+
+
+def test_a_blind_answer_is_voted_on_once(handlers: Handlers) -> None:
+    record = said(handlers, "hi", [], blind=True)
+    assert record[0].verdict == OPEN
+    for _ in range(2):
+        record = handlers.cast_vote("left", record, True, VISITOR)["record"]
+    (vote,) = handlers.box.votes()
+    assert (record[0].verdict, vote.winner) == ("left", record[0].order[0])
+    opened = handlers.hide_names(False, True, said(handlers, "hi", [], blind=True), VISITOR)
+    assert opened["record"][0].verdict == "unveiled"
+
+
+def test_an_adapter_brings_its_persona(handlers: Handlers) -> None:
+    assert handlers.introduce("one")["persona"] == personas.default().system_prompt
+    other = handlers.introduce("two")
+    assert other["persona"] == OTHER.system_prompt and OTHER.name in other["title"]
+    assert other["left"]["examples"] == [{"text": OTHER.openers[0]}]
+    assert handlers.export("markdown", [], "two", VISITOR)["file"][1].startswith("# Physician")
+
+
+@pytest.mark.parametrize(
+    ("kept", "restored"),
+    [("You are a gardener.", "You are a gardener."), (OTHER.system_prompt, personas.default().system_prompt)],
+)
+def test_an_edited_persona_comes_back_and_another_adapters_does_not(
+    handlers: Handlers, kept: str, restored: str
+) -> None:
+    saved = {"record": [], "compare": True, "persona": kept, "given": PERSONA}
+    assert handlers.restore(saved, VISITOR)["persona"] == restored
+
+
+def test_every_number_of_sampling_has_a_slider_and_a_label(handlers: Handlers) -> None:
+    assert tuple(layout.SLIDERS) == NUMBERS
+    assert all(name in words for name in NUMBERS for words in WORDS.values())
+    assert handlers.set_numbers("lively") == {
+        name: getattr(Sampling(temperature=1.0, top_p=0.95, top_k=100), name) for name in NUMBERS[:-1]
+    }
+
+
+def test_what_a_handler_reads_are_its_parameters(handlers: Handlers) -> None:
+    assert state.reads(handlers.show_base) == ["compare", "blind"]
+    assert state.reads(handlers.mark_stopped) == ["left", "record", *state.CHOSEN]
+    request = gr.Request(headers={"accept-language": "zh-CN"}, client={"host": "1.2.3.4"})
+    values = {"left": [], "record": [], **dict.fromkeys(state.CHOSEN), "compare": False}
+    made = state.arguments(handlers.mark_stopped, values, request)
+    assert made["visitor"] == state.Visitor("zh", "1.2.3.4")
+    assert (made["choices"].compare, made["choices"].adapter) == (False, "")
+
+
+def test_both_sides_are_asked(handlers: Handlers) -> None:
+    assert set(said(handlers, "hi", [])[0].answers) == {ADAPTER, BASE}
