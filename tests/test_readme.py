@@ -1,6 +1,7 @@
-"""What README and the Space's front matter promise is what the repository holds."""
+"""What README, docs and the Space's front matter promise is what the repository holds."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +11,18 @@ from roleplay.environment import ROOT
 from roleplay.weights import base_models, embedded
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "dataset" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKS = [
+    pytest.param(page, *link, id=f"{page.relative_to(ROOT)}: {''.join(link)}")
+    for page in PAGES
+    for link in re.findall(r"\]\(([\w./-]*)(#[\w-]+)?\)", page.read_text(encoding="utf-8"))
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind its #: every heading, as GitHub spells it."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_front_matter_fits_the_requirements():
@@ -32,22 +45,25 @@ def test_a_space_can_build_with_the_requirements_alone():
 
 
 def test_every_environment_variable_is_in_the_table():
+    table = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     read = set(
         re.findall(r'_(?:text|number)\("(\w+)"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8"))
     )
-    assert read - {"SPACE_ID"} <= set(re.findall(r"`([A-Z_]+)`", README))
+    assert read - {"SPACE_ID"} <= set(re.findall(r"`([A-Z_]+)`", table))
 
 
 def test_nothing_else_reads_the_environment():
     for folder in ("roleplay", "dataset"):
-        for path in (ROOT / folder).glob("*.py"):
+        for path in (ROOT / folder).rglob("*.py"):
             if path.name != "environment.py":
                 assert "os.environ" not in path.read_text(encoding="utf-8"), path
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([\w./-]+)\)", README))
-def test_links_lead_somewhere(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize(("page", "path", "anchor"), LINKS)
+def test_links_lead_somewhere(page, path, anchor):
+    target = page.parent / path if path else page
+    assert target.exists()
+    assert not anchor or anchor in anchors(target)
 
 
 def test_ci_runs_the_readmes_test_command():
