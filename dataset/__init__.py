@@ -1,1 +1,1 @@
-"""Characters, each a folder, and the tools that make, check, convert and fetch rows. It trains and measures nothing."""
+"""Rows and characters, and the tools that make, check and fetch them. They know no page and train nothing."""

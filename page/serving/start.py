@@ -21,9 +21,7 @@ from roleplay.text import personas
 from roleplay.text.personas import Persona, load_persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.weights import adapters, inspection, layout
-from roleplay.weights import base_models as models
-from roleplay.weights import training_rows as corpus
+from roleplay.weights import adapters, base_models, inspection, layout, training_rows
 from roleplay.weights.adapters import Adapter
 
 FOLDER = ROOT / "adapters"
@@ -101,7 +99,8 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
 
 def _with_rows(about: About, adapter: Adapter) -> About:
     try:
-        return replace(about, retriever=Retriever(corpus.rows_of(adapter)[0]))
+        training_rows.find_data(adapter)
+        return replace(about, retriever=Retriever(lambda: training_rows.rows_of(adapter)[0]))
     except DataError as error:
         print(f"retrieval    not offered for {adapter.name}: {error}")
         return about
@@ -124,12 +123,12 @@ def start(
     fixed = load_persona(settings.persona) if settings.persona else None
     if settings.engine_url:
         tell("fetch")
-        folder, _ = models.fetch(models.choose_source(base_model)[0], settings.cache)
+        folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         return Started(remote, *_known(add_local(remote, settings.adapter), fixed), REMOTE_AT_ONCE)
     heap.return_blocks(heap.CACHES)
-    base = models.load(base_model, settings.cache, tell=tell)
+    base = base_models.load(base_model, settings.cache, tell=tell)
     tell("adapters")
     engine = LocalEngine(base)
     about, persona = _known(add_local(engine, settings.adapter), fixed)

@@ -3,10 +3,11 @@
 Nearness is the cosine of TF-IDF vectors of character n-grams, which needs no word segmentation and no model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from roleplay.errors import DataError
 from roleplay.text.prompts import Turn
@@ -16,17 +17,32 @@ EXAMPLES = 3
 
 
 class Retriever:
-    """Searches what users say in `rows`, a row of several turns by its last; raises `DataError` without rows."""
+    """Searches what users say in `rows`, a row of several turns by its last.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._turns = list(dict.fromkeys(row.turns[-1] for row in rows))
-        if not self._turns:
+    Rows are indexed at once; a function that gives them is called when it is first asked. Raises `DataError` where
+    there are none.
+    """
+
+    def __init__(self, rows: Sequence[Row] | Callable[[], Sequence[Row]]) -> None:
+        self._rows = rows
+        if not callable(rows):
+            self._index  # noqa: B018 - so that a set without rows is refused here
+
+    @cached_property
+    def _index(self) -> tuple[list[Turn], Any, Any]:
+        """The distinct last turns, the vectorizer, and what their messages are as rows of a sparse matrix."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # a second and a half: the chat seldom asks
+
+        rows = self._rows() if callable(self._rows) else self._rows
+        turns = list(dict.fromkeys(row.turns[-1] for row in rows))
+        if not turns:
             raise DataError("there are no rows to retrieve from: name a data file that has training rows")
-        self._vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
-        self._matrix = self._vectorizer.fit_transform([user for user, _ in self._turns])
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+        return turns, vectorizer, vectorizer.fit_transform([user for user, _ in turns])
 
     def examples(self, user: str, count: int = EXAMPLES) -> list[Turn]:
         """At most `count` turns whose message shares something with `user`, the nearest last: next to the question."""
-        nearness = (self._matrix @ self._vectorizer.transform([user]).T).toarray().ravel()
+        turns, vectorizer, matrix = self._index
+        nearness = (matrix @ vectorizer.transform([user]).T).toarray().ravel()
         best = np.argsort(-nearness, kind="stable")[:count]
-        return [self._turns[i] for i in best[::-1] if nearness[i] > 0]
+        return [turns[i] for i in best[::-1] if nearness[i] > 0]

@@ -5,10 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-
-from roleplay.engine.protocol import Sampling
-from roleplay.engine.sampling import next_token
-from tests import test_packing
 from tests.test_decoder import (  # noqa: F401 - collected here once more, on the GPU
     model,
     test_adapter_logits_are_those_of_peft,
@@ -22,6 +18,10 @@ from tests.test_packing import (  # noqa: F401 - likewise
     test_loss_and_every_gradient_are_exact,
     test_twenty_updates_end_at_the_same_weights,
 )
+
+from roleplay.engine.protocol import Sampling
+from roleplay.engine.sampling import next_token
+from tests import test_packing
 from train.learning import packing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")

@@ -1,12 +1,15 @@
 """What a start finds out: the adapters that fit, and whose persona each of them has."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from page.serving import start
-from roleplay.environment import Environment
+from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError
 from roleplay.text import personas
 from roleplay.weights import layout
@@ -63,3 +66,21 @@ def test_a_persona_that_is_none(
 def test_without_a_persona_in_training_zhen_huan_speaks(settings: Environment, tmp_path: Path) -> None:
     persona(tmp_path / "adapters" / "one", {})
     assert start.start(settings, settings.base_model).persona == personas.default()
+
+
+HEAVY = ("matplotlib", "sklearn", "sacrebleu", "trl", "datasets")
+
+
+def test_the_chat_starts_without_what_only_training_needs(settings: Environment, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import app; from page.serving import start;"
+        "from roleplay.environment import Environment; start.FOLDER = Path(sys.argv[1]) / 'adapters';"
+        "started = start.start(Environment(), str(Path(sys.argv[1]) / 'base')); app.build(started, None);"
+        f"print(list(started.about), [name for name in {HEAVY} if name in sys.modules])"
+    )
+    environment = os.environ | {"ROLEPLAY_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("['one', 'two'] []\n")
