@@ -1,8 +1,8 @@
 """What is asked of an engine and what it answers: the small protocol between the page and whatever runs the model."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 from roleplay.errors import RoleplayError
 from roleplay.text.prompts import Turn
@@ -10,31 +10,28 @@ from roleplay.text.prompts import Turn
 ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
 
 
+def _number(default: float, low: float, high: float) -> Any:
+    """A field of `Sampling` with the range that it is held to."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn; `temperature` 0 takes the likeliest one. Raises `RoleplayError` out of range."""
 
-    temperature: float = 0.3  # hotter, a model of 270 million parameters loses its thread
-    top_p: float = 0.8
-    top_k: int = 20  # 0 keeps all
-    repetition_penalty: float = 1.1  # of every token in prompt or reply, once
-    frequency_penalty: float = 0.3  # of a token in the reply, for each time that it was said
-    max_new_tokens: int = 256
-    seed: int = 0
+    temperature: float = _number(0.3, 0.0, 2.0)  # hotter, a model of 270 million parameters loses its thread
+    top_p: float = _number(0.8, 0.05, 1.0)
+    top_k: int = _number(20, 0, 1000)  # 0 keeps all
+    repetition_penalty: float = _number(1.1, 1.0, 2.0)  # of every token in prompt or reply, once
+    frequency_penalty: float = _number(0.3, 0.0, 2.0)  # of a token in the reply, for each time that it was said
+    max_new_tokens: int = _number(256, 1, 2048)
+    seed: int = _number(0, 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("temperature", 0.0, 2.0),
-            ("top_p", 0.05, 1.0),
-            ("top_k", 0, 1000),
-            ("repetition_penalty", 1.0, 2.0),
-            ("frequency_penalty", 0.0, 2.0),
-            ("max_new_tokens", 1, 2048),
-            ("seed", 0, 2**32 - 1),
-        ):
-            value = getattr(self, name)
+        for own in fields(self):
+            value, (low, high) = getattr(self, own.name), own.metadata["range"]
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise RoleplayError(f"{name} is {value!r}; choose a number from {low} to {high}")
+                raise RoleplayError(f"{own.name} is {value!r}; choose a number from {low} to {high}")
 
 
 @dataclass(frozen=True)
