@@ -2,9 +2,11 @@
 
     python -m dataset.check --character zhenhuan --html runs/zhenhuan_check.html
     python -m dataset.check mine.json --persona me.json
+    python -m dataset.check --character zhenhuan --surprise --json runs/zhenhuan_check.json
 
 It prints what it found and writes the report (`--html`, one file that opens offline), the same as JSON (`--json`) and
-a set with weights in place of copies (`--dedupe`) where asked. Exit status: 0, or 1 when something found would spoil
+a set with weights in place of copies (`--dedupe`) where asked. With `--surprise` it names the ten rows that the base
+model finds hardest to guess, and the JSON has all of them. Exit status: 0, or 1 when something found would spoil
 a training run (rows that cannot be read or do not fit, a control token in a reply, held-out rows that stand in the
 training part too), or 2 when the check itself cannot be made.
 """
@@ -19,6 +21,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from dataset import report as html_report
@@ -58,6 +61,8 @@ class CheckFlags:
         embedded.NAME, "whose tokens are counted: embedded, a Hub id, modelscope:OWNER/NAME, a folder"
     )
     max_tokens: int = flag(1024, "the longest row that fits, prompt and replies together", within=(1, inf))
+    surprise: bool = flag(False, "say how surprising every row is to the base model with the persona; takes minutes")
+    base_model: str = flag("", "the base model that --surprise asks; chosen by the device where none is given")
     html: str = flag("", "write the report with plots to this file")
     json: str = flag("", "write the report as JSON to this file; - prints it in place of the text")
     dedupe: str = flag("", "write each distinct row once to this file, its weight that of all its copies (at most 100)")
@@ -183,6 +188,18 @@ def _sources(settings: CheckFlags) -> tuple[str, Persona]:
     return file, character.persona if character else personas.default()
 
 
+def _surprise(settings: CheckFlags, rows: Sequence[Row], persona: Persona) -> tuple[dict[str, Any], str]:
+    """Every row's surprise for the JSON, and the most surprising ones for a terminal."""
+    from dataset import surprise  # peft takes a second to import
+
+    environment = Environment()
+    base = base_models.load(settings.base_model or environment.base_model, environment.cache)
+    print(*base.describe(), sep="\n", file=sys.stderr)
+    with tqdm(total=len(rows), unit="row") as bar:
+        found = surprise.surprises(rows, base, settings.template, persona.system_prompt, bar.update)
+    return {"base_model": base.hub_id, "rows": [asdict(row) for row in found]}, surprise.as_text(found)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(CheckFlags, __doc__, argv)
     file, persona = _sources(settings)
@@ -197,8 +214,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     report, rows = examine(values, file, Reading(encoder, persona, settings.max_tokens), held)
 
-    as_json = json.dumps(asdict(report) | {"sha256": file_sha256(file)}, ensure_ascii=False, indent=1)
-    print(as_json if settings.json == "-" else as_text(report))
+    facts, text = asdict(report) | {"sha256": file_sha256(file)}, as_text(report)
+    if settings.surprise:
+        facts["surprise"], told = _surprise(settings, rows, persona)
+        text += f"\n\n{told}"
+    as_json = json.dumps(facts, ensure_ascii=False, indent=1)
+    print(as_json if settings.json == "-" else text)
     if settings.json not in ("", "-"):
         _write(settings.json, as_json + "\n")
     if settings.html:

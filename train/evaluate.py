@@ -2,11 +2,13 @@
 
     python -m train.evaluate
     python -m train.evaluate --adapter adapters/zhenhuan-gemma3-270m adapters/mine --json boards.json
+    python -m train.evaluate --sections choice facts recall              # does she answer what she was asked?
     python -m train.evaluate --sections loss replies --no-retrieval      # three arms, and no written lists
 
 The arms are the base model without and with the persona, the base model with the persona and the three nearest
-training rows as example turns (retrieval), and the adapter. It prints a table; when every section was measured it also
-writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
+training rows as example turns (retrieval), and the adapter. It is judged by the lists of the character that it was
+trained as (dataset/NAME/); what that character lacks is skipped. It prints a table; when every section was measured it
+also writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
 arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
 """
 
@@ -34,9 +36,10 @@ from roleplay.weights.training_rows import rows_of
 from train.measuring.figures import Board
 from train.measuring.losses import Losses
 from train.measuring.replies import Writer
-from train.measuring.rules import NO_LISTS, Lists, load_lists
+from train.measuring.rules import NO_LISTS, load_lists
 from train.measuring.sections import SECTIONS, write_all
 from train.measuring.subject import Bench, Subject
+from train.measuring.written import Written, load_facts, load_recall
 from train.publishing import card, plots
 
 
@@ -49,9 +52,14 @@ class EvaluationFlags:
         "", "whose lists judge: a folder under dataset/, or a path; by default whom it was trained as"
     )
     lists: str = flag("", "questions, attempts and rules, in place of the character's lists.json")
+    facts: str = flag("", "questions about her life with four answers each, in place of the character's facts.json")
+    recall: str = flag("", "conversations that ask for what was said, in place of the character's recall.json")
     sections: list[str] = flag(list(SECTIONS), "what to measure; fewer take less time")
     retrieval: bool = flag(True, "measure the base model with retrieved rows as well")
     prompts: int = flag(32, "held-out rows, each from another scene, that every arm answers; more narrow the intervals")
+    choice_rows: int = flag(
+        200, "held-out rows with ten replies to choose from; more narrow the interval", within=(1, inf)
+    )
     base_tokens: int = flag(
         64, "length of a base model's reply; more take longer, for it seldom stops", within=(1, inf)
     )
@@ -78,15 +86,21 @@ def prepare(
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
 
 
-def lists_of(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Lists]:
-    """Whom an adapter is judged as, "" for none in dataset/, and that character's lists, empty where there are none.
+def judge(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Written]:
+    """Whom an adapter is judged as, "" for none in dataset/, and what was written for that character.
 
-    Raises `DataError` for a character or a list that is asked for and cannot be read.
+    Raises `DataError` for a character or a file that is asked for and cannot be read.
     """
     character = load_character(settings.character) if settings.character else trained_as(adapter.training)
-    path = settings.lists or (character.lists if character else None)
     print(f"judged as    {character.name if character else 'no character of dataset/'}: {adapter.name}")
-    return character.name if character else "", load_lists(Path(path)) if path else NO_LISTS
+    lists = settings.lists or (character and character.lists)
+    facts = settings.facts or (character and character.facts)
+    recall = settings.recall or (character and character.recall)
+    return character.name if character else "", Written(
+        load_lists(Path(lists)) if lists else NO_LISTS,
+        load_facts(Path(facts)) if facts else (),
+        load_recall(Path(recall)) if recall else (),
+    )
 
 
 def measurable(bench: Bench, names: Sequence[str]) -> list[str]:
@@ -118,7 +132,9 @@ def measure(bench: Bench, names: Sequence[str], settings: EvaluationFlags, bar: 
             "answered": len(bench.rows),
         },
         **rules(bench),
-        "settings": {key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens")},
+        "settings": {
+            key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens", "choice_rows")
+        },
         "replies": readable,
     }
 
@@ -156,7 +172,7 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):
         raise RoleplayError(f"two of {', '.join(settings.adapter)} have the same name: rename a folder")
-    judges = [lists_of(adapter, settings) for adapter in loaded]
+    judges = [judge(adapter, settings) for adapter in loaded]
     base = base_models.load(settings.base_model or environment.base_model, environment.cache)
     print(*base.describe(), sep="\n")
     fingerprint = base_models.fingerprint(base.model)
@@ -165,23 +181,26 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
 
     boards = []
     with tqdm(unit="item") as bar:
+        shared = (writer, losses, bar.update, settings.choice_rows)
         benches = [
-            Bench(subject, subject.prompts(settings.prompts), lists, writer, losses, bar.update)
-            for (subject, _), (_, lists) in zip(prepared, judges, strict=True)
+            Bench(subject, subject.prompts(settings.prompts), written, *shared)
+            for (subject, _), (_, written) in zip(prepared, judges, strict=True)
         ]
         sections = [measurable(bench, settings.sections) for bench in benches]
         bar.reset(sum(SECTIONS[n].items(bench) for bench, own in zip(benches, sections, strict=True) for n in own))
         for bench, own, (_, files), (character, _) in zip(benches, sections, prepared, judges, strict=True):
             adapter = bench.subject.adapter
-            weights = {"sha256": file_sha256(adapter.folder / layout.WEIGHTS)}
-            made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
-            boards.append(
-                {"adapter": adapter.name, "character": character, **made_of, **measure(bench, own, settings, bar)}
-            )
-    for (subject, _), board in zip(prepared, boards, strict=True):
+            made_of = {
+                "base_model": {"fingerprint": fingerprint},
+                "weights": {"sha256": file_sha256(adapter.folder / layout.WEIGHTS)},
+                "data": files,
+                "character": character,
+            }
+            boards.append({"adapter": adapter.name, **made_of, **measure(bench, own, settings, bar)})
+    for adapter, board in zip(loaded, boards, strict=True):
         print(f"\n{show(board)}")
         if set(settings.sections) == set(SECTIONS):
-            write_board(subject.adapter.folder, board)
+            write_board(adapter.folder, board)
     if settings.json:
         write_json(Path(settings.json), boards)
     return boards

@@ -33,6 +33,9 @@ class Measure:
 
 MEASURES = {
     "held-out loss": Measure("lower", False),
+    "choice": Measure("higher", True),
+    "facts": Measure("higher", True),
+    "recall": Measure("higher", True),
     "stop rate": Measure("higher", True),
     "stop rate, 256": Measure("higher", True),
     "copied, 256": Measure("lower", True),

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 from transformers import GemmaTokenizer
 
 from dataset.check import Reading, dedupe, examine, language, main
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.text.personas import Persona
-from roleplay.text.prompts import PromptEncoder
+from roleplay.text.personas import Persona, default
+from roleplay.text.prompts import IGNORED, PromptEncoder
 from roleplay.text.rows import parse_row, read_rows
+from tests import tiny
 
 HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
 GOOD = [
@@ -158,6 +161,36 @@ def test_a_character_brings_rows_and_persona(
     main(flags)
     report = json.loads(capsys.readouterr().out)
     assert (report["rows"], report["persona"]) == (3, "Ink")
+
+
+def test_how_surprising_each_row_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = tiny.gemma(), tiny.tokenizer()
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    values = [
+        *GOOD,
+        row("还有呢？", "没有了。", history=[["可用过膳了？", "用了半碗粥。"]], scene="c", split="held_out"),
+    ]
+    values += [row(f"Row {n}?", f"The row {n}.", split="train") for n in range(16)]  # more than one pack
+    (tmp_path / "rows.json").write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    flags = [str(tmp_path / "rows.json"), "--tokenizer", str(tmp_path / "base"), "--json", str(tmp_path / "out.json")]
+    main(flags)
+    assert "surprise" not in capsys.readouterr().out
+    main([*flags, "--surprise", "--base-model", str(tmp_path / "base")])
+    told = capsys.readouterr().out
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["surprise"]["rows"]
+    assert [entry["where"] for entry in found] == [f"row {n}" for n in range(1, 21)]
+    encoder = PromptEncoder(tokenizer)
+    for entry, value in zip(found, values, strict=True):
+        example = encoder.example(default().system_prompt, parse_row(value, "").turns, "last")
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
+        nat = float(F.cross_entropy(logits, torch.tensor(example.labels[1:]), ignore_index=IGNORED))
+        assert entry["nat_per_token"] == pytest.approx(nat, rel=1e-4)
+    most = max(found, key=lambda entry: entry["nat_per_token"])
+    first = told.split("surprise ")[1].splitlines()[1]
+    assert f"{most['nat_per_token']:.2f}  {most['where']}: {most['user']} → {most['reply']}" in first
+    assert len(told.split("surprise ")[1].strip().splitlines()) == 1 + 10
 
 
 def test_nothing_readable_and_dedupe_of_broken_rows(tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -193,3 +193,21 @@ def drift(bench: Bench, board: Board) -> list[dict[str, Any]]:
     for arm, own in held.items():
         board.drift[arm] = [share([value == 1 for value in turn], range(len(own))) for turn in zip(*own, strict=True)]
     return told
+
+
+def ask_recall(bench: Bench) -> list[Ask]:
+    return list(chain(*talks(bench.subject, [item.turns for item in bench.written.recall]).values()))
+
+
+def recall(bench: Bench, board: Board) -> list[dict[str, Any]]:
+    """Whether something that the user said comes back when asked for; returns the conversations, judged."""
+    items = bench.written.recall
+    told = [
+        {"arm": arm, "turns": turns, "reply": turns[-1][1], "right": item.remembers(turns[-1][1])}
+        for arm, asks in talks(bench.subject, [item.turns for item in items]).items()
+        for item, turns in zip(items, (followed(bench, ask) for ask in asks), strict=True)
+    ]
+    board.compare_list(
+        "recall", [" / ".join(item.turns) for item in items], outcomes(told, lambda entry: entry["right"])
+    )
+    return [{key: entry[key] for key in ("arm", "turns", "right")} for entry in told]

@@ -13,6 +13,7 @@ from roleplay.text.characters import load_character, trained_as
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import split_rows
 from train.measuring.rules import load_lists
+from train.measuring.written import load_facts, load_recall
 
 PROMPT = personas.default().system_prompt
 
@@ -80,6 +81,7 @@ def test_a_new_character_has_worked_lines_in_every_file(
     lists = load_lists(character.lists)
     check = lists.check_rules()
     assert (check.false_alarms, check.missed) == (0, 0) and check.good and check.broken
+    assert character.facts and load_facts(character.facts) and character.recall and load_recall(character.recall)
     readme = (character.folder / "README.md").read_text(encoding="utf-8")
     files = {path.name for path in character.folder.iterdir()} - {"README.md"}
     assert all(f"`{file}`" in readme for file in files) and "--character mara" in readme and "NAME" not in readme

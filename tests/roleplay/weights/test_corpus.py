@@ -35,6 +35,24 @@ def test_rows_are_split_as_in_the_training(adapter: Adapter, tmp_path: Path) -> 
     assert files == adapter.training["data"]
 
 
+@pytest.mark.parametrize("recorded", ["rows.json", "ink.json"])
+def test_rows_are_found_in_a_characters_folder_by_what_they_hold(
+    adapter: Adapter, tmp_path: Path, recorded: str
+) -> None:
+    """Every character has a rows.json, and what was one file may have become a folder."""
+    file, ink, other = tmp_path / "data" / "rows.json", tmp_path / "data" / "ink", tmp_path / "data" / "other"
+    ink.mkdir()
+    other.mkdir()
+    (other / "rows.json").write_text("[]")
+    file = file.rename(ink / "rows.json")
+    record = adapter.training["data"][0] | {"file": recorded}
+    trained = replace(adapter, training=adapter.training | {"data": [record]})
+    assert training_rows.find_data(trained) == [file]
+    file.write_text("[]")
+    with pytest.raises(DataError, match="rows.json has changed since mine was trained"):
+        training_rows.find_data(trained)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
