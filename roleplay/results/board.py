@@ -2,7 +2,7 @@
 
 A board is the JSON object that `train.evaluate` writes as scoreboard.json: `arms` ({arm: {measure: estimate}}),
 `differences` ({arm: {measure: the adapter's less the arm's}}), `drift` ({arm: [share held at turn 1, 2, ...]}), `rule`
-and `samples` for the card, and how all of it was measured.
+and `samples` for the card, `reading` where blind readers have read its replies, and how all of it was measured.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from roleplay.errors import DataError
+from roleplay.results import reading
 from roleplay.results import wording as texts
 from roleplay.results.wording import TEXTS
 
@@ -65,6 +66,7 @@ def read(path: Path) -> dict[str, Any]:
                     raise ValueError(f"{unknown[0]!r:.40} is unknown")
                 for entry in values.values():
                     numbers += [entry[key] for key in ("value", "low", "high")]
+        numbers += reading.numbers(board["reading"]) if "reading" in board else []
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise ValueError("not all figures are numbers")
         table(board), verdicts(board)  # raises where a word is in the wrong place, or a figure missing
