@@ -7,10 +7,12 @@ data, so that no file needs to be served.
 from base64 import b64encode
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from page.words import WORDS
 from roleplay.errors import DataError
 from roleplay.results import board as scoreboard
+from roleplay.results import reading
 from roleplay.results.board import TUNED
 from roleplay.results.wording import ARMS
 from roleplay.weights import layout
@@ -41,14 +43,22 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in scoreboard.verdicts(board, language))
     return [
         f"<p>{words['board_note']}</p>",
-        _table(scoreboard.table(board, language=language), language),
+        _table(scoreboard.table(board, language=language), words["scoreboard"], language),
         f"<ul>{told}</ul>",
         _picture(folder / layout.BOARD_PLOT, words["plot_board"]),
+        *(_read_blind(board["reading"], language) if "reading" in board else ()),
     ]
 
 
-def _table(rows: list[list[str]], language: str) -> str:
-    """The table with each measure's meaning under its name; it scrolls inside itself where the page is narrow."""
+def _read_blind(found: dict[str, Any], language: str) -> list[str]:
+    told = " ".join(reading.sentences(found, language))
+    title = reading.WORDS[language]["title"]
+    return [f"<h2>{title}</h2>", _table(reading.table(found, language), title, language), f"<p>{escape(told)}</p>"]
+
+
+def _table(rows: list[list[str]], label: str, language: str) -> str:
+    """A table with each measure's meaning under its name; it scrolls inside itself where the page is narrow."""
+    label = escape(label)
     head, *rows = [[escape(cell) for cell in row] for row in rows]
     own = [' class="own"' if name == escape(ARMS[language][TUNED]) else "" for name in head]
     columns = "".join(f'<th scope="col"{mark}>{name}</th>' for name, mark in zip(head[1:-1], own[1:-1], strict=True))
@@ -56,7 +66,6 @@ def _table(rows: list[list[str]], language: str) -> str:
     for name, *figures, meaning in rows:
         cells = "".join(f"<td{mark}>{figure}</td>" for figure, mark in zip(figures, own[1:-1], strict=True))
         lines.append(f'<tr><th scope="row">{name}<small>{meaning}</small></th>{cells}</tr>')
-    label = escape(WORDS[language]["scoreboard"])
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><thead><tr><td></td>{columns}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>"

@@ -38,9 +38,10 @@ from train.measuring.losses import Losses
 from train.measuring.replies import Writer
 from train.measuring.rules import NO_LISTS, load_lists
 from train.measuring.sections import SECTIONS, write_all
+from train.measuring.sheet import load_prompts
 from train.measuring.subject import Bench, Subject
 from train.measuring.written import Written, load_facts, load_recall
-from train.publishing import card, plots
+from train.publishing import card, plots, sheet
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class EvaluationFlags:
         64, "length of a base model's reply; more take longer, for it seldom stops", within=(1, inf)
     )
     json: str = flag("", "file to write all boards to, as one list")
+    sheet: str = flag("", "write a sheet for blind readers to this file (sheet.html) instead of measuring")
+    sheet_prompts: str = flag(str(ROOT / "dataset" / "zhenhuan" / "sheet.json"), "what the arms answer on the sheet")
+    scores: list[str] = flag([], "what readers of --sheet saved; it goes into the scoreboards of its adapters")
 
 
 def prepare(
@@ -168,6 +172,11 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
         raise RoleplayError(f"unknown section {unknown[0]!r}: choose from {', '.join(SECTIONS)}")
     if settings.prompts < 2:
         raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
+    if settings.scores:
+        return sheet.enter_marks(Path(settings.sheet), settings.scores)
+    if settings.sheet:
+        sheet.check_new(Path(settings.sheet))
+    asked = load_prompts(Path(settings.sheet_prompts)) if settings.sheet else []
     environment = Environment()
     loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):
@@ -177,7 +186,11 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     print(*base.describe(), sep="\n")
     fingerprint = base_models.fingerprint(base.model)
     prepared = [prepare(adapter, base, settings) for adapter in loaded]
-    writer, losses = Writer(base, loaded, fingerprint), Losses(base, loaded)
+    writer = Writer(base, loaded, fingerprint)
+    if settings.sheet:
+        sheet.write_sheet(Path(settings.sheet), [subject for subject, _ in prepared], asked, writer)
+        return []
+    losses = Losses(base, loaded)
 
     boards = []
     with tqdm(unit="item") as bar:
@@ -208,7 +221,7 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
 
 def write_board(folder: Path, board: dict[str, Any]) -> None:
     """Everything in an adapter's folder that tells of its figures."""
-    write_json(folder / layout.BOARD, board)
+    write_json(folder / layout.BOARD, sheet.keep_reading(folder, board))
     plots.scoreboard(board, folder / layout.BOARD_PLOT)
     print(f"wrote {folder / layout.BOARD}, {layout.BOARD_PLOT} and {card.write_card(folder).name}")
 

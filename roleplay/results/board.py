@@ -3,7 +3,8 @@
 A board is the JSON object that `train.evaluate` writes as scoreboard.json: `arms` ({arm: {measure: estimate}}),
 `differences` ({arm: {measure: the adapter's less the arm's}}), `drift` ({arm: [share held at turn 1, 2, ...]}), `flips`
 ({measure: how many `items` the adapter has `won` and `lost` against the base model with the persona, the exact paired
-`p`, and which: `wins` and `losses`}), `rule` and `samples` for the card, and how all of it was measured.
+`p`, and which: `wins` and `losses`}), `rule` and `samples` for the card, `reading` where
+blind readers have read its replies, and how all of it was measured.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from roleplay.errors import DataError
+from roleplay.results import reading
 from roleplay.results import wording as texts
 from roleplay.results.wording import TEXTS
 
@@ -73,6 +75,7 @@ def read(path: Path) -> dict[str, Any]:
             if name not in MEASURES:
                 raise ValueError(f"{name!r:.40} is unknown")
             numbers += [flip[key] for key in ("items", "won", "lost", "p")]
+        numbers += reading.numbers(board["reading"]) if "reading" in board else []
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise ValueError("not all figures are numbers")
         table(board), verdicts(board)  # raises where a word is in the wrong place, or a figure missing

@@ -17,6 +17,7 @@ from jinja2 import UndefinedError
 from roleplay.disk import read_json
 from roleplay.errors import AdapterError
 from roleplay.results import board as scoreboard
+from roleplay.results import reading
 from roleplay.templates import template
 from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, TRAINING
 
@@ -65,9 +66,11 @@ def _card(folder: Path, training: Mapping[str, Any], board: Mapping[str, Any], r
         curve=CURVE if (folder / CURVE).exists() else "",
         board=board,
         samples=board.get("samples", [])[:SAMPLES],
-        table=scoreboard.table(board) if board else [],
+        figures=scoreboard.table(board) if board else [],
         verdicts=scoreboard.verdicts(board) if board else [],
         plot=BOARD_PLOT if (folder / BOARD_PLOT).exists() else "",
+        reading=reading.table(board["reading"]) if "reading" in board else [],
+        reading_sentences=reading.sentences(board["reading"]) if "reading" in board else [],
         vllm_rank=next(size for size in VLLM_RANKS if size >= rank),
     )
 
