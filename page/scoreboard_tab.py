@@ -14,7 +14,7 @@ from roleplay.errors import DataError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
 from roleplay.results.board import TUNED
-from roleplay.results.wording import ARMS
+from roleplay.results.wording import ARMS, READING
 from roleplay.weights import layout
 
 MAX_PICTURE = 4 << 20  # bytes
@@ -52,7 +52,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
 
 def _read_blind(found: dict[str, Any], language: str) -> list[str]:
     told = " ".join(reading.sentences(found, language))
-    title = reading.WORDS[language]["title"]
+    title = READING[language]["title"]
     return [f"<h2>{title}</h2>", _table(reading.table(found, language), title, language), f"<p>{escape(told)}</p>"]
 
 

@@ -7,40 +7,12 @@ read, `kappa` how far two of them agree on each question (1 is always, 0 no more
 from collections.abc import Mapping
 from typing import Any
 
-from roleplay.results.wording import ARMS, TEXTS
+from roleplay.results.wording import ARMS, READING, TEXTS
 
 QUESTIONS = ("sense", "answers", "voice")  # each is given 0, 1 or 2
 FULL = "both full"  # the share of conversations with 2 for sense and for answers
 FIGURES = (*QUESTIONS, FULL)
 PARTS = ("all", "zh", "en")
-WORDS: dict[str, dict[str, Any]] = {
-    "en": {
-        "figures": {
-            "conversations": ("conversations", "Read by those who did not know whose replies they were."),
-            "sense": ("sense", "Every sentence means something, and they hang together: 0 to 2."),
-            "answers": ("answers", "The replies clearly answer what was said: 0 to 2."),
-            "voice": ("voice", "The replies sound like the character: 0 to 2."),
-            "both full": ("sense and answers full", "Conversations that were given 2 for both."),
-        },
-        "parts": {"all": "{name}", "zh": "{name}, Chinese", "en": "{name}, English"},
-        "title": "Read blind",
-        "readers": "Readers who did not know whose replies they read: {readers}.",
-        "kappa": "Their agreement (Cohen's kappa, quadratic weights; 1 is full, 0 is chance): {values}.",
-    },
-    "zh": {
-        "figures": {
-            "conversations": ("对话数", "评读者不知回答出自谁手。"),
-            "sense": ("通顺", "句句有意义，前后连贯：0 至 2。"),
-            "answers": ("切题", "明白地回应了所说的话：0 至 2。"),
-            "voice": ("口吻", "像此角色的口吻：0 至 2。"),
-            "both full": ("通顺切题皆满分", "两项都得 2 分的对话。"),
-        },
-        "parts": {"all": "{name}", "zh": "{name}（中文）", "en": "{name}（英文）"},
-        "title": "盲读",
-        "readers": "不知回答出自谁手的评读者：{readers} 位。",
-        "kappa": "彼此一致的程度（二次加权 Cohen's kappa，1 为完全一致，0 为偶然）：{values}。",
-    },
-}
 
 
 def numbers(reading: Mapping[str, Any]) -> list[Any]:
@@ -65,7 +37,7 @@ def _only(given: Mapping[str, Any], known: Any) -> None:
 
 def table(reading: Mapping[str, Any], language: str = "en") -> list[list[str]]:
     """Head and rows as in `board.table`: a figure, every arm's value with its interval, and what the figure means."""
-    words, arms = WORDS[language], reading["arms"]
+    words, arms = READING[language], reading["arms"]
     rows = [["", *(ARMS[language][arm] for arm in arms), ""]]
     for figure in ("conversations", *FIGURES):
         name, meaning = words["figures"][figure]
@@ -87,7 +59,7 @@ def _cell(figure: str, entry: Any, language: str) -> str:
 
 def sentences(reading: Mapping[str, Any], language: str = "en") -> list[str]:
     """How many read, and how far they agree."""
-    words = WORDS[language]
+    words = READING[language]
     told = [words["readers"].format(readers=reading["readers"])]
     if kappa := reading["kappa"]:
         values = [f"{words['figures'][name][0]} {kappa[name]:.2f}" for name in QUESTIONS if name in kappa]

@@ -203,7 +203,20 @@ def test_markdown_holds_both_answers() -> None:
     assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
 
 
-@pytest.mark.parametrize("words", [WORDS, texts.TEXTS], ids=["page", "figures"])
+def flat(words: object, path: str = "") -> dict[str, str]:
+    """Every text of a JSON value by the way to it; how many there are of one name counts too."""
+    inner = words.items() if isinstance(words, dict) else enumerate(words) if isinstance(words, list | tuple) else None
+    return {path: str(words)} if inner is None else {k: v for n, w in inner for k, v in flat(w, f"{path}/{n}").items()}
+
+
+FIGURES = {
+    language: flat([texts.TEXTS[language], texts.MEASURES[language], texts.FLIPS[language], texts.ARMS[language]])
+    | flat(texts.READING[language], "reading")
+    for language in ("en", "zh")
+}
+
+
+@pytest.mark.parametrize("words", [WORDS, FIGURES], ids=["page", "figures"])
 def test_both_languages_say_the_same_things(words: dict[str, dict[str, str]]) -> None:
     english, chinese = words["en"], words["zh"]
     assert english.keys() == chinese.keys()
