@@ -152,6 +152,9 @@ def _lean(
     return _ours(base, rows, dataclasses.replace(settings, checkpointing="on"), arguments)
 
 
+# The tutorial's adapter, in every arm: what is compared is how an update is computed, not what it learns.
+ADAPTER: dict[str, Any] = {"rank": 8, "alpha": 32, "dropout": 0.1}
+
 Build = Callable[[base_models.BaseModel, Sequence[Example], LoraFlags, dict[str, Any]], Trainer]
 RECIPES: dict[str, Build] = {
     "tutorial": _tutorial,

@@ -114,7 +114,8 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
     """One run of one arm, in this process."""
     base = recipes.load(flags.shape, dtype)
     examples = read_examples(base, flags)
-    settings = LoraFlags(template="tutorial", dropout=flags.dropout, pack_rows=flags.pack_rows, seed=flags.seed)
+    adapter = recipes.ADAPTER | {"dropout": flags.dropout}
+    settings = LoraFlags(template="tutorial", pack_rows=flags.pack_rows, seed=flags.seed, **adapter)
     embeddings: Any = base.model.get_input_embeddings()
     for weight in base.model.parameters():
         weight.sum()  # weights that are mapped from a file become resident when they are read
