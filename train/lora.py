@@ -77,7 +77,7 @@ class LoraFlags:
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
     epochs: float = flag(1.5, "passes over the training rows; more learn them by heart", within=(0.01, inf))
     keep: float = flag(
-        1.0, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
+        0.85, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
     )
     batch_size: int = flag(16, "rows in one update, over all devices", within=(1, inf))
     pack_rows: int = flag(

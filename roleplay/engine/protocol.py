@@ -22,7 +22,7 @@ class Sampling:
     temperature: float = _number(0.3, 0.0, 2.0)  # hotter, a model of 270 million parameters loses its thread
     top_p: float = _number(0.8, 0.05, 1.0)
     top_k: int = _number(20, 0, 1000)  # 0 keeps all
-    repetition_penalty: float = _number(1.1, 1.0, 2.0)  # of every token in prompt or reply, once
+    repetition_penalty: float = _number(1.0, 1.0, 2.0)  # of a token in prompt or reply; a reply takes up a question
     frequency_penalty: float = _number(0.3, 0.0, 2.0)  # of a token in the reply, for each time that it was said
     max_new_tokens: int = _number(256, 1, 2048)
     seed: int = _number(0, 0, 2**32 - 1)

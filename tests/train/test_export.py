@@ -88,7 +88,7 @@ def test_modelfile(exported: Path) -> None:
         "FROM .\n",
         'SYSTEM """你是甄嬛。"""',
         'PARAMETER stop "<end_of_turn>"',
-        "PARAMETER repeat_penalty 1.1",
+        "PARAMETER repeat_penalty 1.0",
         "PARAMETER frequency_penalty 0.3",
     ):
         assert part in lines

@@ -162,7 +162,7 @@ def test_what_is_asked_for(server: Server, engine: RemoteEngine) -> None:
         assert body.pop("prompt") == encoder.prompt("You are T.", (("hi", "ho"),), "Who are you?")
     assert asked["odd"] == asked["base"]
     expected = dict(stream=True, max_tokens=9, temperature=0.5, top_p=0.8, top_k=7, seed=3)
-    expected |= dict(repetition_penalty=1.1, frequency_penalty=0.4)
+    expected |= dict(repetition_penalty=1.0, frequency_penalty=0.4)
     assert asked["odd"].items() >= expected.items()
     assert asked["odd"]["stop_token_ids"] == TOKENIZER.convert_tokens_to_ids(["<end_of_turn>", "<eos>"])
 
