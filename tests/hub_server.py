@@ -149,8 +149,12 @@ class Handler(BaseHTTPRequestHandler):
             if name in self.server.repos or asked["organization"] != "me":
                 status = 409 if name in self.server.repos else 403
                 return self.answer(status, {"error": "name taken or not yours", "url": url})
-            self.server.repos[name] = Repo(asked.get("visibility") == "private")
-            self.server.repos[name].commit()
+            repo = self.server.repos[name] = Repo(asked.get("visibility") == "private")
+            for what in asked.keys() & {"variables", "secrets"}:
+                repo.settings[what] = {entry["key"]: entry["value"] for entry in asked[what]}
+            if "hardware" in asked:
+                repo.settings["hardware"] = asked["hardware"]
+            repo.commit()
             self.answer(200, {"url": url})
 
     def info(self, name: str) -> None:

@@ -23,9 +23,9 @@ FAKE = "hf_" + "A" * 34
 
 
 def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
-    for name in ("app.py", "README.md"):
-        (tmp_path / name).write_text("---\ntitle: t\n---\n")
-    files = {"app.py": tmp_path / "app.py", "README.md": tmp_path / "README.md"}
+    files = {name: tmp_path / Path(name).name for name in ("app.py", "README.md", upload.MARKER)}
+    for path in files.values():
+        path.write_text("---\ntitle: t\n---\n")
     url = upload.push_space(Space("me/room", {"BASE_MODEL": "embedded"}, {"APP_AUTH": "a:b"}, "cpu-basic"), files)
     space = server.repos["spaces/me/room"]
     assert url == f"{server.url}/spaces/me/room" and space.private
@@ -34,9 +34,58 @@ def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
         "secrets": {"APP_AUTH": "a:b"},
         "hardware": "cpu-basic",
     }
-    space.files["old.py"] = b"gone from the repository"
+    assert not [line for line in server.log if line.endswith(("variables", "secrets", "hardware"))]  # made with them
+    space.files["page/old.py"] = b"gone from the repository"
     upload.push_space(Space("me/room"), {"app.py": tmp_path / "app.py"})
     assert set(space.files) == {"app.py"}
+
+
+def test_an_existing_space_gets_its_settings(server: Hub, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("")
+    space = server.add("spaces/me/room", {"README.md": b"made by hand"})
+    upload.push_space(Space("me/room", {"A": "b"}, {"APP_AUTH": "a:b"}, "l4x1"), {"app.py": tmp_path / "app.py"})
+    assert space.settings == {"variables": {"A": "b"}, "secrets": {"APP_AUTH": "a:b"}, "hardware": "l4x1"}
+
+
+@pytest.mark.parametrize(
+    "theirs", [{"app.py": b"", "index.html": b""}, {"app.py": b""}, {upload.MARKER: b"", "x": b""}]
+)
+def test_a_space_of_another_kind_is_not_emptied(server: Hub, tmp_path: Path, theirs: dict[str, bytes]) -> None:
+    (tmp_path / "app.py").write_text("new")
+    space = server.add("spaces/me/room", theirs)
+    with pytest.raises(
+        HubError, match="holds .*, which no push of this project made: choose another name, or .*--over"
+    ):
+        upload.push_space(Space("me/room", {"A": "b"}, hardware="l4x1"), {"app.py": tmp_path / "app.py"})
+    assert (space.files, space.settings) == (theirs, {})
+    upload.push_space(Space("me/room", overwrite=True), {"app.py": tmp_path / "app.py"})
+    assert space.files == {"app.py": b"new"}
+
+
+PUBLIC = (f"NOTE=see {TOKEN}", "HF_TOKEN=short", "APP_AUTH=me:1", "NOTE=the word is tea-at-five", FAKE)
+
+
+@pytest.mark.parametrize("entry", PUBLIC)
+def test_a_secret_among_the_variables_is_refused_and_not_shown(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], entry: str
+) -> None:
+    monkeypatch.setenv("APP_AUTH", "tea-at-five")
+    with pytest.raises(HubError, match="--secrets|give each as NAME=VALUE") as caught:
+        push.main(["--space", "me/room", "--variables", entry, "--secrets", "APP_AUTH"])
+    said = str(caught.value) + capsys.readouterr().out
+    assert server.log == [] and not [word for word in ("hf_", "tea-at", "short", "me:1") if word in said]
+
+
+def test_where_the_root_is_home_addresses_are_no_paths(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("# https://huggingface.co//x, /home and https://a.example/data/x")
+    for home in ("/", "/data"):
+        monkeypatch.setenv("HOME", home)
+        upload.check_contents({"app.py": tmp_path / "app.py"})
+    (tmp_path / "app.py").write_text("x = '/data/x'")
+    with pytest.raises(HubError, match="names /data/, a folder of this machine"):
+        upload.check_contents({"app.py": tmp_path / "app.py"})
 
 
 def test_space_with_a_token_in_a_file(server: Hub, tmp_path: Path) -> None:
