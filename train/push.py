@@ -1,6 +1,7 @@
 """Send an adapter to the Hugging Face Hub and ModelScope, and this page with it to a Space.
 
     python -m train.push adapters/zhenhuan-gemma3-270m --hub me/zhenhuan --modelscope me/zhenhuan
+    python -m train.push adapters/mine --hub me/mine --space me/room --secrets HF_TOKEN
     python -m train.push --space me/room --adapter adapters/mine --variables BASE_MODEL=embedded --secrets APP_AUTH
 
 A Space gets what it runs and the adapter folders that are named, or else the default one. The access tokens are read
@@ -22,6 +23,8 @@ from huggingface_hub import SpaceHardware
 from roleplay.environment import ROOT
 from roleplay.errors import HubError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.weights import sources
+from roleplay.weights.hub import check_name
 from train.publishing import space_files, upload
 from train.publishing.card import write_card
 
@@ -34,6 +37,9 @@ class PushFlags:
     hub: str = flag("", "its repository on the Hugging Face Hub, as user/name")
     modelscope: str = flag("", "its repository on ModelScope, as user/name")
     space: str = flag("", "the Space that gets this page and the adapters, as user/name")
+    adapter_repo: str = flag(
+        "", "what the Space fetches at its start, as ADAPTER takes it: user/name, user/name@revision"
+    )
     variables: list[str] = flag([], "the Space's public variables, each as NAME=VALUE")
     secrets: list[str] = flag([], "names of environment variables that become the Space's secrets")
     hardware: str = flag("", "the Space's hardware, such as cpu-basic, zero-a10g or l4x1; it may cost money")
@@ -53,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def push_adapter(settings: PushFlags) -> None:
-    if len(settings.adapter) != 1:
+    if len(settings.adapter) > 1:
+        raise HubError(f"{len(settings.adapter)} adapters for one repository: push one adapter at a time")
+    if not settings.adapter:
         raise HubError("no adapter to push: give its folder first, such as adapters/zhenhuan-gemma3-270m")
     folder = Path(settings.adapter[0])
     write_card(folder)
@@ -70,15 +78,13 @@ def push_space(settings: PushFlags) -> None:
     upload.check_public(variables, [*secrets.values(), huggingface_hub.get_token() or ""])
     if settings.hardware and settings.hardware not in list(SpaceHardware):
         raise HubError(f"unknown hardware {settings.hardware!r}: choose one of {', '.join(SpaceHardware)}")
-    folders = [Path(folder) for folder in settings.adapter] or [
-        path for path in (ROOT / "adapters" / DEFAULT,) if path.is_dir()
-    ]
+    folders, speaks = speakers(settings)
     files = space_files.chosen(tracked_files(), folders)
     upload.check_contents(files)
     base = variables.get("BASE_MODEL", "")
     preload = base if upload.is_open(base) else ""
-    if settings.adapter:
-        variables.setdefault("ADAPTER", ",".join(folder.name for folder in folders))
+    if speaks:
+        variables.setdefault("ADAPTER", speaks)
     if preload:
         print(f"preloaded: {base}, when the Space is built")
     target = ROOT / "runs" / "push" / settings.space.replace("/", "--")
@@ -89,6 +95,30 @@ def push_space(settings: PushFlags) -> None:
         return print(f"nothing was sent; what would go is in {target}")
     space = upload.Space(settings.space, variables, secrets, settings.hardware, settings.private, settings.overwrite)
     print(f"pushed and verified: {upload.push_space(space, files)}")
+
+
+def speakers(settings: PushFlags) -> tuple[list[Path], str]:
+    """The adapter folders that go with the Space, and what its ADAPTER names; "" leaves that as it is.
+
+    An adapter that was just pushed is followed on the Hub where the Space may read it, and goes along where not.
+    """
+    folders, repos = [Path(folder) for folder in settings.adapter], []
+    readable = not settings.private or "HF_TOKEN" in settings.secrets
+    if settings.adapter_repo:
+        repos = [source.text for source in sources.parse(settings.adapter_repo)]
+        for source in sources.parse(settings.adapter_repo):
+            check_name(source.repo or source.text)
+    elif settings.hub and readable:
+        repos = [settings.hub]
+    elif settings.hub:
+        print(f"the Space gets the adapter's files: to have it follow {settings.hub}, add --secrets HF_TOKEN")
+    if repos and not readable:
+        print(f"the Space has no token of this push: {', '.join(repos)} must be public, or add --secrets HF_TOKEN")
+    if repos and settings.hub:
+        folders = []
+    elif not repos and not folders:
+        return [path for path in (ROOT / "adapters" / DEFAULT,) if path.is_dir()], ""
+    return folders, ",".join([*repos, *(folder.name for folder in folders)])
 
 
 def named_variables(entries: Sequence[str]) -> dict[str, str]:

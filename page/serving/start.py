@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -16,12 +17,12 @@ from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import Engine
 from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import ROOT, Environment
-from roleplay.errors import AdapterError, DataError
+from roleplay.errors import DataError, RoleplayError
 from roleplay.text import personas
 from roleplay.text.personas import Persona, load_persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.weights import adapters, base_models, inspection, layout, training_rows
+from roleplay.weights import adapters, base_models, inspection, layout, sources, training_rows
 from roleplay.weights.adapters import Adapter
 
 FOLDER = ROOT / "adapters"
@@ -49,23 +50,24 @@ class Started:
     guests: Guests | None = None  # where adapters from the Hub may join
 
 
-def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
-    """The local adapters that the engine takes, `wanted` first; the others are left out with a printed line.
-
-    Raises `AdapterError` when `wanted` is not there or does not fit.
-    """
-    if wanted:
-        adapters.find(FOLDER, wanted)
+def add_adapters(engine: LocalEngine | RemoteEngine, settings: Environment, tell: Tell) -> list[Adapter]:
+    """The adapters that the engine takes: those that ADAPTER names in its order, fetched where they are on a hub, then
+    the other local ones. What cannot be had or does not fit is left out with a printed line."""
+    wanted = sources.parse(settings.adapter)
+    named = {source.text for source in wanted}
+    local = [sources.Source(name) for name in adapters.local_adapters(FOLDER) if name not in named]
     added = []
-    for name in sorted(adapters.local_adapters(FOLDER), key=lambda name: name != wanted):
+    for source in [*wanted, *local]:
+        tell("adapters")
         try:
-            adapter = inspection.inspect(adapters.find(FOLDER, name))
+            if source.repo:
+                adapter = sources.fetch(source, settings.cache, partial(tell, "download"))
+            else:
+                adapter = inspection.inspect(adapters.find(FOLDER, source.text))
             engine.add(adapter)
             added.append(adapter)
-        except AdapterError as error:
-            if name == wanted:
-                raise
-            print(f"left out     {name}: {error}")
+        except RoleplayError as error:
+            print(f"left out     {source.text}: {error}")
     return added
 
 
@@ -113,12 +115,12 @@ def _known(usable: Sequence[Adapter], fixed: Persona | None) -> tuple[dict[str, 
 
 
 def start(
-    settings: Environment, base_model: str, tell: Tell = lambda stage: None, lender: Lender | None = None
+    settings: Environment, base_model: str, tell: Tell = lambda stage, detail="": None, lender: Lender | None = None
 ) -> Started:
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
     `tell` hears which stage begins; `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere. Raises
-    `RoleplayError` when PERSONA, the base model, or the adapter that ADAPTER names cannot be used.
+    `RoleplayError` when PERSONA or the base model cannot be used.
     """
     fixed = load_persona(settings.persona) if settings.persona else None
     if settings.engine_url:
@@ -126,12 +128,11 @@ def start(
         folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
-        return Started(remote, *_known(add_local(remote, settings.adapter), fixed), REMOTE_AT_ONCE)
+        return Started(remote, *_known(add_adapters(remote, settings, tell), fixed), REMOTE_AT_ONCE)
     heap.return_blocks(heap.CACHES)
     base = base_models.load(base_model, settings.cache, tell=tell)
-    tell("adapters")
     engine = LocalEngine(base)
-    about, persona = _known(add_local(engine, settings.adapter), fixed)
+    about, persona = _known(add_adapters(engine, settings, tell), fixed)
     if lender:  # guests cannot join: what is forked has the weights of the start
         return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE)
 

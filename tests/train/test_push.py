@@ -10,6 +10,7 @@ import yaml
 
 from roleplay.environment import ROOT
 from roleplay.errors import HubError
+from roleplay.weights import layout
 from tests import tiny
 from tests.hub_server import TOKEN, Hub
 from train import push
@@ -111,6 +112,29 @@ def test_an_open_base_model_is_preloaded_and_a_gated_one_is_not(
         assert (yaml.safe_load(front), text) == (expected, "\nA room.\n---\n")
 
 
+ADAPTERS: dict[str, tuple[list[str], str, bool]] = {  # what is given, ADAPTER, whether the folder goes along
+    "folder": (["{folder}"], "tiny", True),
+    "repository": (["--adapter-repo", "me/zhenhuan"], "me/zhenhuan", False),
+    "both": (["{folder}", "--adapter-repo", "me/a@v1,modelscope:me/b"], "me/a@v1,modelscope:me/b,tiny", True),
+    "the whole way, private": (["{folder}", "--hub", "me/tiny"], "tiny", True),
+    "with a token": (["{folder}", "--hub", "me/tiny", "--secrets", "HF_TOKEN"], "me/tiny", False),
+    "public": (["{folder}", "--hub", "me/tiny", "--no-private"], "me/tiny", False),
+    "set by hand": (["{folder}", "--variables", "ADAPTER=x"], "x", True),
+}
+
+
+@pytest.mark.parametrize(("given", "speaks", "along"), ADAPTERS.values(), ids=ADAPTERS)
+def test_what_a_space_speaks_with(
+    server: Hub, folder: Path, capsys: pytest.CaptureFixture[str], given: list[str], speaks: str, along: bool
+) -> None:
+    push.main([*(part.format(folder=folder) for part in given), "--space", "me/room"])
+    space = server.repos["spaces/me/room"]
+    assert space.settings["variables"] == {"ADAPTER": speaks}
+    assert (f"adapters/tiny/{layout.WEIGHTS}" in space.files) is along
+    assert capsys.readouterr().out.splitlines()[-1] == f"pushed and verified: {server.url}/spaces/me/room"
+    assert ("models/me/tiny" in server.repos) is ("--hub" in given)
+
+
 # The script
 
 
@@ -134,6 +158,8 @@ def test_a_dry_run_writes_what_would_go_and_sends_nothing(
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "nowhere": (["adapters/x"], "nowhere to push to: give --hub"),
     "nothing": (["--hub", "me/tiny"], "no adapter to push: give its folder"),
+    "two": (["a", "b", "--hub", "me/tiny"], "one adapter at a time"),
+    "no repository": (["--space", "me/room", "--adapter-repo", "zhenhuan"], "'zhenhuan' names no repository"),
     "variable": (["--space", "me/room", "--variables", "BASE_MODEL"], "give each as NAME=VALUE"),
     "secret": (["--space", "me/room", "--secrets", "UNSET_SECRET"], "UNSET_SECRET has no value"),
     "hardware": (["--space", "me/room", "--hardware", "h9000"], "unknown hardware 'h9000'"),

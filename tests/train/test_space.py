@@ -37,7 +37,9 @@ def test_what_a_space_needs_and_nothing_else(arrived: Path) -> None:
 
 def test_no_link_of_a_space_leads_nowhere(arrived: Path) -> None:
     pages = list(arrived.rglob("*.md"))
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([\w./-]+)[#)]", page.read_text(encoding="utf-8"))]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([\w./-]+)[#)]", page.read_text(encoding="utf-8"))
+    ]
     assert links and not [(page, link) for page, link in links if not (page.parent / link).exists()]
     assert (
         "[" not in (arrived / "README.md").read_text(encoding="utf-8").split("Settings, GPUs, Spaces")[1].split("\n")[0]
