@@ -178,9 +178,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {})
 
     def search(self) -> None:
-        base = self.query["filter"][0]
+        wanted = [tag.encode() for tag in self.query["filter"]]
         models = [name for name in self.server.repos if name.startswith("models/")]
-        tagged = [name for name in models if base.encode() in self.server.repos[name].files.get("tags", b"")]
+        tags = {name: self.server.repos[name].files.get("tags", b"").split() for name in models}
+        tagged = [name for name in models if set(wanted) <= set(tags[name])]
         self.answer(200, [{"id": name.removeprefix("models/")} for name in tagged])
 
     def tree(self, name: str, revision: str) -> None:

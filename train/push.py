@@ -64,7 +64,7 @@ def push_adapter(settings: PushFlags) -> None:
     if not settings.adapter:
         raise HubError("no adapter to push: give its folder first, such as adapters/zhenhuan-gemma3-270m")
     folder = Path(settings.adapter[0])
-    write_card(folder)
+    write_card(folder, settings.hub, settings.modelscope)
     files = upload.adapter_files(folder)
     show(files)
     if settings.dry_run:

@@ -21,6 +21,7 @@ from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import FILES, MAX_BYTES, NEEDED
 
 MAX_LISTED = 50
+ADAPTER_TAG = "roleplay-adapter"  # on the card of every adapter of this project
 REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 
 
@@ -62,9 +63,11 @@ def sentences(repo: str) -> Iterator[None]:
 
 
 def hub_adapters(base: str) -> list[str]:
-    """Adapters on the Hugging Face Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
+    """This project's adapters on the Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
     with sentences(base):
-        found = HfApi().list_models(filter=f"base_model:adapter:{base}", sort="downloads", limit=MAX_LISTED)
+        found = HfApi().list_models(
+            filter=[f"base_model:adapter:{base}", ADAPTER_TAG], sort="downloads", limit=MAX_LISTED
+        )
         return [model.id for model in found]
 
 
