@@ -1,11 +1,14 @@
 """What a server loads when it starts: an engine, every adapter that fits it, and what a vote records of each."""
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from transformers import AutoTokenizer
 
@@ -48,6 +51,7 @@ class Started:
     persona: Persona = field(default_factory=personas.default)  # who speaks where `about` knows of none
     at_once: int = 1  # answers that it may be asked for at the same time
     guests: Guests | None = None  # where adapters from the Hub may join
+    command: str = ""  # that makes an adapter for this base model, "" where it is not known
 
 
 def add_adapters(engine: LocalEngine | RemoteEngine, settings: Environment, tell: Tell) -> list[Adapter]:
@@ -129,32 +133,40 @@ def start(
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         return Started(remote, *_known(add_adapters(remote, settings, tell), fixed), REMOTE_AT_ONCE)
+    base_models.check_accelerator(settings.accelerator)
     heap.return_blocks(heap.CACHES)
     base = base_models.load(base_model, settings.cache, tell=tell)
     engine = LocalEngine(base)
     about, persona = _known(add_adapters(engine, settings, tell), fixed)
+    command = f"python -m train.lora --base-model {shlex.quote(base.name)} --name mine"
     if lender:  # guests cannot join: what is forked has the weights of the start
-        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE)
+        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE, None, command)
 
     def arrived(guest: Adapter) -> None:
         about[guest.name] = _about(guest, fixed)
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
-    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None)
+    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None, command)
 
 
 def end_on_signals(last: Callable[[], None]) -> None:
     """Have Ctrl-C and SIGTERM call `last` and end the process, with every answer that it is generating.
 
-    Left to itself, a server waits some seconds for its open connections, and goes on generating for them. A process
-    that is forked from this one ends without `last`.
+    Left to itself, a server waits some seconds for its open connections, and goes on generating for them. Whoever
+    handled the signal before is asked after `last`: Gradio ends its Node process so. A process that is forked from
+    this one ends without both.
     """
     own = os.getpid()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def end(number: int, _: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() == own:
             last()
+            handler = before[signal.Signals(number)]
+            if callable(handler):
+                with suppress(SystemExit, KeyboardInterrupt):
+                    handler(number, frame)
         os._exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in before:
         signal.signal(number, end)

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from page.serving import start
 from roleplay.environment import ROOT, Environment
-from roleplay.errors import DataError
+from roleplay.errors import DataError, ModelError
 from roleplay.text import personas
 from roleplay.weights import layout
 from tests import tiny
@@ -87,13 +88,29 @@ def test_adapters_of_the_hub_and_of_this_machine_in_the_order_that_is_set(
     ]
     assert f"revision {commit[:12]}, active" in "\n".join(started.engine.describe())
     assert ("adapters", "") in stages
-    assert [detail for stage, detail in stages if stage == "download"][0].startswith("me/poet: 0.0 of ")
+    assert next(detail for stage, detail in stages if stage == "download").startswith("me/poet: 0.0 of ")
 
 
 def test_where_no_adapter_can_be_had_the_base_model_speaks(settings: Environment, server: Hub, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "adapters")
     object.__setattr__(settings, "adapter", "me/none")
-    assert start.start(settings, settings.base_model).engine.adapters() == []
+    started = start.start(settings, settings.base_model)
+    assert started.engine.adapters() == []
+    assert started.command == f"python -m train.lora --base-model {settings.base_model} --name mine"
+
+
+@pytest.mark.parametrize("hardware", ["l4x1", "t4-medium", "none", "cpu-basic", ""])
+def test_a_gpu_that_cannot_be_used_is_not_passed_over_in_silence(
+    settings: Environment, monkeypatch: pytest.MonkeyPatch, hardware: str
+) -> None:
+    monkeypatch.setenv("ACCELERATOR", hardware)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = replace(settings, accelerator=Environment().accelerator)
+    if hardware in ("l4x1", "t4-medium"):
+        with pytest.raises(ModelError, match=f"this Space has {hardware}, and PyTorch .* finds no CUDA GPU"):
+            start.start(asked, settings.base_model)
+    else:
+        assert start.start(asked, settings.base_model).engine.adapters() == ["one", "two"]
 
 
 HEAVY = ("matplotlib", "sklearn", "sacrebleu", "trl", "datasets")

@@ -2,7 +2,9 @@
 
 import ast
 import re
+import signal
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests import space, tiny
-from tests.hub_server import Hub
+from tests.hub_server import TOKEN, Hub
 from train import push
 
 
@@ -82,6 +84,38 @@ def test_what_arrived_starts_and_its_adapter_speaks(arrived: Path, tmp_path: Pat
     with space.running([sys.executable, "app.py"], arrived, 240, BASE_MODEL=str(tmp_path / "base"), ADAPTER="tiny"):
         said = (arrived.parent / "said.txt").read_text()
     assert "adapter      tiny: rank 4" in said and "http://0.0.0.0:" in said
+
+
+# As Gradio does where it renders on the server: `launch` puts handlers of its own in place of whatever is there.
+LIKE_GRADIO = """
+import runpy, signal, gradio
+launch = gradio.Blocks.launch
+def launched(*given, **named):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: (print("node stopped"), exit(0)))
+    page = launch(*given, **named)
+    print("launched", flush=True)
+    return page
+gradio.Blocks.launch = launched
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+def test_votes_are_sent_when_a_space_is_stopped(arrived: Path, server: Hub, tmp_path: Path) -> None:
+    tiny.gemma().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    hub = {"VOTES_REPO": "me/votes", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    settings = hub | {"HF_HUB_OFFLINE": "0", "BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny"}
+    with space.running([sys.executable, "-c", LIKE_GRADIO], arrived, 240, **settings) as (_, process):
+        (arrived / "votes" / "votes-late.jsonl").write_text("{}\n")
+        deadline = time.monotonic() + 30
+        while "launched" not in (arrived.parent / "said.txt").read_text() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert "votes-late.jsonl" in server.repos["datasets/me/votes"].files
+    assert "node stopped" in (arrived.parent / "said.txt").read_text()
 
 
 def test_the_default_adapter_goes_where_none_is_named(server: Hub) -> None:
