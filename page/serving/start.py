@@ -133,7 +133,8 @@ def start(
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         return Started(remote, *_known(add_adapters(remote, settings, tell), fixed), REMOTE_AT_ONCE)
-    base_models.check_accelerator(settings.accelerator)
+    if not lender:  # a lent GPU is not there yet
+        base_models.check_accelerator(settings.accelerator)
     heap.return_blocks(heap.CACHES)
     base = base_models.load(base_model, settings.cache, tell=tell)
     engine = LocalEngine(base)
