@@ -4,7 +4,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
-.PHONY: help demo train test check format screenshots test-vllm
+.PHONY: help demo train test check format screenshots test-space test-vllm
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -42,6 +42,10 @@ format: .venv/dev ## rewrite the code in the project's format
 
 screenshots: .venv/dev ## make the README's screenshots from the real page
 	$(BIN)/python -m tests.screenshots
+
+test-space: .venv/dev ## push to a stand-in hub, install what arrived and start it (3 GB in an environment of its own)
+	$(PYTHON) -m venv .venv-space
+	$(BIN)/python -m tests.space --python .venv-space/bin/python
 
 test-vllm: .venv/dev ## check the app against a real vLLM server on loopback (3.5 GB in an environment of its own)
 	$(PYTHON) -m venv .venv-vllm

@@ -4,7 +4,7 @@
     python app.py --base-model google/gemma-2b-it
 
 It starts an engine, builds the page around it and serves it; it writes nothing but `votes/`. The environment variables
-it reads are listed in `roleplay/settings.py`.
+it reads are listed in `roleplay/environment.py`.
 """
 
 import os
@@ -43,10 +43,13 @@ def main() -> None:
         print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
         demo = build(started, box, settings.rate)
 
-    end_on_signals(box.close)
     auth = (user, password) if settings.auth else None
     os.environ["FORWARDED_ALLOW_IPS"] = settings.proxies  # the server under Gradio reads it
-    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **launch_options())
+    demo.launch(
+        server_name=settings.host, server_port=settings.port, auth=auth, prevent_thread_lock=True, **launch_options()
+    )
+    end_on_signals(box.close)  # after Gradio has installed its own
+    demo.block_thread()
 
 
 if __name__ == "__main__":

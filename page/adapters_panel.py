@@ -14,9 +14,16 @@ from roleplay.errors import RoleplayError
 from roleplay.weights.probe import PROBES
 
 
-def draw_panel(both: bool, hub: bool) -> dict[str, Any]:
-    """The accordion, closed, where there are adapters; with `hub` others may join them."""
+def draw_panel(both: bool, hub: bool, command: str) -> dict[str, Any]:
+    """The accordion, closed, where there are adapters; with `hub` others may join them.
+
+    Where there are none it is open, and says which `command` makes one, if that is known.
+    """
     drawn: dict[str, Any] = dict.fromkeys(("shift", "hub", "find", "load"))
+    if not both and command:
+        with gr.Accordion(I18N("adapter_menu"), open=True, elem_id="adapters"):
+            gr.Markdown(I18N("adapter_missing"))
+            gr.Markdown(f"```sh\n{command}\n```", elem_id="make")
     if not both:
         return drawn
     with gr.Accordion(I18N("adapter_menu"), open=False, elem_id="adapters"):

@@ -24,7 +24,7 @@ def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
     handlers, panel = Handlers(started, box, rate), PanelHandlers(started.engine, started.guests, rate)
     persona, given = handlers.persona_of(handlers.first), handlers.given_options(handlers.first, PERSONA)
     with gr.Blocks(title=persona.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
-        controls = layout.draw(handlers.names, persona, given, hub=bool(started.guests))
+        controls = layout.draw(handlers.names, persona, given, bool(started.guests), started.command)
         events.connect(demo, controls, handlers, panel, started.at_once)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     return demo

@@ -39,6 +39,7 @@ class Environment:
     persona: str = field(default_factory=lambda: _text("PERSONA"))
     engine_url: str = field(default_factory=lambda: _text("ENGINE_URL"))
     zero_gpu: bool = field(default_factory=lambda: _text("SPACES_ZERO_GPU").lower() in ("1", "t", "true"))
+    accelerator: str = field(default_factory=lambda: _text("ACCELERATOR", "none"))  # as a Space's hardware is called
     engine_key: str = field(default_factory=lambda: _text("ENGINE_KEY"))
     host: str = field(default_factory=_host)
     port: int = field(default_factory=lambda: _number("PORT", 7860, 1, 65535))

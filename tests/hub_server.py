@@ -30,10 +30,16 @@ class Repo:
     commits: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)  # of a Space
     gated: bool = False
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files by commit
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        """Its files at a commit, None where it has none such; those of the newest may have been changed by hand."""
+        return self.files if revision in ("main", self.commits[-1]) else self.history.get(revision)
 
     def commit(self) -> str:
         state = json.dumps([[name, hashlib.sha1(data).hexdigest()] for name, data in sorted(self.files.items())])
         self.commits.append(hashlib.sha1(f"{len(self.commits)}{state}".encode()).hexdigest())
+        self.history[self.commits[-1]] = dict(self.files)
         return self.commits[-1]
 
 
@@ -149,14 +155,22 @@ class Handler(BaseHTTPRequestHandler):
             if name in self.server.repos or asked["organization"] != "me":
                 status = 409 if name in self.server.repos else 403
                 return self.answer(status, {"error": "name taken or not yours", "url": url})
-            self.server.repos[name] = Repo(asked.get("visibility") == "private")
-            self.server.repos[name].commit()
+            repo = self.server.repos[name] = Repo(asked.get("visibility") == "private")
+            for what in asked.keys() & {"variables", "secrets"}:
+                repo.settings[what] = {entry["key"]: entry["value"] for entry in asked[what]}
+            if "hardware" in asked:
+                repo.settings["hardware"] = asked["hardware"]
+            repo.commit()
             self.answer(200, {"url": url})
 
-    def info(self, name: str) -> None:
+    def info(self, name: str, revision: str | None = None) -> None:
         if repo := self.repo(name):
-            files = [{"rfilename": path, "size": len(data)} for path, data in repo.files.items()]
-            about = {"id": name.split("/", 1)[1], "sha": repo.commits[-1], "private": repo.private}
+            held = repo.at(revision or "main")
+            if held is None:
+                return self.answer(404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"})
+            files = [{"rfilename": path, "size": len(data)} for path, data in held.items()]
+            sha = revision if revision in repo.history else repo.commits[-1]
+            about = {"id": name.split("/", 1)[1], "sha": sha, "private": repo.private}
             self.answer(200, about | {"siblings": files})
 
     def auth_check(self, name: str) -> None:
@@ -164,14 +178,15 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {})
 
     def search(self) -> None:
-        base = self.query["filter"][0]
+        wanted = [tag.encode() for tag in self.query["filter"]]
         models = [name for name in self.server.repos if name.startswith("models/")]
-        tagged = [name for name in models if base.encode() in self.server.repos[name].files.get("tags", b"")]
+        tags = {name: self.server.repos[name].files.get("tags", b"").split() for name in models}
+        tagged = [name for name in models if set(wanted) <= set(tags[name])]
         self.answer(200, [{"id": name.removeprefix("models/")} for name in tagged])
 
-    def tree(self, name: str) -> None:
+    def tree(self, name: str, revision: str) -> None:
         if repo := self.repo(name):
-            self.answer(200, [entry(path, data) for path, data in repo.files.items()])
+            self.answer(200, [entry(path, data) for path, data in (repo.at(revision) or {}).items()])
 
     def paths_info(self, name: str) -> None:
         if repo := self.repo(name):
@@ -227,11 +242,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def resolve(self, name: str, revision: str, path: str) -> None:
         if repo := self.repo(name if name.startswith("datasets/") else f"models/{name}"):
-            if path not in repo.files:
+            files = repo.at(revision) or {}
+            if path not in files:
                 return self.answer(404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound"})
-            about = entry(path, repo.files[path])
-            headers = {"X-Repo-Commit": repo.commits[-1], "ETag": f'"{about.get("lfs", about)["oid"]}"'}
-            self.answer(200, repo.files[path], headers)
+            about = entry(path, files[path])
+            commit = revision if revision in repo.history else repo.commits[-1]
+            self.answer(200, files[path], {"X-Repo-Commit": commit, "ETag": f'"{about.get("lfs", about)["oid"]}"'})
 
     def space(self, name: str, what: str) -> None:
         if self.may_write() and (repo := self.repo(f"spaces/{name}")):
@@ -269,7 +285,14 @@ class Handler(BaseHTTPRequestHandler):
             self.server.repos[name] = Repo(asked["Visibility"] == 1)
             self.answer(200, {"Code": 200, "Data": {"Id": 1}, "Success": True})
 
+    def scope_file(self, name: str) -> None:
+        if self.scope_may_write():
+            path = self.query["FilePath"][0]
+            self.answer(200, self.server.repos[f"scope/{name}"].files[path])
+
     def scope_files(self, name: str) -> None:
+        if f"scope/{name}" not in self.server.repos:
+            return self.answer(404, {"Code": 404, "Message": "not found", "Success": False})
         files = self.server.repos[f"scope/{name}"].files
         rows = [{"Path": p, "Size": len(d), "Sha256": hashlib.sha256(d).hexdigest()} for p, d in files.items()]
         self.answer(200, {"Code": 200, "Data": {"Files": [row | {"Type": "blob"} for row in rows]}, "Success": True})
@@ -289,9 +312,9 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate),
     ("GET", "/api/models", Handler.search),
-    ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})(?:/revision/\w+)?", Handler.info),
+    ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})(?:/revision/(\w+))?", Handler.info),
     ("GET", rf"/api/(models/{NAME})/auth-check", Handler.auth_check),
-    ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})/tree/\w+", Handler.tree),
+    ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})/tree/(\w+)", Handler.tree),
     ("POST", rf"/api/((?:models|datasets|spaces)/{NAME})/paths-info/\w+", Handler.paths_info),
     ("POST", rf"/api/((?:models|datasets|spaces)/{NAME})/preupload/main", Handler.preupload),
     ("POST", rf"/api/((?:models|datasets|spaces)/{NAME})/commit/main", Handler.commit),
@@ -304,5 +327,7 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/v1/models", Handler.scope_create),
     ("POST", rf"/api/v1/repos/models/{NAME}/info/lfs/objects/batch", Handler.batch),
     ("GET", rf"/api/v1/models/({NAME})/repo/files", Handler.scope_files),
+    ("GET", rf"/api/v1/models/({NAME})/repo", Handler.scope_file),
+    ("HEAD", rf"/api/v1/models/({NAME})/repo", Handler.scope_file),
     ("POST", rf"/api/v1/repos/models/({NAME})/commit/master", Handler.scope_commit),
 ]

@@ -9,7 +9,9 @@ compared with the attached adapter before the folder gets its name. `generation_
 its frequency penalty, which only a request can carry.
 """
 
+import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +28,12 @@ from roleplay.flags import flag, parse
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights import base_models, embedded, inspection, probe
 from roleplay.weights.adapters import Adapter
+from roleplay.weights.layout import NOTICE
 from train.publishing import gguf as gguf_file
 
 MAX_KL = 0.02  # nat: rounding to bfloat16 moves the 270M model by about a hundredth of that
 GGUF = "model.gguf"
+PIECES = "tokenizer.model"
 
 # Ollama's templates are Go's. The last action prints nothing: it keeps the line break before it.
 _GO_TURNS = (
@@ -81,6 +85,7 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, gguf: bo
     merged = model.merge_and_unload()
     with written_whole(folder) as part:
         write_model(merged, base, encoder, part)
+        shutil.copyfile(ROOT / NOTICE, part / NOTICE)
         (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
         (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
         if gguf:
@@ -115,6 +120,9 @@ def write_model(model: PreTrainedModel, base: base_models.BaseModel, encoder: Pr
     model.bfloat16().save_pretrained(folder)
     base.tokenizer.chat_template = TEMPLATES[encoder.template]
     base.tokenizer.save_pretrained(folder)
+    pieces = Path(base.tokenizer.name_or_path) / PIECES  # transformers leaves it out; Ollama reads Gemma's tokens there
+    if pieces.is_file():
+        shutil.copyfile(pieces, folder / PIECES)
 
 
 def check(
@@ -139,7 +147,8 @@ def check(
 def modelfile(adapter: Adapter, source: str) -> str:
     """What `ollama create` reads: weights, layout, persona and sampling."""
     sampling = Sampling()
-    persona = adapter.persona.replace('"""', '"')
+    # Ollama ends such a text where a line ends with three quotes: one at the persona's end is still its own.
+    persona = re.sub('"{3,}', '""', adapter.persona)
     lines = (
         f"FROM {source}",
         f'TEMPLATE """{GO_TEMPLATES[adapter.template]}"""',

@@ -1,10 +1,12 @@
-"""Send an adapter to the Hugging Face Hub and ModelScope, or this repository to a Space.
+"""Send an adapter to the Hugging Face Hub and ModelScope, and this page with it to a Space.
 
     python -m train.push adapters/zhenhuan-gemma3-270m --hub me/zhenhuan --modelscope me/zhenhuan
-    python -m train.push --space me/zhenhuan --variables BASE_MODEL=embedded --secrets APP_AUTH
+    python -m train.push adapters/mine --hub me/mine --space me/room --secrets HF_TOKEN
+    python -m train.push --space me/room --adapter adapters/mine --variables BASE_MODEL=embedded --secrets APP_AUTH
 
-The access tokens are read from HF_TOKEN and MODELSCOPE_API_TOKEN, the Space's secrets from the variables of the same
-names. With --dry-run nothing is sent: runs/push/ gets exactly what would go.
+A Space gets what it runs and the adapter folders that are named, or else the default one. The access tokens are read
+from HF_TOKEN and MODELSCOPE_API_TOKEN, the Space's secrets from the variables of the same names. With --dry-run nothing
+is sent: runs/push/ gets exactly what would go.
 """
 
 import hashlib
@@ -15,26 +17,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 from huggingface_hub import SpaceHardware
 
 from roleplay.environment import ROOT
 from roleplay.errors import HubError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.weights.layout import CARD
-from train.publishing import upload
+from roleplay.weights import sources
+from roleplay.weights.hub import check_name
+from train.publishing import space_files, upload
 from train.publishing.card import write_card
+
+DEFAULT = "zhenhuan-gemma3-270m"  # goes with a Space where no other adapter is given
 
 
 @dataclass(frozen=True)
 class PushFlags:
-    adapter: str = flag("", "the adapter's folder; none for a Space alone", place="may be first")
+    adapter: list[str] = flag([], "the adapter's folder; a Space takes several", place="may be first")
     hub: str = flag("", "its repository on the Hugging Face Hub, as user/name")
     modelscope: str = flag("", "its repository on ModelScope, as user/name")
-    space: str = flag("", "the Space that gets this repository's tracked files, as user/name")
+    space: str = flag("", "the Space that gets this page and the adapters, as user/name")
+    adapter_repo: str = flag(
+        "", "what the Space fetches at its start, as ADAPTER takes it: user/name, user/name@revision"
+    )
     variables: list[str] = flag([], "the Space's public variables, each as NAME=VALUE")
     secrets: list[str] = flag([], "names of environment variables that become the Space's secrets")
     hardware: str = flag("", "the Space's hardware, such as cpu-basic, zero-a10g or l4x1; it may cost money")
     private: bool = flag(True, "who may see a new repository: only you, or everyone")
+    overwrite: bool = flag(False, "also empty a Space that holds what no push of this project made")
     dry_run: bool = flag(False, "write what would go to runs/push/ and send nothing")
 
 
@@ -49,10 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def push_adapter(settings: PushFlags) -> None:
-    folder = Path(settings.adapter)
+    if len(settings.adapter) > 1:
+        raise HubError(f"{len(settings.adapter)} adapters for one repository: push one adapter at a time")
     if not settings.adapter:
         raise HubError("no adapter to push: give its folder first, such as adapters/zhenhuan-gemma3-270m")
-    write_card(folder)
+    folder = Path(settings.adapter[0])
+    write_card(folder, settings.hub, settings.modelscope)
     files = upload.adapter_files(folder)
     show(files)
     if settings.dry_run:
@@ -62,27 +74,66 @@ def push_adapter(settings: PushFlags) -> None:
 
 
 def push_space(settings: PushFlags) -> None:
-    variables = dict(entry.split("=", 1) for entry in settings.variables if "=" in entry)
-    if len(variables) < len(settings.variables):
-        raise HubError(f"--variables {' '.join(settings.variables)}: give each as NAME=VALUE")
-    if missing := [name for name in settings.secrets if not os.environ.get(name)]:
-        raise HubError(f"secret {missing[0]} has no value: set the environment variable {missing[0]}")
+    variables, secrets = named_variables(settings.variables), named_secrets(settings.secrets)
+    upload.check_public(variables, [*secrets.values(), huggingface_hub.get_token() or ""])
     if settings.hardware and settings.hardware not in list(SpaceHardware):
         raise HubError(f"unknown hardware {settings.hardware!r}: choose one of {', '.join(SpaceHardware)}")
-    files = tracked_files()
+    folders, speaks = speakers(settings)
+    files = space_files.chosen(tracked_files(), folders)
+    upload.check_contents(files)
     base = variables.get("BASE_MODEL", "")
-    if upload.is_open(base):
-        files[CARD] = preloading(files[CARD], base)
+    preload = base if upload.is_open(base) else ""
+    if speaks:
+        variables.setdefault("ADAPTER", speaks)
+    if preload:
         print(f"preloaded: {base}, when the Space is built")
+    target = ROOT / "runs" / "push" / settings.space.replace("/", "--")
+    files = space_files.assemble(files, target, preload)
     show(files)
     print(f"variables: {variables or 'none'}; secrets: {settings.secrets or 'none'}")
     if settings.dry_run:
-        upload.check_contents(files)
-        return write_out(files, settings.space.replace("/", "--"))
-    secrets = {name: os.environ[name] for name in settings.secrets}
-    space = upload.Space(settings.space, variables, secrets, settings.hardware, settings.private)
-    url = upload.push_space(space, files)
-    print(f"pushed and verified: {url}")
+        return print(f"nothing was sent; what would go is in {target}")
+    space = upload.Space(settings.space, variables, secrets, settings.hardware, settings.private, settings.overwrite)
+    print(f"pushed and verified: {upload.push_space(space, files)}")
+
+
+def speakers(settings: PushFlags) -> tuple[list[Path], str]:
+    """The adapter folders that go with the Space, and what its ADAPTER names; "" leaves that as it is.
+
+    An adapter that was just pushed is followed on the Hub where the Space may read it, and goes along where not.
+    """
+    folders, repos = [Path(folder) for folder in settings.adapter], []
+    readable = not settings.private or "HF_TOKEN" in settings.secrets
+    if settings.adapter_repo:
+        repos = [source.text for source in sources.parse(settings.adapter_repo)]
+        for source in sources.parse(settings.adapter_repo):
+            check_name(source.repo or source.text)
+    elif settings.hub and readable:
+        repos = [settings.hub]
+    elif settings.hub:
+        print(f"the Space gets the adapter's files: to have it follow {settings.hub}, add --secrets HF_TOKEN")
+    if repos and not readable:
+        print(f"the Space has no token of this push: {', '.join(repos)} must be public, or add --secrets HF_TOKEN")
+    if repos and settings.hub:
+        folders = []
+    elif not repos and not folders:
+        return [path for path in (ROOT / "adapters" / DEFAULT,) if path.is_dir()], ""
+    return folders, ",".join([*repos, *(folder.name for folder in folders)])
+
+
+def named_variables(entries: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE by name; what is of another form may be a secret, and is not shown."""
+    for place, entry in enumerate(entries, 1):
+        if "=" not in entry:
+            raise HubError(f"number {place} of --variables has no =: give each as NAME=VALUE")
+    return dict(entry.split("=", 1) for entry in entries)
+
+
+def named_secrets(names: Sequence[str]) -> dict[str, str]:
+    """The values of these environment variables, by name."""
+    if missing := [name for name in names if not os.environ.get(name)]:
+        raise HubError(f"secret {missing[0]} has no value: set the environment variable {missing[0]}")
+    return {name: os.environ[name] for name in names}
 
 
 def tracked_files() -> dict[str, Path]:
@@ -94,15 +145,6 @@ def tracked_files() -> dict[str, Path]:
     return {name: ROOT / name for name in names}
 
 
-def preloading(readme: Path, base: str) -> Path:
-    """A copy of the README whose front matter has a Space download `base` when it is built and not when it starts."""
-    target = ROOT / "runs" / "push" / CARD
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _, front, text = readme.read_text(encoding="utf-8").split("---\n", 2)
-    target.write_text(f"---\n{front}preload_from_hub:\n  - {base}\n---\n{text}", encoding="utf-8")
-    return target
-
-
 def show(files: Mapping[str, Path]) -> None:
     for name, path in files.items():
         data = path.read_bytes()
@@ -112,8 +154,8 @@ def show(files: Mapping[str, Path]) -> None:
 def write_out(files: Mapping[str, Path], name: str) -> None:
     target = ROOT / "runs" / "push" / name
     shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
     for file, path in files.items():
-        (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / file)
     print(f"nothing was sent; what would go is in {target}")
 

@@ -6,16 +6,23 @@ place, opens it by itself. Nothing here knows what is loaded.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol
 
 from page.words import WORDS, language
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 
-Tell = Callable[[str], None]  # is given the stage that begins: the end of a `stage_` key in page.words
+
+class Tell(Protocol):
+    """Is given the stage that begins, the end of a `stage_` key in page.words, and what stands in that text."""
+
+    def __call__(self, stage: str, detail: str = "") -> None: ...
+
+
 LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes
 
 PAGE = """<!doctype html>
@@ -37,11 +44,15 @@ setInterval(async () => {{
 class _Server(ThreadingHTTPServer):
     """Holds the stage, or what went wrong, and whether anybody looks."""
 
-    stage, failure, watched = "start", "", False
+    stage, detail, failure, watched = "start", "", "", False
 
     def sentence(self, language: str) -> str:
         words = WORDS[language]
-        return words["failed"].format(error=self.failure) if self.failure else words[f"stage_{self.stage}"]
+        return (
+            words["failed"].format(error=self.failure)
+            if self.failure
+            else words[f"stage_{self.stage}"].format(detail=self.detail)
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -78,8 +89,8 @@ def loading(host: str, port: int) -> Iterator[Tell]:
         raise RoleplayError(f"{host}:{port} cannot be served ({error.strerror}): set PORT or HOST") from error
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def tell(stage: str) -> None:
-        server.stage = stage
+    def tell(stage: str, detail: str = "") -> None:
+        server.stage, server.detail = stage, detail
 
     try:
         yield tell

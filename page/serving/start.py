@@ -1,10 +1,14 @@
 """What a server loads when it starts: an engine, every adapter that fits it, and what a vote records of each."""
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from transformers import AutoTokenizer
 
@@ -16,12 +20,12 @@ from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import Engine
 from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import ROOT, Environment
-from roleplay.errors import AdapterError, DataError
+from roleplay.errors import DataError, RoleplayError
 from roleplay.text import personas
 from roleplay.text.personas import Persona, load_persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.weights import adapters, base_models, inspection, layout, training_rows
+from roleplay.weights import adapters, base_models, inspection, layout, sources, training_rows
 from roleplay.weights.adapters import Adapter
 
 FOLDER = ROOT / "adapters"
@@ -47,25 +51,27 @@ class Started:
     persona: Persona = field(default_factory=personas.default)  # who speaks where `about` knows of none
     at_once: int = 1  # answers that it may be asked for at the same time
     guests: Guests | None = None  # where adapters from the Hub may join
+    command: str = ""  # that makes an adapter for this base model, "" where it is not known
 
 
-def add_local(engine: LocalEngine | RemoteEngine, wanted: str) -> list[Adapter]:
-    """The local adapters that the engine takes, `wanted` first; the others are left out with a printed line.
-
-    Raises `AdapterError` when `wanted` is not there or does not fit.
-    """
-    if wanted:
-        adapters.find(FOLDER, wanted)
+def add_adapters(engine: LocalEngine | RemoteEngine, settings: Environment, tell: Tell) -> list[Adapter]:
+    """The adapters that the engine takes: those that ADAPTER names in its order, fetched where they are on a hub, then
+    the other local ones. What cannot be had or does not fit is left out with a printed line."""
+    wanted = sources.parse(settings.adapter)
+    named = {source.text for source in wanted}
+    local = [sources.Source(name) for name in adapters.local_adapters(FOLDER) if name not in named]
     added = []
-    for name in sorted(adapters.local_adapters(FOLDER), key=lambda name: name != wanted):
+    for source in [*wanted, *local]:
+        tell("adapters")
         try:
-            adapter = inspection.inspect(adapters.find(FOLDER, name))
+            if source.repo:
+                adapter = sources.fetch(source, settings.cache, partial(tell, "download"))
+            else:
+                adapter = inspection.inspect(adapters.find(FOLDER, source.text))
             engine.add(adapter)
             added.append(adapter)
-        except AdapterError as error:
-            if name == wanted:
-                raise
-            print(f"left out     {name}: {error}")
+        except RoleplayError as error:
+            print(f"left out     {source.text}: {error}")
     return added
 
 
@@ -113,12 +119,12 @@ def _known(usable: Sequence[Adapter], fixed: Persona | None) -> tuple[dict[str, 
 
 
 def start(
-    settings: Environment, base_model: str, tell: Tell = lambda stage: None, lender: Lender | None = None
+    settings: Environment, base_model: str, tell: Tell = lambda stage, detail="": None, lender: Lender | None = None
 ) -> Started:
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
     `tell` hears which stage begins; `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere. Raises
-    `RoleplayError` when PERSONA, the base model, or the adapter that ADAPTER names cannot be used.
+    `RoleplayError` when PERSONA or the base model cannot be used.
     """
     fixed = load_persona(settings.persona) if settings.persona else None
     if settings.engine_url:
@@ -126,34 +132,42 @@ def start(
         folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
-        return Started(remote, *_known(add_local(remote, settings.adapter), fixed), REMOTE_AT_ONCE)
+        return Started(remote, *_known(add_adapters(remote, settings, tell), fixed), REMOTE_AT_ONCE)
+    if not lender:  # a lent GPU is not there yet
+        base_models.check_accelerator(settings.accelerator)
     heap.return_blocks(heap.CACHES)
     base = base_models.load(base_model, settings.cache, tell=tell)
-    tell("adapters")
     engine = LocalEngine(base)
-    about, persona = _known(add_local(engine, settings.adapter), fixed)
+    about, persona = _known(add_adapters(engine, settings, tell), fixed)
+    command = f"python -m train.lora --base-model {shlex.quote(base.name)} --name mine"
     if lender:  # guests cannot join: what is forked has the weights of the start
-        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE)
+        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE, None, command)
 
     def arrived(guest: Adapter) -> None:
         about[guest.name] = _about(guest, fixed)
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
-    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None)
+    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None, command)
 
 
 def end_on_signals(last: Callable[[], None]) -> None:
     """Have Ctrl-C and SIGTERM call `last` and end the process, with every answer that it is generating.
 
-    Left to itself, a server waits some seconds for its open connections, and goes on generating for them. A process
-    that is forked from this one ends without `last`.
+    Left to itself, a server waits some seconds for its open connections, and goes on generating for them. Whoever
+    handled the signal before is asked after `last`: Gradio ends its Node process so. A process that is forked from
+    this one ends without both.
     """
     own = os.getpid()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def end(number: int, _: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() == own:
             last()
+            handler = before[signal.Signals(number)]
+            if callable(handler):
+                with suppress(SystemExit, KeyboardInterrupt):
+                    handler(number, frame)
         os._exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in before:
         signal.signal(number, end)

@@ -52,6 +52,10 @@ class _Attached:
     used: float = 0.0  # on the clock of `time.monotonic`
 
 
+def _revision(adapter: Adapter) -> str:
+    return f", revision {adapter.revision[:12]}" if adapter.revision else ""
+
+
 class LocalEngine:
     """Answers to `protocol.Engine` on this machine; `adapters` are added one by one as `add` does."""
 
@@ -120,7 +124,8 @@ class LocalEngine:
         """One line each on the base model, every choice and its reason, and the adapters."""
         loaded = [
             f"adapter      {name}: rank {a.adapter.rank}, trained on {a.adapter.base_model}, template "
-            f"{a.adapter.template}, active: mean KL {a.kl_to_base:.2f} nat over {len(PROBES)} prompts"
+            f"{a.adapter.template}{_revision(a.adapter)}, active: mean KL {a.kl_to_base:.2f} nat over {len(PROBES)} "
+            "prompts"
             for name, a in self._attached.items()
         ]
         return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"])]

@@ -29,6 +29,7 @@ class Adapter:
     template: str  # a key of `prompts.TEMPLATES`
     persona: str  # the system prompt it was trained with
     training: dict[str, Any]  # training.json, {} if there is none
+    revision: str = ""  # of the repository that it was fetched from, "" for a folder of this machine
 
 
 def local_adapters(root: Path) -> list[str]:

@@ -73,6 +73,16 @@ def choose_device() -> Reasoned:
     return "cpu", f"no CUDA GPU; {torch.get_num_threads()} threads"
 
 
+def check_accelerator(hardware: str) -> None:
+    """Raises `ModelError` where a Space has a GPU, by the name of its `hardware`, and PyTorch cannot use it."""
+    if hardware.lower().startswith(("none", "cpu")) or torch.cuda.is_available():
+        return
+    raise ModelError(
+        f"this Space has {hardware}, and PyTorch {torch.__version__} finds no CUDA GPU, often because the driver is "
+        "older than its CUDA: restart the Space, choose other hardware, or take cpu-basic for the embedded model"
+    )
+
+
 def choose_dtype(device: str) -> Reasoned:
     """bfloat16 where the device multiplies it in hardware, else float32."""
     if device == "cuda":

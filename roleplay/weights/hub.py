@@ -5,8 +5,9 @@ What comes in is inspected before anything uses it. Nothing here knows who asked
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2  # the client under huggingface_hub
@@ -20,6 +21,7 @@ from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import FILES, MAX_BYTES, NEEDED
 
 MAX_LISTED = 50
+ADAPTER_TAG = "roleplay-adapter"  # on the card of every adapter of this project
 REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 
 
@@ -36,6 +38,8 @@ def sentences(repo: str) -> Iterator[None]:
         yield
     except hf.GatedRepoError as error:
         raise HubError(f"{repo} is gated: accept its terms on its page, then try again") from error
+    except hf.RevisionNotFoundError as error:
+        raise HubError(f"{repo} has no such revision: give a branch, a tag or a commit of it") from error
     except hf.RepositoryNotFoundError as error:
         raise HubError(f"{repo} is not on the Hub, or the token may not see it: check the name and HF_TOKEN") from error
     except hf.HfHubHTTPError as error:
@@ -59,10 +63,41 @@ def sentences(repo: str) -> Iterator[None]:
 
 
 def hub_adapters(base: str) -> list[str]:
-    """Adapters on the Hugging Face Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
+    """This project's adapters on the Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
     with sentences(base):
-        found = HfApi().list_models(filter=f"base_model:adapter:{base}", sort="downloads", limit=MAX_LISTED)
+        found = HfApi().list_models(
+            filter=[f"base_model:adapter:{base}", ADAPTER_TAG], sort="downloads", limit=MAX_LISTED
+        )
         return [model.id for model in found]
+
+
+def check_sizes(repo: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes in bytes of an adapter's files; raises `HubError` for one that is missing or too large to be fetched."""
+    for name in NEEDED[:3]:
+        if name not in sizes:
+            raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
+    for name, limit in MAX_BYTES.items():
+        if sizes.get(name, 0) > limit:
+            raise HubError(f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit")
+    return dict(sizes)
+
+
+def listing(repo: str, revision: str = "") -> tuple[str, dict[str, int]]:
+    """The commit that `revision` means, "" for the newest, and the sizes of the adapter's files there.
+
+    Raises `HubError`, also for what is no adapter or too large.
+    """
+    check_name(repo)
+    with sentences(repo):
+        info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
+    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if entry.rfilename in FILES}
+    return str(info.sha), check_sizes(repo, sizes)
+
+
+def download(repo: str, commit: str, sizes: Mapping[str, int], folder: Path) -> None:
+    """Fetch these files of a commit into `folder`; raises `HubError`."""
+    with sentences(repo):
+        huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=list(sizes), local_dir=folder)
 
 
 def fetch_adapter(repo: str, root: Path) -> Adapter:
@@ -71,23 +106,12 @@ def fetch_adapter(repo: str, root: Path) -> Adapter:
     Sizes are checked before anything is fetched, and a refused folder is removed again. Raises `HubError` or
     `AdapterError`.
     """
-    check_name(repo)
-    with sentences(repo):
-        info = HfApi().model_info(repo, files_metadata=True)
-        sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if entry.rfilename in FILES}
-        for name in NEEDED[:3]:
-            if name not in sizes:
-                raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
-        for name, limit in MAX_BYTES.items():
-            if sizes.get(name, 0) > limit:
-                raise HubError(
-                    f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit"
-                )
-        folder = root / repo.replace("/", "--")
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier version
-        huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=list(sizes), local_dir=folder)
+    commit, sizes = listing(repo)
+    folder = root / repo.replace("/", "--")
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier version
+    download(repo, commit, sizes, folder)
     try:
-        return inspection.inspect(folder)
+        return replace(inspection.inspect(folder), revision=commit)
     except AdapterError:
         shutil.rmtree(folder)
         raise

@@ -106,6 +106,14 @@ def test_adapter_menu_only_where_there_is_a_choice(tmp_path, names: list[str], m
     assert shown == {"adapter": menu, "right": bool(names)}
 
 
+@pytest.mark.parametrize("names", [[], ["one"]])
+def test_without_an_adapter_the_page_says_how_to_make_one(tmp_path, names: list[str]) -> None:  # type: ignore[no-untyped-def]
+    command = "python -m train.lora --base-model google/gemma-2b-it --name mine"
+    demo = build(Started(ScriptedEngine(names), command=command), Box(tmp_path))
+    shown = [block for block in demo.blocks.values() if block.elem_id == "make"]
+    assert [block.value for block in shown] == ([] if names else [f"```sh\n{command}\n```"])  # type: ignore[attr-defined]
+
+
 def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-untyped-def]
     demo = build(Started(ScriptedEngine()), Box(tmp_path))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())

@@ -46,6 +46,8 @@ def test_the_stage_is_told_in_both_languages(port: int) -> None:
             assert get(port, "?stage") == WORDS["en"][f"stage_{stage}"]
             assert get(port, "?stage", "zh-CN,zh;q=0.9") == WORDS["zh"][f"stage_{stage}"]
             assert WORDS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
+        tell("download", "me/poet: 3.0 of 8.0 MB")
+        assert get(port, "?stage") == "Fetching the adapter me/poet: 3.0 of 8.0 MB…"
 
 
 def test_a_client_of_the_api_is_told_to_wait(port: int) -> None:

@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from page.serving import start
 from roleplay.environment import ROOT, Environment
-from roleplay.errors import DataError
+from roleplay.errors import DataError, ModelError
 from roleplay.text import personas
 from roleplay.weights import layout
 from tests import tiny
+from tests.hub_server import Hub
 
 
 @pytest.fixture
@@ -66,6 +69,48 @@ def test_a_persona_that_is_none(
 def test_without_a_persona_in_training_zhen_huan_speaks(settings: Environment, tmp_path: Path) -> None:
     persona(tmp_path / "adapters" / "one", {})
     assert start.start(settings, settings.base_model).persona == personas.default()
+
+
+def test_adapters_of_the_hub_and_of_this_machine_in_the_order_that_is_set(
+    settings: Environment, server: Hub, pristine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, stages = tiny.contents(pristine), list[tuple[str, str]]()
+    commit = server.add("models/me/poet", files).commits[-1]
+    server.add("models/me/broken", {layout.CONFIG: b"{}"})
+    server.add("scope/me/other", files)
+    wanted = "me/poet,me/none,two,nobody,me/broken,../../etc,modelscope:me/other"
+    object.__setattr__(settings, "adapter", wanted)
+    started = start.start(settings, settings.base_model, lambda stage, detail="": stages.append((stage, detail)))
+    assert started.engine.adapters() == list(started.about) == ["me/poet", "two", "modelscope:me/other", "one"]
+    said = capsys.readouterr().out
+    assert [line.split()[2] for line in said.splitlines() if line.startswith("left out")] == [
+        *("me/none:", "nobody:", "me/broken:", "../../etc:")
+    ]
+    assert f"revision {commit[:12]}, active" in "\n".join(started.engine.describe())
+    assert ("adapters", "") in stages
+    assert next(detail for stage, detail in stages if stage == "download").startswith("me/poet: 0.0 of ")
+
+
+def test_where_no_adapter_can_be_had_the_base_model_speaks(settings: Environment, server: Hub, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "adapters")
+    object.__setattr__(settings, "adapter", "me/none")
+    started = start.start(settings, settings.base_model)
+    assert started.engine.adapters() == []
+    assert started.command == f"python -m train.lora --base-model {settings.base_model} --name mine"
+
+
+@pytest.mark.parametrize("hardware", ["l4x1", "t4-medium", "none", "cpu-basic", ""])
+def test_a_gpu_that_cannot_be_used_is_not_passed_over_in_silence(
+    settings: Environment, monkeypatch: pytest.MonkeyPatch, hardware: str
+) -> None:
+    monkeypatch.setenv("ACCELERATOR", hardware)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = replace(settings, accelerator=Environment().accelerator)
+    if hardware in ("l4x1", "t4-medium"):
+        with pytest.raises(ModelError, match=f"this Space has {hardware}, and PyTorch .* finds no CUDA GPU"):
+            start.start(asked, settings.base_model)
+    else:
+        assert start.start(asked, settings.base_model).engine.adapters() == ["one", "two"]
 
 
 HEAVY = ("matplotlib", "sklearn", "sacrebleu", "trl", "datasets")

@@ -20,11 +20,12 @@ def test_card_metadata_is_what_the_hub_reads(folder: Path) -> None:
     data = ModelCard.load(folder / "README.md").data.to_dict()
     assert data == {
         "base_model": "google/gemma-3-270m",
+        "base_model_relation": "adapter",
         "language": ["zh", "en"],
         "library_name": "peft",
         "license": "gemma",
         "pipeline_tag": "text-generation",
-        "tags": ["lora", "peft", "gemma", "role-play"],
+        "tags": ["lora", "peft", "gemma", "role-play", "roleplay-adapter"],
     }
 
 
@@ -38,6 +39,25 @@ def test_card_tells_what_the_folder_holds(folder: Path) -> None:
     for use in ("python app.py", "PeftModel.from_pretrained", "--lora-modules tiny=tiny", "ollama create tiny"):
         assert use in text
     assert "--max-lora-rank 8 " in text
+
+
+PUSHED = {
+    ("me/poet", ""): ("ADAPTER=me/poet", 'from_pretrained("google/gemma-3-270m"), "me/poet")', "hf download me/poet"),
+    ("", "me/poet"): ("ADAPTER=modelscope:me/poet", '"tiny/chat_template.jinja"'),
+    ("me/poet", "you/poet"): ("ADAPTER=me/poet", "`ADAPTER=modelscope:you/poet`", 'hf_hub_download("me/poet", "chat_'),
+}
+
+
+@pytest.mark.parametrize("repos", PUSHED)
+def test_card_names_where_it_was_pushed_to(folder: Path, repos: tuple[str, str]) -> None:
+    text = card.write_card(folder, *repos).read_text(encoding="utf-8")
+    assert [part for part in PUSHED[repos] if part not in text] == []
+    assert "ADAPTER=tiny" not in text and "放进" not in text
+    compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_the_terms_go_with_the_card(folder: Path) -> None:
+    assert "subject to the Gemma Terms of Use" in (folder / layout.NOTICE).read_text(encoding="utf-8")
 
 
 def test_card_lets_no_reply_become_markup(folder: Path) -> None:

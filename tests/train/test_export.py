@@ -1,5 +1,7 @@
 """Export: what was merged answers as the attached adapter does, and other programs find how to speak to it."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,51 @@ def test_modelfile(exported: Path) -> None:
         "PARAMETER frequency_penalty 0.3",
     ):
         assert part in lines
+
+
+def parsed(text: str) -> list[tuple[str, str]]:
+    """A Modelfile as Ollama's own parser splits it: a value that opens with three quotes ends where a line does."""
+    found, lines = list[tuple[str, str]](), iter(text.splitlines())
+    for line in lines:
+        name, value = line.split(" ", 1)
+        if value.startswith('"' * 3):
+            while not (len(value) >= 6 and value.rstrip().endswith('"' * 3)):
+                value += "\n" + next(lines)
+            value = value.rstrip()[3:-3]
+        found.append((name, value))
+    return found
+
+
+PERSONAS = [
+    "",
+    "plain",
+    'She says "no"',
+    'She says "no"\nand "yes"',
+    '"Who?" is a question',
+    'a """ b',
+    'x"""""\ny',
+    '""',
+]
+
+
+@pytest.mark.parametrize("persona", PERSONAS)
+def test_a_persona_with_quotes_is_one_value(source: Path, persona: str) -> None:
+    adapter = replace(inspection.inspect(source), persona=persona)
+    values = parsed(export.modelfile(adapter, "."))
+    kept = [value for name, value in values if name == "SYSTEM"]
+    assert kept == [re.sub('"{3,}', '""', persona)]
+    assert ("TEMPLATE", export.GO_TEMPLATES["gemma"]) in values and values[0] == ("FROM", ".")
+    assert {name for name, _ in values} == {"FROM", "TEMPLATE", "SYSTEM", "PARAMETER"}
+
+
+def test_the_bases_own_tokenizer_file_and_the_terms_go_along(source: Path, tmp_path: Path) -> None:
+    whole = base()
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "tokenizer.model").write_bytes(b"pieces")
+    whole.tokenizer.name_or_path = str(tmp_path / "base")
+    export.export(inspection.inspect(source), whole, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == b"pieces"
+    assert "Gemma Terms of Use" in (tmp_path / "out" / "NOTICE").read_text(encoding="utf-8")
 
 
 def test_vllm_command(exported: Path) -> None:

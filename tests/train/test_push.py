@@ -10,6 +10,7 @@ import yaml
 
 from roleplay.environment import ROOT
 from roleplay.errors import HubError
+from roleplay.weights import layout
 from tests import tiny
 from tests.hub_server import TOKEN, Hub
 from train import push
@@ -23,9 +24,9 @@ FAKE = "hf_" + "A" * 34
 
 
 def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
-    for name in ("app.py", "README.md"):
-        (tmp_path / name).write_text("---\ntitle: t\n---\n")
-    files = {"app.py": tmp_path / "app.py", "README.md": tmp_path / "README.md"}
+    files = {name: tmp_path / Path(name).name for name in ("app.py", "README.md", upload.MARKER)}
+    for path in files.values():
+        path.write_text("---\ntitle: t\n---\n")
     url = upload.push_space(Space("me/room", {"BASE_MODEL": "embedded"}, {"APP_AUTH": "a:b"}, "cpu-basic"), files)
     space = server.repos["spaces/me/room"]
     assert url == f"{server.url}/spaces/me/room" and space.private
@@ -34,9 +35,58 @@ def test_space_holds_exactly_the_files(server: Hub, tmp_path: Path) -> None:
         "secrets": {"APP_AUTH": "a:b"},
         "hardware": "cpu-basic",
     }
-    space.files["old.py"] = b"gone from the repository"
+    assert not [line for line in server.log if line.endswith(("variables", "secrets", "hardware"))]  # made with them
+    space.files["page/old.py"] = b"gone from the repository"
     upload.push_space(Space("me/room"), {"app.py": tmp_path / "app.py"})
     assert set(space.files) == {"app.py"}
+
+
+def test_an_existing_space_gets_its_settings(server: Hub, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("")
+    space = server.add("spaces/me/room", {"README.md": b"made by hand"})
+    upload.push_space(Space("me/room", {"A": "b"}, {"APP_AUTH": "a:b"}, "l4x1"), {"app.py": tmp_path / "app.py"})
+    assert space.settings == {"variables": {"A": "b"}, "secrets": {"APP_AUTH": "a:b"}, "hardware": "l4x1"}
+
+
+@pytest.mark.parametrize(
+    "theirs", [{"app.py": b"", "index.html": b""}, {"app.py": b""}, {upload.MARKER: b"", "x": b""}]
+)
+def test_a_space_of_another_kind_is_not_emptied(server: Hub, tmp_path: Path, theirs: dict[str, bytes]) -> None:
+    (tmp_path / "app.py").write_text("new")
+    space = server.add("spaces/me/room", theirs)
+    with pytest.raises(
+        HubError, match="holds .*, which no push of this project made: choose another name, or .*--over"
+    ):
+        upload.push_space(Space("me/room", {"A": "b"}, hardware="l4x1"), {"app.py": tmp_path / "app.py"})
+    assert (space.files, space.settings) == (theirs, {})
+    upload.push_space(Space("me/room", overwrite=True), {"app.py": tmp_path / "app.py"})
+    assert space.files == {"app.py": b"new"}
+
+
+PUBLIC = (f"NOTE=see {TOKEN}", "HF_TOKEN=short", "APP_AUTH=me:1", "NOTE=the word is tea-at-five", FAKE)
+
+
+@pytest.mark.parametrize("entry", PUBLIC)
+def test_a_secret_among_the_variables_is_refused_and_not_shown(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], entry: str
+) -> None:
+    monkeypatch.setenv("APP_AUTH", "tea-at-five")
+    with pytest.raises(HubError, match="--secrets|give each as NAME=VALUE") as caught:
+        push.main(["--space", "me/room", "--variables", entry, "--secrets", "APP_AUTH"])
+    said = str(caught.value) + capsys.readouterr().out
+    assert server.log == [] and not [word for word in ("hf_", "tea-at", "short", "me:1") if word in said]
+
+
+def test_where_the_root_is_home_addresses_are_no_paths(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("# https://huggingface.co//x, /home and https://a.example/data/x")
+    for home in ("/", "/data"):
+        monkeypatch.setenv("HOME", home)
+        upload.check_contents({"app.py": tmp_path / "app.py"})
+    (tmp_path / "app.py").write_text("x = '/data/x'")
+    with pytest.raises(HubError, match="names /data/, a folder of this machine"):
+        upload.check_contents({"app.py": tmp_path / "app.py"})
 
 
 def test_space_with_a_token_in_a_file(server: Hub, tmp_path: Path) -> None:
@@ -62,6 +112,29 @@ def test_an_open_base_model_is_preloaded_and_a_gated_one_is_not(
         assert (yaml.safe_load(front), text) == (expected, "\nA room.\n---\n")
 
 
+ADAPTERS: dict[str, tuple[list[str], str, bool]] = {  # what is given, ADAPTER, whether the folder goes along
+    "folder": (["{folder}"], "tiny", True),
+    "repository": (["--adapter-repo", "me/zhenhuan"], "me/zhenhuan", False),
+    "both": (["{folder}", "--adapter-repo", "me/a@v1,modelscope:me/b"], "me/a@v1,modelscope:me/b,tiny", True),
+    "the whole way, private": (["{folder}", "--hub", "me/tiny"], "tiny", True),
+    "with a token": (["{folder}", "--hub", "me/tiny", "--secrets", "HF_TOKEN"], "me/tiny", False),
+    "public": (["{folder}", "--hub", "me/tiny", "--no-private"], "me/tiny", False),
+    "set by hand": (["{folder}", "--variables", "ADAPTER=x"], "x", True),
+}
+
+
+@pytest.mark.parametrize(("given", "speaks", "along"), ADAPTERS.values(), ids=ADAPTERS)
+def test_what_a_space_speaks_with(
+    server: Hub, folder: Path, capsys: pytest.CaptureFixture[str], given: list[str], speaks: str, along: bool
+) -> None:
+    push.main([*(part.format(folder=folder) for part in given), "--space", "me/room"])
+    space = server.repos["spaces/me/room"]
+    assert space.settings["variables"] == {"ADAPTER": speaks}
+    assert (f"adapters/tiny/{layout.WEIGHTS}" in space.files) is along
+    assert capsys.readouterr().out.splitlines()[-1] == f"pushed and verified: {server.url}/spaces/me/room"
+    assert ("models/me/tiny" in server.repos) is ("--hub" in given)
+
+
 # The script
 
 
@@ -85,6 +158,8 @@ def test_a_dry_run_writes_what_would_go_and_sends_nothing(
 COMMANDS: dict[str, tuple[list[str], str]] = {
     "nowhere": (["adapters/x"], "nowhere to push to: give --hub"),
     "nothing": (["--hub", "me/tiny"], "no adapter to push: give its folder"),
+    "two": (["a", "b", "--hub", "me/tiny"], "one adapter at a time"),
+    "no repository": (["--space", "me/room", "--adapter-repo", "zhenhuan"], "'zhenhuan' names no repository"),
     "variable": (["--space", "me/room", "--variables", "BASE_MODEL"], "give each as NAME=VALUE"),
     "secret": (["--space", "me/room", "--secrets", "UNSET_SECRET"], "UNSET_SECRET has no value"),
     "hardware": (["--space", "me/room", "--hardware", "h9000"], "unknown hardware 'h9000'"),

@@ -6,6 +6,7 @@ are shown) and `rule`, a sentence on how the samples were chosen. The words are 
 prepares values. It knows no hub.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,26 +16,32 @@ from huggingface_hub import ModelCardData
 from jinja2 import UndefinedError
 
 from roleplay.disk import read_json
+from roleplay.environment import ROOT
 from roleplay.errors import AdapterError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
 from roleplay.templates import template
-from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, TRAINING
+from roleplay.weights.hub import ADAPTER_TAG
+from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, NOTICE, TRAINING
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)  # the values its --max-lora-rank takes
-TAGS = ["lora", "peft", "gemma", "role-play"]
+TAGS = ["lora", "peft", "gemma", "role-play", ADAPTER_TAG]
 SAMPLES = 3
 
 
-def write_card(folder: Path) -> Path:
-    """Write README.md into an adapter folder; raises `AdapterError` when training.json is missing or incomplete."""
+def write_card(folder: Path, hub: str = "", modelscope: str = "") -> Path:
+    """Write README.md, and NOTICE, into an adapter folder; its commands name the repositories that it goes to, if any.
+
+    Raises `AdapterError` when training.json is missing or incomplete.
+    """
     read = partial(read_json, fault="cannot be read", advice="train the adapter with train.lora", kind=AdapterError)
     training, config = read(folder / TRAINING), read(folder / CONFIG)
     board = read(folder / BOARD) if (folder / BOARD).exists() else {}
     try:
-        text = _card(folder, training, board, config["r"])
+        text = _card(folder, training, board, config["r"], (hub, modelscope))
     except (LookupError, TypeError, AttributeError, UndefinedError) as error:
         raise AdapterError(f"{folder}: {TRAINING} or {BOARD} is incomplete ({error!r:.80})") from error
+    shutil.copyfile(ROOT / NOTICE, folder / NOTICE)
     (folder / CARD).write_text(text, encoding="utf-8")
     return folder / CARD
 
@@ -45,6 +52,7 @@ def metadata(training: Mapping[str, Any]) -> ModelCardData:
     named = base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None  # else a folder
     return ModelCardData(
         base_model=named,
+        base_model_relation="adapter" if named else None,
         language=["zh", "en"],
         library_name="peft",
         license="gemma",
@@ -53,9 +61,16 @@ def metadata(training: Mapping[str, Any]) -> ModelCardData:
     )
 
 
-def _card(folder: Path, training: Mapping[str, Any], board: Mapping[str, Any], rank: int) -> str:
+def _card(
+    folder: Path, training: Mapping[str, Any], board: Mapping[str, Any], rank: int, repos: tuple[str, str]
+) -> str:
+    hub, modelscope = repos
     return template(__file__, "card.md.jinja", FILTERS).render(
         name=folder.name,
+        hub=hub,
+        place=hub or folder.name,
+        source=hub or (f"modelscope:{modelscope}" if modelscope else folder.name),
+        modelscope=modelscope,
         metadata=metadata(training).to_yaml(),
         training=training,
         base=training["base_model"],

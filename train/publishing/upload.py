@@ -7,7 +7,7 @@ knows how an adapter is trained or served.
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,15 @@ from modelscope_hub import errors as ms
 from roleplay.errors import HubError, first_line
 from roleplay.weights import inspection
 from roleplay.weights.hub import REPO, check_name, sentences
-from roleplay.weights.layout import CONFIG, FILES, NEEDED, WEIGHTS
+from roleplay.weights.layout import CARD, CONFIG, FILES, NEEDED, WEIGHTS
 
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0  # the pause doubles from one attempt to the next
+SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN", "APP_AUTH", "ENGINE_KEY")  # settings that are never public
+PARTS = (  # of this repository, for a Space
+    *("app.py", "page", "roleplay", "train", "dataset", "assets"),
+    *("requirements.txt", CARD, "LICENSE", "NOTICE"),
+)
+MARKER = "roleplay/weights/layout.py"  # in every Space that a push of this project made
 _SECRET = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|ms-[0-9a-f]{8}-[0-9a-f]{4}-|-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
     rb"|gh[opsu]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9]{32,}"
@@ -45,6 +51,7 @@ class Space:
     secrets: Mapping[str, str] = field(default_factory=dict)
     hardware: str = ""
     private: bool = True
+    overwrite: bool = False  # also where it holds what no push of this project made
 
 
 def adapter_files(folder: Path) -> dict[str, Path]:
@@ -64,13 +71,24 @@ def adapter_files(folder: Path) -> dict[str, Path]:
 
 def check_contents(files: Mapping[str, Path]) -> None:
     """Raises `HubError` when a file holds a token or a key, or names the home folder of this machine."""
-    home = str(Path.home()).encode() + b"/"
+    home = str(Path.home()).rstrip("/")  # nothing where / itself is home, as in some containers
+    own = re.compile(rb"(?<![\w.-])" + re.escape(home.encode()) + b"/")  # and no part of an address's path
     for path in files.values():
         data = b"" if path.name == WEIGHTS else path.read_bytes()
         if found := _SECRET.search(data):
             raise HubError(f"{path} holds what looks like a token ({found[0][:6].decode()}…): remove it, and revoke it")
-        if home in data:
-            raise HubError(f"{path} names {home.decode()}, a folder of this machine: use paths relative to the project")
+        if home and own.search(data):
+            raise HubError(f"{path} names {home}/, a folder of this machine: use paths relative to the project")
+
+
+def check_public(variables: Mapping[str, str], secrets: Collection[str]) -> None:
+    """Raises `HubError`, which does not show it, for a value that must not be a public variable.
+
+    `secrets` are values that are known to be secret, whatever they look like.
+    """
+    for name, value in variables.items():
+        if name in SECRETS or _SECRET.search(value.encode()) or any(s and s in value for s in secrets):
+            raise HubError(f"{name} holds a secret, and a Space's variables are public: give it as --secrets {name}")
 
 
 def push_adapter(folder: Path, hub: str = "", modelscope: str = "", private: bool = True) -> list[str]:
@@ -104,18 +122,51 @@ def push_space(space: Space, files: Mapping[str, Path]) -> str:
     Raises `HubError` as `push_adapter` does.
     """
     check_contents(files)
+    check_public(space.variables, space.secrets.values())
     repo, api = space.repo, _api(space.repo)
     with sentences(repo):
-        if not api.repo_exists(repo, repo_type="space"):
-            api.create_repo(repo, repo_type="space", space_sdk="gradio", private=space.private)
-        for key, value in space.variables.items():
-            api.add_space_variable(repo, key, value)
-        for key, value in space.secrets.items():
-            api.add_space_secret(repo, key, value)
-        if space.hardware:
-            api.request_space_hardware(repo, space.hardware)  # type: ignore[arg-type]  # its values are strings
+        if api.repo_exists(repo, repo_type="space"):
+            _check_ours(api, space)
+            _set_up(api, space)
+        else:
+            api.create_repo(
+                repo,
+                repo_type="space",
+                private=space.private,
+                space_sdk="gradio",
+                space_hardware=space.hardware or None,  # type: ignore[arg-type]  # its values are strings
+                space_variables=_pairs(space.variables),
+                space_secrets=_pairs(space.secrets),
+            )
         _commit(api, repo, "space", files, None)
     return f"{api.endpoint}/spaces/{repo}"
+
+
+def _check_ours(api: HfApi, space: Space) -> None:
+    """Raises `HubError` where the push would drop what this project did not make."""
+    theirs = set(api.list_repo_files(space.repo, repo_type="space")) - {".gitattributes"}
+    foreign = sorted(name for name in theirs if name.split("/")[0] not in (*PARTS, "adapters"))
+    if not foreign and MARKER not in theirs:
+        foreign = sorted(theirs - {CARD})  # which a Space that was made by hand begins with
+    if foreign and not space.overwrite:
+        raise HubError(
+            f"the Space {space.repo} holds {foreign[0]}, which no push of this project made: choose another name, or "
+            "have it emptied with --overwrite"
+        )
+
+
+def _pairs(values: Mapping[str, str]) -> list[dict[str, str]] | None:
+    return [{"key": key, "value": value} for key, value in values.items()] or None
+
+
+def _set_up(api: HfApi, space: Space) -> None:
+    """An existing Space's variables, secrets and hardware."""
+    for key, value in space.variables.items():
+        api.add_space_variable(space.repo, key, value)
+    for key, value in space.secrets.items():
+        api.add_space_secret(space.repo, key, value)
+    if space.hardware:
+        api.request_space_hardware(space.repo, space.hardware)  # type: ignore[arg-type]  # its values are strings
 
 
 def is_open(repo: str) -> bool:

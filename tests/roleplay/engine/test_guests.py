@@ -24,7 +24,7 @@ from tests.hub_server import Hub
 from tests.raw import Visitor
 from train import push
 
-TAG = b"base_model:adapter:google/gemma-3-270m"
+TAG = b"base_model:adapter:google/gemma-3-270m roleplay-adapter"
 ASK = Request(dict.fromkeys((ADAPTER, BASE), Question("", (), "?")), Sampling(temperature=0.0, max_new_tokens=8))
 
 
@@ -62,7 +62,7 @@ def test_found_fetched_and_chatted_with(
     server: Hub, pristine: Path, engine: LocalEngine, guests: Guests, arrived: list[Adapter], tmp_path: Path
 ) -> None:
     add(server, pristine, "you/poet")
-    server.add("models/you/other", {"tags": b"base_model:adapter:other/model"}, private=False)
+    server.add("models/you/other", {"tags": b"base_model:adapter:other/model roleplay-adapter"}, private=False)
     assert guests.listed() == ["you/poet"]
     before = said(engine, "tiny")
     guests.invite("you/poet")

@@ -221,6 +221,8 @@ def test_fetching_what_is_not_there(server: Hub, tmp_path: Path, repo: str, sent
 
 
 def test_listing_is_for_one_base(server: Hub) -> None:
-    server.add("models/a/x", {"tags": b"base_model:adapter:google/gemma-2b-it"}, private=False)
-    server.add("models/a/y", {"tags": b"base_model:adapter:other/model"}, private=False)
+    ours = f" {hub.ADAPTER_TAG}".encode()
+    server.add("models/a/x", {"tags": b"base_model:adapter:google/gemma-2b-it" + ours}, private=False)
+    server.add("models/a/y", {"tags": b"base_model:adapter:other/model" + ours}, private=False)
+    server.add("models/a/z", {"tags": b"base_model:adapter:google/gemma-2b-it lora"}, private=False)  # of any trainer
     assert hub.hub_adapters("google/gemma-2b-it") == ["a/x"]

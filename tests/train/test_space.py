@@ -1,0 +1,128 @@
+"""The whole way to a Space with what this repository really holds: sent, taken out, its imports covered, started."""
+
+import ast
+import re
+import signal
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests import space, tiny
+from tests.hub_server import TOKEN, Hub
+from train import push
+
+
+@pytest.fixture
+def arrived(server: Hub, folder: Path, tmp_path: Path) -> Path:
+    """The Space of this very repository with one adapter that git does not know, in an empty folder."""
+    push.main([str(folder), "--space", "me/room"])
+    repo = server.repos["spaces/me/room"]
+    assert repo.settings == {"variables": {"ADAPTER": "tiny"}}
+    return space.take_out(repo, tmp_path / "space" / "app")
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_space_needs_and_nothing_else(arrived: Path) -> None:
+    tops = {"app.py", "page", "roleplay", "train", "dataset", "assets", "adapters"}
+    tops |= {"requirements.txt", "README.md", "LICENSE", "NOTICE"}
+    assert {name.split("/")[0] for name in names(arrived)} == tops
+    assert {path.name for path in (arrived / "adapters").iterdir()} == {"tiny"}
+    assert not [name for name in names(arrived) if "screenshots" in name]
+
+
+def test_no_link_of_a_space_leads_nowhere(arrived: Path) -> None:
+    pages = list(arrived.rglob("*.md"))
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([\w./-]+)[#)]", page.read_text(encoding="utf-8"))
+    ]
+    assert links and not [(page, link) for page, link in links if not (page.parent / link).exists()]
+    assert (
+        "[" not in (arrived / "README.md").read_text(encoding="utf-8").split("Settings, GPUs, Spaces")[1].split("\n")[0]
+    )
+
+
+def closure(requirements: Path) -> set[str]:
+    """Distributions that installing a requirements file brings, by canonical name."""
+    waiting = [Requirement(line).name for line in requirements.read_text().splitlines() if line]
+    found: set[str] = set()
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name not in found:
+            try:
+                needs = [Requirement(text) for text in metadata.requires(name) or []]
+            except metadata.PackageNotFoundError:
+                continue  # of another platform
+            found.add(name)
+            waiting += [need.name for need in needs if not need.marker or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+def test_requirements_cover_every_import(arrived: Path) -> None:
+    there, own = closure(arrived / "requirements.txt"), {path.stem for path in arrived.iterdir()}
+    providers = metadata.packages_distributions()
+    lacking = set()
+    for path in arrived.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.split(".")[0] for name in found} - own - set(sys.stdlib_module_names):
+                by = {re.sub(r"[-_.]+", "-", name).lower() for name in providers.get(top, [])}
+                lacking |= set() if by & there else {(path.name, top)}
+    assert lacking == set()
+
+
+def test_what_arrived_starts_and_its_adapter_speaks(arrived: Path, tmp_path: Path) -> None:
+    tiny.gemma().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    with space.running([sys.executable, "app.py"], arrived, 240, BASE_MODEL=str(tmp_path / "base"), ADAPTER="tiny"):
+        said = (arrived.parent / "said.txt").read_text()
+    assert "adapter      tiny: rank 4" in said and "http://0.0.0.0:" in said
+
+
+# As Gradio does where it renders on the server: `launch` puts handlers of its own in place of whatever is there.
+LIKE_GRADIO = """
+import runpy, signal, gradio
+launch = gradio.Blocks.launch
+def launched(*given, **named):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: (print("node stopped"), exit(0)))
+    page = launch(*given, **named)
+    print("launched", flush=True)
+    return page
+gradio.Blocks.launch = launched
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+def test_votes_are_sent_when_a_space_is_stopped(arrived: Path, server: Hub, tmp_path: Path) -> None:
+    tiny.gemma().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    hub = {"VOTES_REPO": "me/votes", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    settings = hub | {"HF_HUB_OFFLINE": "0", "BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny"}
+    with space.running([sys.executable, "-c", LIKE_GRADIO], arrived, 240, **settings) as (_, process):
+        (arrived / "votes" / "votes-late.jsonl").write_text("{}\n")
+        deadline = time.monotonic() + 30
+        while "launched" not in (arrived.parent / "said.txt").read_text() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert "votes-late.jsonl" in server.repos["datasets/me/votes"].files
+    assert "node stopped" in (arrived.parent / "said.txt").read_text()
+
+
+def test_the_default_adapter_goes_where_none_is_named(server: Hub) -> None:
+    push.main(["--space", "me/room", "--hardware", "zero-a10g", "--variables", "BASE_MODEL=embedded"])
+    repo = server.repos["spaces/me/room"]
+    assert f"adapters/{push.DEFAULT}/adapter_model.safetensors" in repo.files
+    assert repo.settings == {"variables": {"BASE_MODEL": "embedded"}, "hardware": "zero-a10g"}
+    before = dict(repo.files)
+    push.main(["--space", "me/room"])  # its own Space may be pushed to again
+    assert repo.files == before
