@@ -37,8 +37,8 @@ def main() -> None:
     print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
     with loading(settings.host, settings.port) as tell:
         started = start(settings, flags.base_model or settings.base_model, tell, lender)
-        votes = ROOT / "votes"
-        box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
+        votes, repo = ROOT / "votes", settings.votes_repo
+        box = Box.on_hub(votes, repo, settings.votes_public) if repo else Box(votes)
         print(*started.engine.describe(), sep="\n")
         print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
         demo = build(started, box, settings.rate)

@@ -22,6 +22,10 @@ def _number(name: str, default: int, low: int, high: int) -> int:
     return int(value)
 
 
+def _yes(name: str) -> bool:
+    return _text(name).lower() in ("1", "t", "true")
+
+
 def _host() -> str:
     return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1")
 
@@ -38,7 +42,7 @@ class Environment:
     adapter: str = field(default_factory=lambda: _text("ADAPTER"))
     persona: str = field(default_factory=lambda: _text("PERSONA"))
     engine_url: str = field(default_factory=lambda: _text("ENGINE_URL"))
-    zero_gpu: bool = field(default_factory=lambda: _text("SPACES_ZERO_GPU").lower() in ("1", "t", "true"))
+    zero_gpu: bool = field(default_factory=lambda: _yes("SPACES_ZERO_GPU"))
     engine_key: str = field(default_factory=lambda: _text("ENGINE_KEY"))
     host: str = field(default_factory=_host)
     port: int = field(default_factory=lambda: _number("PORT", 7860, 1, 65535))
@@ -51,4 +55,5 @@ class Environment:
         default_factory=lambda: _text("FORWARDED_ALLOW_IPS", PRIVATE if _text("SPACE_ID") else "127.0.0.1")
     )
     votes_repo: str = field(default_factory=lambda: _text("VOTES_REPO"))
+    votes_public: bool = field(default_factory=lambda: _yes("VOTES_PUBLIC"))  # whether all may read that repository
     cache: Path = field(default_factory=_cache)

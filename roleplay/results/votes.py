@@ -13,13 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
-from huggingface_hub import CommitScheduler, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitScheduler, HfApi, snapshot_download
 
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request
 from roleplay.errors import DataError, HubError
 from roleplay.results.intervals import wilson
 from roleplay.results.wording import TEXTS
+from roleplay.weights import hub
 
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
 
@@ -79,28 +79,47 @@ def cast(choice: str, ballot: Ballot) -> Vote:
 
 
 class Box:
-    """A folder of JSON Lines files, of which this one writes `name`; several processes may share it."""
+    """A folder of JSON Lines files, of which this one writes `name`; several processes may share it.
+
+    In its subfolder `hub` lie copies of what other machines have sent: counted, never written to and never sent.
+    """
 
     def __init__(self, folder: Path, name: str = "votes.jsonl") -> None:
-        self.folder, self.path = folder, folder / name
+        self.folder, self.path, self.others = folder, folder / name, folder / "hub"
         self._uploads: CommitScheduler | None = None
 
     @classmethod
-    def on_hub(cls, folder: Path, repo: str) -> "Box":
-        """A box that is also pushed to the dataset repository `repo` every five minutes.
+    def on_hub(cls, folder: Path, repo: str, public: bool = False) -> "Box":
+        """A box whose own file is also pushed to the dataset repository `repo` every five minutes.
 
-        A Space forgets its disk, so earlier votes are fetched first and this process writes a file of its own. Raises
-        `HubError` when the repository cannot be used.
+        A Space forgets its disk, so earlier votes are fetched first, and this process writes and sends one file under
+        a name that nobody else has. Raises `HubError` when the repository cannot be used, or is public and may not be.
         """
         box = cls(folder, f"votes-{uuid4().hex}.jsonl")
         try:
-            box._uploads = CommitScheduler(
-                repo_id=repo, repo_type="dataset", folder_path=folder, private=True, allow_patterns="*.jsonl"
+            hub.check_name(repo)
+            with hub.sentences(repo):
+                HfApi().create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+                private = HfApi().repo_info(repo, repo_type="dataset").private
+                if private or public:
+                    box._begin_uploads(repo)
+        except HubError as error:
+            raise HubError(
+                f"VOTES_REPO {repo!r:.120} cannot be used ({error}): check HF_TOKEN, the name and the network"
+            ) from error
+        if not private and not public:
+            raise HubError(
+                f"VOTES_REPO {repo!r} is public, and votes hold conversations: make it private, or set VOTES_PUBLIC=1"
             )
-            snapshot_download(repo, repo_type="dataset", local_dir=folder, allow_patterns="*.jsonl")
-        except (HfHubHTTPError, OSError) as error:
-            raise HubError(f"VOTES_REPO {repo!r} cannot be used ({type(error).__name__}): check HF_TOKEN") from error
         return box
+
+    def _begin_uploads(self, repo: str) -> None:
+        snapshot_download(repo, repo_type="dataset", local_dir=self.others, allow_patterns="*.jsonl")
+        for path in self.others.glob("*.jsonl"):
+            path.chmod(0o444)
+        self._uploads = CommitScheduler(
+            repo_id=repo, repo_type="dataset", folder_path=self.folder, private=True, allow_patterns=self.path.name
+        )
 
     def add(self, vote: Vote) -> None:
         """Append one vote; when this returns it is on the disk. Raises `DataError` when it cannot be written."""
@@ -131,7 +150,14 @@ class Box:
 
     def votes(self) -> list[Vote]:
         """All votes of the folder; raises `DataError` for a whole line that is none."""
-        return [vote for path in sorted(self.folder.glob("*.jsonl")) for vote in read_votes(path)]
+        return [vote for path in self._files() for vote in read_votes(path)]
+
+    def _files(self) -> list[Path]:
+        """This machine's files, and the others' that are no earlier copies of them."""
+        own = sorted(self.folder.glob("*.jsonl"))
+        whole = {path.name: path.read_bytes() for path in own}
+        theirs = sorted(self.others.glob("*.jsonl"))
+        return own + [path for path in theirs if not whole.get(path.name, b"").startswith(path.read_bytes())]
 
 
 def _whole_bytes(data: bytes) -> int:
