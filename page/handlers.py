@@ -158,8 +158,8 @@ class Handlers:
     def cast_vote(self, vote: str, record: Record, blind: bool, visitor: Visitor) -> Updates:
         """The last exchange with its verdict, which is written down."""
         record, cast = exchanges.judge(record, vote, {name: known.provenance for name, known in self.about.items()})
-        if cast:
-            self.box.add(cast)
+        if cast and not self.box.add(cast):  # another request was quicker, and says what the verdict is
+            return {"ballot": gr.update(visible=False)}
         panes = self._panes(record, blind, visitor.language)
         return {"record": record, **panes, "ballot": gr.update(visible=False)}
 

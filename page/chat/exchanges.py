@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
@@ -44,6 +45,7 @@ class Exchange:
     order: tuple[str, ...] = SIDES  # left, right
     verdict: str = ""  # "" when the labels were shown, else `OPEN`, `UNVEILED` or one of `VOTES`
     examples: tuple[Turn, ...] = ()  # training rows that the base side was shown as its first turns
+    number: str = ""  # of a blind one: what a vote on it is kept under, once
 
     @property
     def votable(self) -> bool:
@@ -131,6 +133,7 @@ def begin(message: str, choices: Choices, retriever: Retriever | None = None) ->
         sampling=_sampling(choices, fresh=dice.randrange(2**32)),
         order=tuple(dice.sample(SIDES, 2)) if choices.blind else SIDES,
         verdict=OPEN if choices.blind and len(personas) == 2 else "",
+        number=uuid4().hex if choices.blind else "",
     )
 
 
@@ -175,5 +178,5 @@ def judge(
     *past, last = record
     said = {side: answer.text for side, answer in last.answers.items()}
     made = provenance.get(last.adapter, {})
-    vote = cast(choice, Ballot(request(past, last), said, last.order, made, len(last.examples)))
+    vote = cast(choice, Ballot(request(past, last), said, last.order, made, len(last.examples), last.number))
     return [*past, replace(last, verdict=choice)], vote

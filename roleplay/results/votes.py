@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import nullcontext
@@ -22,6 +24,7 @@ from roleplay.results.wording import TEXTS
 from roleplay.weights import hub
 
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
+REMEMBERED = 100_000  # exchanges that were voted on last, at about 0.1 KB each
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Vote:
     provenance: Mapping[str, str]  # hashes of base and adapter, template
     time: str
     examples: int = 0  # how many of the base side's first turns were training rows that retrieval found
+    exchange: str = ""  # what was voted on, by a name of its own; "" where that was not recorded
 
     @property
     def winner(self) -> str:
@@ -59,6 +63,7 @@ class Ballot:
     order: Sequence[str]
     provenance: Mapping[str, str]
     examples: int = 0
+    exchange: str = ""
 
 
 def cast(choice: str, ballot: Ballot) -> Vote:
@@ -75,6 +80,7 @@ def cast(choice: str, ballot: Ballot) -> Vote:
         dict(ballot.provenance),
         datetime.now(UTC).isoformat(timespec="seconds"),
         ballot.examples,
+        ballot.exchange,
     )
 
 
@@ -87,6 +93,8 @@ class Box:
     def __init__(self, folder: Path, name: str = "votes.jsonl") -> None:
         self.folder, self.path, self.others = folder, folder / name, folder / "hub"
         self._uploads: CommitScheduler | None = None
+        self._voted: OrderedDict[str, None] = OrderedDict()  # exchanges, the newest last
+        self._lock = threading.Lock()
 
     @classmethod
     def on_hub(cls, folder: Path, repo: str, public: bool = False) -> "Box":
@@ -121,12 +129,22 @@ class Box:
             repo_id=repo, repo_type="dataset", folder_path=self.folder, private=True, allow_patterns=self.path.name
         )
 
-    def add(self, vote: Vote) -> None:
-        """Append one vote; when this returns it is on the disk. Raises `DataError` when it cannot be written."""
+    def add(self, vote: Vote) -> bool:
+        """Append one vote; when this returns it is on the disk. False for an exchange that has been voted on before.
+
+        Raises `DataError` when it cannot be written, and the exchange may then be voted on again.
+        """
         line = json.dumps(asdict(vote), ensure_ascii=False).encode() + b"\n"
         try:
-            with self._uploads.lock if self._uploads else nullcontext():
+            with self._lock, self._uploads.lock if self._uploads else nullcontext():
+                if vote.exchange in self._voted:
+                    return False
                 self._append(line)
+                if vote.exchange:
+                    self._voted[vote.exchange] = None
+                    while len(self._voted) > REMEMBERED:
+                        self._voted.popitem(last=False)
+                return True
         except OSError as error:
             raise DataError(f"{self.path}: the vote cannot be written ({error.strerror}); free some space") from error
 

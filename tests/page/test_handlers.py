@@ -1,7 +1,10 @@
 """What events do, without drawing a page: values go in by name, updates come out by the name of a control."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -70,6 +73,22 @@ def test_a_blind_answer_is_voted_on_once(handlers: Handlers) -> None:
     assert (record[0].verdict, vote.winner) == ("left", record[0].order[0])
     opened = handlers.hide_names(False, True, said(handlers, "hi", [], blind=True), VISITOR)
     assert opened["record"][0].verdict == "unveiled"
+
+
+def test_twenty_votes_at_once_cast_one(handlers: Handlers) -> None:
+    record, ready = said(handlers, "hi", [], blind=True), threading.Barrier(20)
+
+    def vote(number: int) -> dict[str, Any]:
+        ready.wait()
+        return handlers.cast_vote(("left", "right")[number % 2], record, True, VISITOR)
+
+    with ThreadPoolExecutor(20) as pool:
+        updates = list(pool.map(vote, range(20)))
+    (kept,) = handlers.box.votes()
+    assert [update["record"][0].verdict for update in updates if "record" in update] == [kept.choice]
+    again = said(handlers, "hi", [], blind=True)  # another answer is another exchange
+    handlers.cast_vote("tie", again, True, VISITOR)
+    assert len(handlers.box.votes()) == 2
 
 
 def test_an_adapter_brings_its_persona(handlers: Handlers) -> None:
