@@ -7,6 +7,7 @@ import gradio as gr
 from page.look import I18N
 from page.serving.rate_limit import Rate
 from page.state import Visitor
+from page.toasts import refusal, tell
 from page.words import WORDS
 from roleplay.engine.guests import Guests
 from roleplay.engine.protocol import Engine
@@ -48,9 +49,9 @@ class PanelHandlers:
         try:
             names = self.guests.listed()
         except RoleplayError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise refusal(str(error)) from error
         if not names:
-            gr.Info(WORDS[visitor.language]["hub_none"])
+            tell(WORDS[visitor.language]["hub_none"])
         return {"hub": gr.update(choices=names, value=names[0] if names else None)}
 
     def load_from_hub(self, hub: str | None, visitor: Visitor) -> dict[str, Any]:
@@ -61,9 +62,9 @@ class PanelHandlers:
         try:
             self.guests.invite(name)
         except RoleplayError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise refusal(str(error)) from error
         return {"adapter": gr.update(choices=self.engine.adapters(), value=name, visible=True)}
 
     def _count(self, visitor: Visitor) -> None:
         if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):
-            raise gr.Error(sentence, print_exception=False)
+            raise refusal(sentence)

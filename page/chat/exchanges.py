@@ -15,7 +15,7 @@ from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.errors import RoleplayError
-from roleplay.results.votes import Ballot, Vote, cast
+from roleplay.results.votes import CHOICES, Ballot, Vote, cast
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 
@@ -25,7 +25,7 @@ MAX_TURNS = 40  # earlier turns that an engine is given at most
 UPDATES_PER_SECOND = 30
 SIDES = (ADAPTER, BASE)
 OPEN, UNVEILED = "open", "unveiled"  # verdicts of a blind exchange before a vote, and without one
-VOTES = ("left", "right", "tie", "bad")
+VOTES = CHOICES
 PRESETS = {
     "steady": Sampling(),
     "natural": Sampling(temperature=0.7, top_p=0.9, top_k=50),

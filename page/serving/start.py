@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from page.serving.loading_page import Tell
 from roleplay import heap
 from roleplay.engine.guests import Guests
@@ -124,7 +122,7 @@ def start(
     if settings.engine_url:
         tell("fetch")
         folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = base_models.read_tokenizer(folder)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         return Started(remote, *_known(add_local(remote, settings.adapter), fixed), REMOTE_AT_ONCE)
     heap.return_blocks(heap.CACHES)

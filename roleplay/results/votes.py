@@ -23,6 +23,7 @@ from roleplay.results.intervals import wilson
 from roleplay.results.wording import TEXTS
 from roleplay.weights import hub
 
+CHOICES = ("left", "right", "tie", "bad")
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
 REMEMBERED = 100_000  # exchanges that were voted on last, at about 0.1 KB each
 
@@ -31,7 +32,7 @@ REMEMBERED = 100_000  # exchanges that were voted on last, at about 0.1 KB each
 class Vote:
     """One vote with everything needed to audit it; `order` is what stood left and right."""
 
-    choice: str  # "left", "right", "tie" or "bad"
+    choice: str  # one of `CHOICES`
     order: Sequence[str]
     questions: Mapping[str, Mapping[str, Any]]  # by side: persona, turns, user
     prompt_sha256: Mapping[str, str]  # by side
@@ -170,6 +171,17 @@ class Box:
         """All votes of the folder; raises `DataError` for a whole line that is none."""
         return [vote for path in self._files() for vote in read_votes(path)]
 
+    def readable(self) -> tuple[list[Vote], list[str]]:
+        """All votes that can be read, and a sentence for whatever cannot."""
+        votes, faults = list[Vote](), list[str]()
+        try:
+            for path in self._files():
+                read, amiss = _parse(path)
+                votes, faults = votes + read, faults + amiss
+        except OSError as error:
+            faults.append(f"{self.folder}: cannot be read ({error.strerror}); mend its permissions")
+        return votes, faults
+
     def _files(self) -> list[Path]:
         """This machine's files, and the others' that are no earlier copies of them."""
         own = sorted(self.folder.glob("*.jsonl"))
@@ -185,13 +197,28 @@ def _whole_bytes(data: bytes) -> int:
 
 def read_votes(path: Path) -> list[Vote]:
     """The votes of one file, without a torn last line; raises `DataError` with the number of a line that is none."""
-    data, votes = path.read_bytes(), []
-    for number, line in enumerate(data[: _whole_bytes(data)].splitlines(), 1):
-        try:
-            votes.append(Vote(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} line {number}: not a vote; move the line to another file") from error
+    votes, faults = _parse(path)
+    if faults:
+        raise DataError(faults[0])
     return votes
+
+
+def _parse(path: Path) -> tuple[list[Vote], list[str]]:
+    """The votes of one file, without a torn last line, and a sentence for each whole line that is none."""
+    data, votes, faults = path.read_bytes(), [], []
+    for number, line in enumerate(data[: _whole_bytes(data)].split(b"\n")[:-1], 1):
+        try:
+            votes.append(_vote(json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            faults.append(f"{path} line {number}: not a vote; move the line to another file")
+    return votes, faults
+
+
+def _vote(value: Any) -> Vote:
+    vote = Vote(**value)
+    if vote.choice not in CHOICES or sorted(vote.order) != sorted((ADAPTER, BASE)):
+        raise ValueError("choice or order is unknown")
+    return vote
 
 
 @dataclass(frozen=True)

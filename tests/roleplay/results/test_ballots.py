@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from dataset.preferences import preferences
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
@@ -150,6 +151,22 @@ def test_a_dataset_repository_that_may_not_be_written_is_an_error(
     monkeypatch.setenv("HF_TOKEN", READ_ONLY)
     with pytest.raises(HubError, match="VOTES_REPO 'me/votes' cannot be used .*: check HF_TOKEN"):
         Box.on_hub(tmp_path, "me/votes")
+
+
+@pytest.mark.parametrize(
+    "repo", ["votes", "a/b/c", "me/..", "me/vo tes", "me/" + "x" * 200, "https://huggingface.co/me/x"]
+)
+def test_a_malformed_dataset_repository_is_one_line(server: Hub, tmp_path: Path, repo: str) -> None:
+    with pytest.raises(HubError, match="VOTES_REPO .* cannot be used") as refused:
+        Box.on_hub(tmp_path, repo)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_hub_that_is_not_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match="VOTES_REPO 'me/votes' cannot be used .* network") as refused:
+        Box.on_hub(tmp_path, "me/votes")
+    assert "\n" not in str(refused.value)
 
 
 def test_a_whole_line_that_is_no_vote_is_named(tmp_path: Path) -> None:
