@@ -34,7 +34,7 @@ def main() -> None:
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
     lender = (spaces.GPU, gr.Error) if settings.zero_gpu else None
 
-    print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
+    print(f"page         http://{settings.url_host}:{settings.port} says what is loaded until it opens")
     with loading(settings.host, settings.port) as tell:
         started = start(settings, flags.base_model or settings.base_model, tell, lender)
         votes, repo = ROOT / "votes", settings.votes_repo
@@ -46,7 +46,7 @@ def main() -> None:
     end_on_signals(box.close)
     auth = (user, password) if settings.auth else None
     os.environ["FORWARDED_ALLOW_IPS"] = settings.proxies  # the server under Gradio reads it
-    demo.launch(server_name=settings.host, server_port=settings.port, auth=auth, **launch_options())
+    demo.launch(server_name=settings.url_host, server_port=settings.port, auth=auth, **launch_options())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def _yes(name: str) -> bool:
 
 
 def _host() -> str:
-    return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1")
+    return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1").strip("[]")
 
 
 def _cache() -> Path:
@@ -57,3 +57,8 @@ class Environment:
     votes_repo: str = field(default_factory=lambda: _text("VOTES_REPO"))
     votes_public: bool = field(default_factory=lambda: _yes("VOTES_PUBLIC"))  # whether all may read that repository
     cache: Path = field(default_factory=_cache)
+
+    @property
+    def url_host(self) -> str:
+        """The host as it stands in a URL: an IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
