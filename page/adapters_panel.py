@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from page.look import I18N
+from page.look import I18N, as_said
 from page.serving.rate_limit import Rate
 from page.state import Visitor
 from page.toasts import refusal, tell
@@ -39,7 +39,7 @@ class PanelHandlers:
     def show_shift(self, adapter: str, visitor: Visitor) -> dict[str, Any]:
         """How far the adapter moves the model, where that is known."""
         kl, words = self.engine.kl_to_base(adapter), WORDS[visitor.language]
-        text = "" if kl is None else words["moves"].format(name=adapter, kl=kl, prompts=len(PROBES))
+        text = "" if kl is None else words["moves"].format(name=as_said(adapter), kl=kl, prompts=len(PROBES))
         return {"shift": gr.update(value=text, visible=bool(text))}
 
     def find_on_hub(self, visitor: Visitor) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from page.scoreboard_tab import scoreboard_html
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from page.state import Visitor
-from page.toasts import refusal
+from page.toasts import refusal, tell
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import DataError, RoleplayError
@@ -108,7 +108,7 @@ class Handlers:
         try:
             kept = from_json(value) if value else start
         except DataError as error:
-            gr.Info(str(error))
+            tell(str(error))
             return start
         # Another adapter's persona, as it is, went with that adapter; the menu is back at the first.
         others = {about.persona.system_prompt for about in self.about.values() if about.persona}
@@ -138,7 +138,7 @@ class Handlers:
     def show_problem(self) -> Updates:
         """The line that says why nothing can be answered, where that is so."""
         problem = self.engine.problem()
-        return {"problem": gr.update(value=problem, visible=bool(problem))}
+        return {"problem": gr.update(value=as_said(problem), visible=bool(problem))}
 
     def show_base(self, compare: bool, blind: bool) -> Updates:
         """The right pane, or not; a single pane is never blind."""
