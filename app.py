@@ -34,11 +34,11 @@ def main() -> None:
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
     lender = (spaces.GPU, gr.Error) if settings.zero_gpu else None
 
-    print(f"page         http://{settings.host}:{settings.port} says what is loaded until it opens")
+    print(f"page         http://{settings.url_host}:{settings.port} says what is loaded until it opens")
     with loading(settings.host, settings.port) as tell:
         started = start(settings, flags.base_model or settings.base_model, tell, lender)
-        votes = ROOT / "votes"
-        box = Box.on_hub(votes, settings.votes_repo) if settings.votes_repo else Box(votes)
+        votes, repo = ROOT / "votes", settings.votes_repo
+        box = Box.on_hub(votes, repo, settings.votes_public) if repo else Box(votes)
         print(*started.engine.describe(), sep="\n")
         print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
         demo = build(started, box, settings.rate)
@@ -46,7 +46,11 @@ def main() -> None:
     auth = (user, password) if settings.auth else None
     os.environ["FORWARDED_ALLOW_IPS"] = settings.proxies  # the server under Gradio reads it
     demo.launch(
-        server_name=settings.host, server_port=settings.port, auth=auth, prevent_thread_lock=True, **launch_options()
+        server_name=settings.url_host,
+        server_port=settings.port,
+        auth=auth,
+        prevent_thread_lock=True,
+        **launch_options(),
     )
     end_on_signals(box.close)  # after Gradio has installed its own
     demo.block_thread()

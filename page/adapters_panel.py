@@ -4,9 +4,10 @@ from typing import Any
 
 import gradio as gr
 
-from page.look import I18N
+from page.look import I18N, as_said
 from page.serving.rate_limit import Rate
 from page.state import Visitor
+from page.toasts import refusal, tell
 from page.words import WORDS
 from roleplay.engine.guests import Guests
 from roleplay.engine.protocol import Engine
@@ -45,7 +46,7 @@ class PanelHandlers:
     def show_shift(self, adapter: str, visitor: Visitor) -> dict[str, Any]:
         """How far the adapter moves the model, where that is known."""
         kl, words = self.engine.kl_to_base(adapter), WORDS[visitor.language]
-        text = "" if kl is None else words["moves"].format(name=adapter, kl=kl, prompts=len(PROBES))
+        text = "" if kl is None else words["moves"].format(name=as_said(adapter), kl=kl, prompts=len(PROBES))
         return {"shift": gr.update(value=text, visible=bool(text))}
 
     def find_on_hub(self, visitor: Visitor) -> dict[str, Any]:
@@ -55,9 +56,9 @@ class PanelHandlers:
         try:
             names = self.guests.listed()
         except RoleplayError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise refusal(str(error)) from error
         if not names:
-            gr.Info(WORDS[visitor.language]["hub_none"])
+            tell(WORDS[visitor.language]["hub_none"])
         return {"hub": gr.update(choices=names, value=names[0] if names else None)}
 
     def load_from_hub(self, hub: str | None, visitor: Visitor) -> dict[str, Any]:
@@ -68,9 +69,9 @@ class PanelHandlers:
         try:
             self.guests.invite(name)
         except RoleplayError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise refusal(str(error)) from error
         return {"adapter": gr.update(choices=self.engine.adapters(), value=name, visible=True)}
 
     def _count(self, visitor: Visitor) -> None:
         if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):
-            raise gr.Error(sentence, print_exception=False)
+            raise refusal(sentence)

@@ -10,6 +10,7 @@ from page.adapters_panel import PanelHandlers
 from page.chat.choices import PERSONA
 from page.handlers import Handlers
 from page.look import look
+from page.serving.logins import Logins
 from page.serving.middleware import Doors, Faults
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
@@ -34,7 +35,7 @@ def launch_options() -> dict[str, Any]:
     """The look and the closed doors, as `launch` takes them: no uploads, files or monitoring, no calls by name."""
     return {
         **look(),
-        "app_kwargs": {"middleware": [Middleware(Doors), Middleware(Faults)]},
+        "app_kwargs": {"middleware": [Middleware(Doors), Middleware(Logins), Middleware(Faults)]},
         "enable_monitoring": False,
         "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
     }

@@ -19,12 +19,15 @@ from page.scoreboard_tab import scoreboard_html
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from page.state import Visitor
+from page.toasts import refusal, tell
+from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results.votes import Box, count, score
 from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
 
+MAX_FAULTS = 5  # lines in the log for files of votes that cannot be read
 Record = list[Exchange]
 Updates = dict[str, Any]
 
@@ -105,7 +108,7 @@ class Handlers:
         try:
             kept = from_json(value) if value else start
         except DataError as error:
-            gr.Info(str(error))
+            tell(str(error))
             return start
         # Another adapter's persona, as it is, went with that adapter; the menu is back at the first.
         others = {about.persona.system_prompt for about in self.about.values() if about.persona}
@@ -135,7 +138,7 @@ class Handlers:
     def show_problem(self) -> Updates:
         """The line that says why nothing can be answered, where that is so."""
         problem = self.engine.problem()
-        return {"problem": gr.update(value=problem, visible=bool(problem))}
+        return {"problem": gr.update(value=as_said(problem), visible=bool(problem))}
 
     def show_base(self, compare: bool, blind: bool) -> Updates:
         """The right pane, or not; a single pane is never blind."""
@@ -158,15 +161,22 @@ class Handlers:
     def cast_vote(self, vote: str, record: Record, blind: bool, visitor: Visitor) -> Updates:
         """The last exchange with its verdict, which is written down."""
         record, cast = exchanges.judge(record, vote, {name: known.provenance for name, known in self.about.items()})
-        if cast:
-            self.box.add(cast)
+        try:
+            if cast and not self.box.add(cast):  # another request was quicker, and says what the verdict is
+                return {"ballot": gr.update(visible=False)}
+        except DataError as error:
+            print(f"votes        {error}")
+            raise refusal(WORDS[visitor.language]["vote_lost"]) from error
         panes = self._panes(record, blind, visitor.language)
         return {"record": record, **panes, "ballot": gr.update(visible=False)}
 
     def show_scoreboard(self, adapter: str, visitor: Visitor) -> Updates:
         """The adapter's figures, and the votes on it."""
-        tally = count(vote for vote in self.box.votes() if vote.adapter == adapter)
-        votes = score(visitor.language, tally)
+        read, faults = self.box.readable()
+        votes = score(visitor.language, count(vote for vote in read if vote.adapter == adapter))
+        if faults:
+            print(*(f"votes        {fault}" for fault in faults[:MAX_FAULTS]), sep="\n")
+            votes += " " + WORDS[visitor.language]["votes_skipped"].format(count=len(faults))
         return {"board": scoreboard_html(adapter, self.about[adapter].folder, votes, visitor.language)}
 
     # The desk

@@ -22,8 +22,12 @@ def _number(name: str, default: int, low: int, high: int) -> int:
     return int(value)
 
 
+def _yes(name: str) -> bool:
+    return _text(name).lower() in ("1", "t", "true")
+
+
 def _host() -> str:
-    return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1")
+    return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1").strip("[]")
 
 
 def _cache() -> Path:
@@ -38,7 +42,7 @@ class Environment:
     adapter: str = field(default_factory=lambda: _text("ADAPTER"))
     persona: str = field(default_factory=lambda: _text("PERSONA"))
     engine_url: str = field(default_factory=lambda: _text("ENGINE_URL"))
-    zero_gpu: bool = field(default_factory=lambda: _text("SPACES_ZERO_GPU").lower() in ("1", "t", "true"))
+    zero_gpu: bool = field(default_factory=lambda: _yes("SPACES_ZERO_GPU"))
     accelerator: str = field(default_factory=lambda: _text("ACCELERATOR", "none"))  # as a Space's hardware is called
     engine_key: str = field(default_factory=lambda: _text("ENGINE_KEY"))
     host: str = field(default_factory=_host)
@@ -52,4 +56,10 @@ class Environment:
         default_factory=lambda: _text("FORWARDED_ALLOW_IPS", PRIVATE if _text("SPACE_ID") else "127.0.0.1")
     )
     votes_repo: str = field(default_factory=lambda: _text("VOTES_REPO"))
+    votes_public: bool = field(default_factory=lambda: _yes("VOTES_PUBLIC"))  # whether all may read that repository
     cache: Path = field(default_factory=_cache)
+
+    @property
+    def url_host(self) -> str:
+        """The host as it stands in a URL: an IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host

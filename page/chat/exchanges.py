@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
 from roleplay.errors import RoleplayError
-from roleplay.results.votes import Ballot, Vote, cast
+from roleplay.results.votes import CHOICES, Ballot, Vote, cast
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 
@@ -24,7 +25,7 @@ MAX_TURNS = 40  # earlier turns that an engine is given at most
 UPDATES_PER_SECOND = 30
 SIDES = (ADAPTER, BASE)
 OPEN, UNVEILED = "open", "unveiled"  # verdicts of a blind exchange before a vote, and without one
-VOTES = ("left", "right", "tie", "bad")
+VOTES = CHOICES
 PRESETS = {
     "steady": Sampling(),
     "natural": Sampling(temperature=0.7, top_p=0.9, top_k=50),
@@ -44,6 +45,7 @@ class Exchange:
     order: tuple[str, ...] = SIDES  # left, right
     verdict: str = ""  # "" when the labels were shown, else `OPEN`, `UNVEILED` or one of `VOTES`
     examples: tuple[Turn, ...] = ()  # training rows that the base side was shown as its first turns
+    number: str = ""  # of a blind one: what a vote on it is kept under, once
 
     @property
     def votable(self) -> bool:
@@ -131,6 +133,7 @@ def begin(message: str, choices: Choices, retriever: Retriever | None = None) ->
         sampling=_sampling(choices, fresh=dice.randrange(2**32)),
         order=tuple(dice.sample(SIDES, 2)) if choices.blind else SIDES,
         verdict=OPEN if choices.blind and len(personas) == 2 else "",
+        number=uuid4().hex if choices.blind else "",
     )
 
 
@@ -175,5 +178,5 @@ def judge(
     *past, last = record
     said = {side: answer.text for side, answer in last.answers.items()}
     made = provenance.get(last.adapter, {})
-    vote = cast(choice, Ballot(request(past, last), said, last.order, made, len(last.examples)))
+    vote = cast(choice, Ballot(request(past, last), said, last.order, made, len(last.examples), last.number))
     return [*past, replace(last, verdict=choice)], vote

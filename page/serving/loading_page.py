@@ -4,6 +4,7 @@ It needs the standard library alone. The browser asks again every second and, on
 place, opens it by itself. Nothing here knows what is loaded.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ class _Server(ThreadingHTTPServer):
         )
 
 
+class _Server6(_Server):
+    """The same at an IPv6 address."""
+
+    address_family = socket.AF_INET6
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
@@ -84,7 +91,7 @@ def loading(host: str, port: int) -> Iterator[Tell]:
     A `RoleplayError` of the block is shown before it goes on. Raises one itself when the address cannot be had.
     """
     try:
-        server = _Server((host, port), _Handler)
+        server = (_Server6 if ":" in host else _Server)((host, port), _Handler)
     except OSError as error:
         raise RoleplayError(f"{host}:{port} cannot be served ({error.strerror}): set PORT or HOST") from error
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

@@ -50,9 +50,11 @@ class Rate:
 
 
 def _network(client: str) -> str:
-    """An IPv4 address, or the /64 that a household has of IPv6."""
+    """An IPv4 address, also one that is written as IPv6, or the /64 that a household has of IPv6."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:  # a test client, a socket
         return client
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else client
+    if address.version == 6 and address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)

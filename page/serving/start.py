@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from transformers import AutoTokenizer
-
 from page.serving.loading_page import Tell
 from roleplay import heap
 from roleplay.engine.guests import Guests
@@ -130,7 +128,7 @@ def start(
     if settings.engine_url:
         tell("fetch")
         folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = base_models.read_tokenizer(folder)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
         return Started(remote, *_known(add_adapters(remote, settings, tell), fixed), REMOTE_AT_ONCE)
     if not lender:  # a lent GPU is not there yet

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights.adapters import Adapter
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
+LISTEN_SECONDS = 0.1  # after which a Stop is heard though the server says nothing
 CONTEXT = 2048  # tokens, where the server does not say
 _URL = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?(/[\w./-]*)?", re.ASCII)
 ENDS = {"stop": "end", "length": "length"}
@@ -99,7 +100,8 @@ class RemoteEngine:
                 follower = _Follower(connection, path, self._headers, body, started, side, answers[side], news)
                 threading.Thread(target=follower.run, daemon=True).start()
             while not all(answer.stop for answer in answers.values()):
-                side, answers[side] = news.get()
+                with contextlib.suppress(Empty):  # whoever reads may stop at any time, also before a word has come
+                    side, answers[side] = news.get(timeout=LISTEN_SECONDS)
                 while not news.empty():  # a slow reader gets the newest, not the backlog
                     side, answers[side] = news.get()
                 yield dict(answers)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import nullcontext
@@ -13,22 +15,24 @@ from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
-from huggingface_hub import CommitScheduler, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitScheduler, HfApi, snapshot_download
 
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request
 from roleplay.errors import DataError, HubError
 from roleplay.results.intervals import wilson
 from roleplay.results.wording import TEXTS
+from roleplay.weights import hub
 
+CHOICES = ("left", "right", "tie", "bad")
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
+REMEMBERED = 100_000  # exchanges that were voted on last, at about 0.1 KB each
 
 
 @dataclass(frozen=True)
 class Vote:
     """One vote with everything needed to audit it; `order` is what stood left and right."""
 
-    choice: str  # "left", "right", "tie" or "bad"
+    choice: str  # one of `CHOICES`
     order: Sequence[str]
     questions: Mapping[str, Mapping[str, Any]]  # by side: persona, turns, user
     prompt_sha256: Mapping[str, str]  # by side
@@ -38,6 +42,7 @@ class Vote:
     provenance: Mapping[str, str]  # hashes of base and adapter, template
     time: str
     examples: int = 0  # how many of the base side's first turns were training rows that retrieval found
+    exchange: str = ""  # what was voted on, by a name of its own; "" where that was not recorded
 
     @property
     def winner(self) -> str:
@@ -59,6 +64,7 @@ class Ballot:
     order: Sequence[str]
     provenance: Mapping[str, str]
     examples: int = 0
+    exchange: str = ""
 
 
 def cast(choice: str, ballot: Ballot) -> Vote:
@@ -75,39 +81,71 @@ def cast(choice: str, ballot: Ballot) -> Vote:
         dict(ballot.provenance),
         datetime.now(UTC).isoformat(timespec="seconds"),
         ballot.examples,
+        ballot.exchange,
     )
 
 
 class Box:
-    """A folder of JSON Lines files, of which this one writes `name`; several processes may share it."""
+    """A folder of JSON Lines files, of which this one writes `name`; several processes may share it.
+
+    In its subfolder `hub` lie copies of what other machines have sent: counted, never written to and never sent.
+    """
 
     def __init__(self, folder: Path, name: str = "votes.jsonl") -> None:
-        self.folder, self.path = folder, folder / name
+        self.folder, self.path, self.others = folder, folder / name, folder / "hub"
         self._uploads: CommitScheduler | None = None
+        self._voted: OrderedDict[str, None] = OrderedDict()  # exchanges, the newest last
+        self._lock = threading.Lock()
 
     @classmethod
-    def on_hub(cls, folder: Path, repo: str) -> "Box":
-        """A box that is also pushed to the dataset repository `repo` every five minutes.
+    def on_hub(cls, folder: Path, repo: str, public: bool = False) -> "Box":
+        """A box whose own file is also pushed to the dataset repository `repo` every five minutes.
 
-        A Space forgets its disk, so earlier votes are fetched first and this process writes a file of its own. Raises
-        `HubError` when the repository cannot be used.
+        A Space forgets its disk, so earlier votes are fetched first, and this process writes and sends one file under
+        a name that nobody else has. Raises `HubError` when the repository cannot be used, or is public and may not be.
         """
         box = cls(folder, f"votes-{uuid4().hex}.jsonl")
         try:
-            box._uploads = CommitScheduler(
-                repo_id=repo, repo_type="dataset", folder_path=folder, private=True, allow_patterns="*.jsonl"
+            hub.check_name(repo)
+            with hub.sentences(repo):
+                HfApi().create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+                private = HfApi().repo_info(repo, repo_type="dataset").private
+                if private or public:
+                    box._begin_uploads(repo)
+        except HubError as error:
+            raise HubError(
+                f"VOTES_REPO {repo!r:.120} cannot be used ({error}): check HF_TOKEN, the name and the network"
+            ) from error
+        if not private and not public:
+            raise HubError(
+                f"VOTES_REPO {repo!r} is public, and votes hold conversations: make it private, or set VOTES_PUBLIC=1"
             )
-            snapshot_download(repo, repo_type="dataset", local_dir=folder, allow_patterns="*.jsonl")
-        except (HfHubHTTPError, OSError) as error:
-            raise HubError(f"VOTES_REPO {repo!r} cannot be used ({type(error).__name__}): check HF_TOKEN") from error
         return box
 
-    def add(self, vote: Vote) -> None:
-        """Append one vote; when this returns it is on the disk. Raises `DataError` when it cannot be written."""
+    def _begin_uploads(self, repo: str) -> None:
+        snapshot_download(repo, repo_type="dataset", local_dir=self.others, allow_patterns="*.jsonl")
+        for path in self.others.glob("*.jsonl"):
+            path.chmod(0o444)
+        self._uploads = CommitScheduler(
+            repo_id=repo, repo_type="dataset", folder_path=self.folder, private=True, allow_patterns=self.path.name
+        )
+
+    def add(self, vote: Vote) -> bool:
+        """Append one vote; when this returns it is on the disk. False for an exchange that has been voted on before.
+
+        Raises `DataError` when it cannot be written, and the exchange may then be voted on again.
+        """
         line = json.dumps(asdict(vote), ensure_ascii=False).encode() + b"\n"
         try:
-            with self._uploads.lock if self._uploads else nullcontext():
+            with self._lock, self._uploads.lock if self._uploads else nullcontext():
+                if vote.exchange in self._voted:
+                    return False
                 self._append(line)
+                if vote.exchange:
+                    self._voted[vote.exchange] = None
+                    while len(self._voted) > REMEMBERED:
+                        self._voted.popitem(last=False)
+                return True
         except OSError as error:
             raise DataError(f"{self.path}: the vote cannot be written ({error.strerror}); free some space") from error
 
@@ -131,7 +169,25 @@ class Box:
 
     def votes(self) -> list[Vote]:
         """All votes of the folder; raises `DataError` for a whole line that is none."""
-        return [vote for path in sorted(self.folder.glob("*.jsonl")) for vote in read_votes(path)]
+        return [vote for path in self._files() for vote in read_votes(path)]
+
+    def readable(self) -> tuple[list[Vote], list[str]]:
+        """All votes that can be read, and a sentence for whatever cannot."""
+        votes, faults = list[Vote](), list[str]()
+        try:
+            for path in self._files():
+                read, amiss = _parse(path)
+                votes, faults = votes + read, faults + amiss
+        except OSError as error:
+            faults.append(f"{self.folder}: cannot be read ({error.strerror}); mend its permissions")
+        return votes, faults
+
+    def _files(self) -> list[Path]:
+        """This machine's files, and the others' that are no earlier copies of them."""
+        own = sorted(self.folder.glob("*.jsonl"))
+        whole = {path.name: path.read_bytes() for path in own}
+        theirs = sorted(self.others.glob("*.jsonl"))
+        return own + [path for path in theirs if not whole.get(path.name, b"").startswith(path.read_bytes())]
 
 
 def _whole_bytes(data: bytes) -> int:
@@ -141,13 +197,28 @@ def _whole_bytes(data: bytes) -> int:
 
 def read_votes(path: Path) -> list[Vote]:
     """The votes of one file, without a torn last line; raises `DataError` with the number of a line that is none."""
-    data, votes = path.read_bytes(), []
-    for number, line in enumerate(data[: _whole_bytes(data)].splitlines(), 1):
-        try:
-            votes.append(Vote(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path} line {number}: not a vote; move the line to another file") from error
+    votes, faults = _parse(path)
+    if faults:
+        raise DataError(faults[0])
     return votes
+
+
+def _parse(path: Path) -> tuple[list[Vote], list[str]]:
+    """The votes of one file, without a torn last line, and a sentence for each whole line that is none."""
+    data, votes, faults = path.read_bytes(), [], []
+    for number, line in enumerate(data[: _whole_bytes(data)].split(b"\n")[:-1], 1):
+        try:
+            votes.append(_vote(json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            faults.append(f"{path} line {number}: not a vote; move the line to another file")
+    return votes, faults
+
+
+def _vote(value: Any) -> Vote:
+    vote = Vote(**value)
+    if vote.choice not in CHOICES or sorted(vote.order) != sorted((ADAPTER, BASE)):
+        raise ValueError("choice or order is unknown")
+    return vote
 
 
 @dataclass(frozen=True)

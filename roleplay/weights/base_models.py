@@ -6,6 +6,7 @@ and no code that comes with a model is ever run.
 
 import hashlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from roleplay.disk import read_json
 from roleplay.errors import ModelError, first_line
 from roleplay.weights import embedded
+from roleplay.weights.hub import REPO
 
 PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
 ARCHITECTURES = ("gemma", "gemma3_text")
@@ -131,11 +133,11 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
                 f"{model_id} cannot be fetched from ModelScope ({first_line(error)}): "
                 "check the name and the network, or set BASE_MODEL=embedded"
             ) from error
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # unlike `Path.is_dir`, it takes a name that is too long for one that is not there
         return Path(source), "local folder"
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+    if not REPO.fullmatch(source):
         raise ModelError(
-            f"no base model {source!r}: give {embedded.NAME}, a Hugging Face id such as {PREFERRED}, "
+            f"no base model {source!r:.120}: give {embedded.NAME}, a Hugging Face id such as {PREFERRED}, "
             "modelscope:OWNER/NAME, or an existing folder"
         )
     try:
@@ -147,7 +149,7 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
-    except (hub_errors.HTTPError, OSError) as error:
+    except (hub_errors.HTTPError, OSError, ValueError) as error:  # the last is a name that the Hub does not allow
         raise ModelError(
             f"{source} cannot be fetched and is not in the cache ({first_line(error)}): "
             "check the network, or set BASE_MODEL=embedded"
@@ -177,6 +179,15 @@ def check_folder(folder: Path, dtype: str, device: str) -> None:
         )
 
 
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder; raises `ModelError` in one line."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises plain ones
+        raise ModelError(f"{folder} has no tokenizer that can be loaded: {first_line(error)}") from error
+    return tokenizer
+
+
 def load(
     setting: str, cache: Path, dtype: str = "", attention: str = "", tell: Callable[[str], None] = lambda stage: None
 ) -> BaseModel:
@@ -193,8 +204,8 @@ def load(
     folder, origin = fetch(source, cache)
     tell("load")
     check_folder(folder, chosen_dtype[0], device[0])
+    tokenizer = read_tokenizer(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, chosen_dtype[0]),

@@ -1,7 +1,12 @@
 """What events do, without drawing a page: values go in by name, updates come out by the name of a control."""
 
+import html
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -70,6 +75,55 @@ def test_a_blind_answer_is_voted_on_once(handlers: Handlers) -> None:
     assert (record[0].verdict, vote.winner) == ("left", record[0].order[0])
     opened = handlers.hide_names(False, True, said(handlers, "hi", [], blind=True), VISITOR)
     assert opened["record"][0].verdict == "unveiled"
+
+
+def test_twenty_votes_at_once_cast_one(handlers: Handlers) -> None:
+    record, ready = said(handlers, "hi", [], blind=True), threading.Barrier(20)
+
+    def vote(number: int) -> dict[str, Any]:
+        ready.wait()
+        return handlers.cast_vote(("left", "right")[number % 2], record, True, VISITOR)
+
+    with ThreadPoolExecutor(20) as pool:
+        updates = list(pool.map(vote, range(20)))
+    (kept,) = handlers.box.votes()
+    assert [update["record"][0].verdict for update in updates if "record" in update] == [kept.choice]
+    again = said(handlers, "hi", [], blind=True)  # another answer is another exchange
+    handlers.cast_vote("tie", again, True, VISITOR)
+    assert len(handlers.box.votes()) == 2
+
+
+def test_a_vote_that_cannot_be_written_is_a_sentence_and_may_be_cast_again(handlers: Handlers) -> None:
+    record = said(handlers, "hi", [], blind=True)
+    handlers.box.folder.rmdir()
+    handlers.box.folder.write_text("a file where the folder should be")
+    for language in ("en", "zh"):
+        with pytest.raises(gr.Error) as refused:
+            handlers.cast_vote("left", record, True, state.Visitor(language, "1.2.3.4"))
+        assert refused.value.message == html.escape(WORDS[language]["vote_lost"])
+    handlers.box.folder.unlink()
+    handlers.cast_vote("left", record, True, VISITOR)
+    assert len(handlers.box.votes()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"no JSON", b"{}", b"\xff", b"[" * 100_000, b'{"choice": "left"}', b"3", b'{"order": "x"}'],
+    ids=["text", "empty", "bytes", "deep", "part", "number", "order"],
+)
+def test_a_bad_line_among_the_votes_is_a_sentence_on_the_scoreboard(
+    handlers: Handlers, line: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers.cast_vote("tie", said(handlers, "hi", [], blind=True), True, VISITOR)
+    good = json.loads(handlers.box.path.read_bytes())
+    if line.endswith(b'"x"}'):
+        line = json.dumps(good | json.loads(line)).encode()  # right but for one value
+    with handlers.box.path.open("ab") as file:
+        file.write(line + b"\n" + json.dumps(good).encode() + b"\n")
+    board = handlers.show_scoreboard("one", VISITOR)["board"]
+    assert "2 ties, 0 both bad" in board and "Not counted: 1 lines or files" in board
+    assert str(handlers.box.folder) not in board
+    assert "votes.jsonl line 2: not a vote" in capsys.readouterr().out
 
 
 def test_an_adapter_brings_its_persona(handlers: Handlers) -> None:

@@ -2,13 +2,14 @@
 
 import http.client
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from page.build import build, launch_options
-from page.serving import middleware, rate_limit
+from page.serving import logins, middleware, rate_limit
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from roleplay.environment import PRIVATE, Environment
@@ -194,6 +195,31 @@ def test_with_a_password_nothing_answers_without_it(tmp_path: Path) -> None:
     demo.close()
 
 
+def test_many_wrong_passwords_and_then_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    url = demo.launch(auth=("me", "secret"), prevent_thread_lock=True, quiet=True, **launch_options())[1]
+    attacker, other = (Visitor(demo, url, {"X-Forwarded-For": seen}) for seen in ("8.8.8.8", "9.9.9.9"))
+    mapped = Visitor(demo, url, {"X-Forwarded-For": "::ffff:8.8.8.8"})
+    with ThreadPoolExecutor(20) as pool:
+        wrong = list(
+            pool.map(lambda n: attacker.ask("login", f"username=me&password={n}".encode(), **FORM), range(300))
+        )
+    assert [status for status, _ in wrong].count(400) == logins.TRIES
+    right = b"username=me&password=secret"
+    statuses = [visitor.ask(path, right, **FORM)[0] for visitor in (attacker, mapped) for path in ("login", "login/")]
+    assert statuses == [429] * 4
+    assert other.ask("login", right, **FORM)[0] == 200
+    demo.close()
+
+
+def test_an_ipv4_address_written_as_ipv6_is_the_same_client() -> None:
+    rate = Rate(1)
+    assert rate.take("::ffff:1.2.3.4") == 0
+    assert rate.take("1.2.3.4") > 0
+    assert rate.take("::ffff:1.2.3.5") == 0
+
+
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOST", "SPACE_ID", "HUB_ADAPTERS", "FORWARDED_ALLOW_IPS"):
         monkeypatch.delenv(name, raising=False)
@@ -205,3 +231,6 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Environment().hub_adapters, Environment().proxies) == (0, PRIVATE)
     monkeypatch.setenv("HUB_ADAPTERS", "2")
     assert Environment().hub_adapters == 2
+    for host in ("::1", "[::1]"):
+        monkeypatch.setenv("HOST", host)
+        assert (Environment().host, Environment().url_host) == ("::1", "[::1]")

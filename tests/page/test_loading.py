@@ -50,6 +50,19 @@ def test_the_stage_is_told_in_both_languages(port: int) -> None:
         assert get(port, "?stage") == "Fetching the adapter me/poet: 3.0 of 8.0 MB…"
 
 
+def test_an_ipv6_address_is_served_first_by_one_then_by_the_other(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET6) as one:
+        one.bind(("::1", 0))
+        port = int(one.getsockname()[1])
+    with loading("::1", port), urlopen(f"http://[::1]:{port}/?stage", timeout=10) as answer:
+        assert answer.read().decode() == "Starting…"
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    demo.launch(server_name="[::1]", server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
+    with urlopen(f"http://[::1]:{port}/config", timeout=10) as answer:
+        assert answer.status == 200
+    demo.close()
+
+
 def test_a_client_of_the_api_is_told_to_wait(port: int) -> None:
     with loading("127.0.0.1", port), pytest.raises(HTTPError, match="503"):
         get(port, "config")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Server(ThreadingHTTPServer):
     key = ""  # what it wants to be told before it answers
     asked: list[dict[str, Any]]
     gone: threading.Event  # set when a client hung up in the middle of an answer
+    left: threading.Semaphore  # released when a client hung up before a word came
     both: threading.Barrier
 
     @property
@@ -92,6 +94,9 @@ class Handler(BaseHTTPRequestHandler):
             while True:
                 self.event({"choices": [{"text": "a"}]})
                 time.sleep(0.01)
+        elif step == "silent":
+            if not self.connection.recv(1, socket.MSG_PEEK):  # the client hung up
+                self.server.left.release()
         elif step == "vanish":
             self.connection.close()
             self.close_connection = True
@@ -123,6 +128,7 @@ def words(*texts: str, end: str = "stop", tokens: int = 1) -> list[Any]:
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
         server.asked, server.gone, server.both = [], threading.Event(), threading.Barrier(2)
+        server.left = threading.Semaphore(0)
         server.script = {"base": words("I am ", "a model."), "tiny": words("I am", " T", "."), "odd": words("hm")}
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server
@@ -203,6 +209,20 @@ def test_closing_ends_a_request_that_still_waits(server: Server, engine: RemoteE
         time.sleep(0.02)
     assert threading.active_count() < before
     server.both.abort()
+
+
+@pytest.mark.timeout(20)
+def test_a_stop_before_the_first_word_ends_both_requests_at_once(server: Server, engine: RemoteEngine) -> None:
+    server.script["tiny"] = server.script["base"] = ["silent"]
+    started = time.monotonic()
+    answers = engine.answer(Request(BOTH))
+    assert not any(answer.text or answer.stop for answer in next(answers).values())
+    while len(server.asked) < 2:
+        next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    for _ in BOTH:
+        assert server.left.acquire(timeout=2)
+    assert time.monotonic() - started < 5
 
 
 FAILURES: dict[str, tuple[list[Any], str]] = {

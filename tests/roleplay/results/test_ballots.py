@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from dataset.preferences import preferences
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
@@ -99,12 +100,73 @@ def test_votes_reach_a_dataset_repository_and_come_back(server: Hub, tmp_path: P
     assert repo.files == {box.path.name: box.path.read_bytes() for box in (first, second)}
 
 
+def test_a_restart_never_sends_an_old_copy(server: Hub, tmp_path: Path) -> None:
+    old = Box.on_hub(tmp_path / "old", "me/votes")
+    for _ in range(10):
+        old.add(vote())
+    old.close()
+    new = Box.on_hub(tmp_path / "new", "me/votes")
+    for _ in range(2):  # after the new one has fetched what there was
+        old.add(vote())
+    old.close()
+    assert len(new.votes()) == 10
+    new.add(vote())
+    new.close()
+    repo = server.repos["datasets/me/votes"]
+    assert repo.files == {box.path.name: box.path.read_bytes() for box in (old, new)}
+    assert repo.files[old.path.name].count(b"\n") == 12
+    assert len(Box.on_hub(tmp_path / "third", "me/votes").votes()) == 13
+
+
+def test_nothing_is_sent_but_what_this_process_writes(server: Hub, tmp_path: Path) -> None:
+    for machine, votes in (("one", 5), ("two", 3)):
+        for _ in range(votes):
+            Box(tmp_path / machine).add(vote())  # a votes.jsonl of its own
+        (tmp_path / machine / "notes.txt").write_text("mine")
+        box = Box.on_hub(tmp_path / machine, "me/votes")
+        box.add(vote())
+        box.close()
+        assert len(box.votes()) == {"one": 6, "two": 5}[machine]  # the second counts what the first has sent
+    sent = server.repos["datasets/me/votes"].files
+    assert len(sent) == 2
+    assert all(name.startswith("votes-") and data.count(b"\n") == 1 for name, data in sent.items())
+    again = Box.on_hub(tmp_path / "one", "me/votes")  # the same disk: its own file has come back as a copy
+    assert len(again.votes()) == 7
+    assert all(path.stat().st_mode & 0o222 == 0 for path in again.others.glob("*.jsonl"))
+
+
+def test_a_public_dataset_repository_is_refused_unless_told(server: Hub, tmp_path: Path) -> None:
+    server.add("datasets/me/votes", {}, private=False)
+    with pytest.raises(HubError, match="is public, .* make it private, or set VOTES_PUBLIC=1"):
+        Box.on_hub(tmp_path, "me/votes").close()
+    box = Box.on_hub(tmp_path, "me/votes", public=True)
+    box.add(vote())
+    box.close()
+    assert list(server.repos["datasets/me/votes"].files) == [box.path.name]
+
+
 def test_a_dataset_repository_that_may_not_be_written_is_an_error(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", READ_ONLY)
     with pytest.raises(HubError, match="VOTES_REPO 'me/votes' cannot be used .*: check HF_TOKEN"):
         Box.on_hub(tmp_path, "me/votes")
+
+
+@pytest.mark.parametrize(
+    "repo", ["votes", "a/b/c", "me/..", "me/vo tes", "me/" + "x" * 200, "https://huggingface.co/me/x"]
+)
+def test_a_malformed_dataset_repository_is_one_line(server: Hub, tmp_path: Path, repo: str) -> None:
+    with pytest.raises(HubError, match="VOTES_REPO .* cannot be used") as refused:
+        Box.on_hub(tmp_path, repo)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_hub_that_is_not_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match="VOTES_REPO 'me/votes' cannot be used .* network") as refused:
+        Box.on_hub(tmp_path, "me/votes")
+    assert "\n" not in str(refused.value)
 
 
 def test_a_whole_line_that_is_no_vote_is_named(tmp_path: Path) -> None:

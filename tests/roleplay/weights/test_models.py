@@ -103,9 +103,23 @@ def test_modelscope_unreachable(monkeypatch, tmp_path):
     assert message.startswith("me/none cannot be fetched from ModelScope")
 
 
-@pytest.mark.parametrize("source", ["nowhere", "./none", "/none/at/all", "a/b/c"])
+@pytest.mark.parametrize("source", ["nowhere", "./none", "/none/at/all", "a/b/c", "a b/c", "a/", "google/模型"])
 def test_what_is_no_source(source, tmp_path):
     assert f"no base model {source!r}" in refused(source, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["me/a..b", "me/a--b", "me/b.", "x" * 5000, "me/" + "x" * 500], ids=range(5))
+def test_a_malformed_name_is_one_short_line(source, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    message = refused(source, tmp_path)
+    assert "\n" not in message and len(message) < 600
+
+
+def test_a_tokenizer_that_cannot_be_read_is_one_line(copy):
+    (copy / "tokenizer.json").write_text('{"model": 3}')
+    (copy / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no tokenizer that can be loaded"):
+        base_models.read_tokenizer(copy)
 
 
 def test_only_gemma_text_models(copy):
