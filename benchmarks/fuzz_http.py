@@ -20,7 +20,7 @@ from benchmarks.headless import API, Tab
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.votes import Box
-from roleplay.text.personas import ZHEN_HUAN as PERSONA
+from roleplay.text import personas
 from roleplay.weights import base_models, inspection
 
 # What Python, and the libraries under the page, say of themselves.
@@ -56,7 +56,7 @@ def serve(echo: bool, folder: str, pipe: Connection) -> None:
 
     repeats = {ADAPTER: "{user}", BASE: "{user}"}
     engine: Any = ScriptedEngine(pause=0.002, replies=repeats) if echo else tiny_engine(Path(folder))
-    demo = app.build_demo(engine, [PERSONA], Box(Path(folder) / "votes"), {})
+    demo = app.build_demo(engine, [personas.default()], Box(Path(folder) / "votes"), {})
     server, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())
     pipe.send((url, sorted(server.openapi()["paths"])))
     demo.block_thread()

@@ -31,7 +31,7 @@ from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.votes import Box
 from roleplay.startup import About
-from roleplay.text.personas import ZHEN_HUAN
+from roleplay.text import personas
 from roleplay.transcript import PERSONA
 
 NAME = "stamped"
@@ -97,9 +97,9 @@ def measure(flags: Flags) -> dict[str, float]:
     """Serve the page, ask once to warm up and once to measure."""
     engine = StampedEngine(flags.tokens, flags.pause)
     with TemporaryDirectory() as folder:
-        demo = app.build_demo(engine, [ZHEN_HUAN], Box(Path(folder)), {NAME: About(Path(folder))})
+        demo = app.build_demo(engine, [personas.default()], Box(Path(folder)), {NAME: About(Path(folder))})
         url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
-        settings = [False, True, ZHEN_HUAN.system_prompt, PERSONA, NAME, *astuple(Sampling())]
+        settings = [False, True, personas.default().system_prompt, PERSONA, NAME, *astuple(Sampling())]
         arguments = (url, number_of(demo, "_clear_and_save_textbox"), number_of(demo, "_submit_fn"), settings)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(read, *arguments).result()

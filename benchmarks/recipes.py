@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 UPDATE = 16  # rows
 TUTORIAL_PERSONA = Persona("甄嬛", "现在你要扮演皇帝身边的女人--甄嬛")
 HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
-OWN_ROWS = ROOT / "dataset" / "zhenhuan.json"
+OWN_ROWS = ROOT / "dataset" / "zhenhuan" / "rows.json"
 
 
 def default_data() -> str:

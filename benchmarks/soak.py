@@ -38,6 +38,7 @@ from roleplay.engine.protocol import Engine
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.text import personas
 from roleplay.transcript import Exchange
 from roleplay.weights import embedded
 
@@ -207,7 +208,7 @@ def expectations(base_model: str) -> dict[Script, dict[str, str]]:
     if base_model == TINY:
         with tempfile.TemporaryDirectory() as folder:
             engine: Engine = fuzz_http.tiny_engine(Path(folder))
-        persona = fuzz_http.PERSONA.system_prompt
+        persona = personas.default().system_prompt
     else:
         started = startup.start(Environment(engine_url=""), base_model)
         engine, persona = started.engine, started.persona.system_prompt

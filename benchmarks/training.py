@@ -32,7 +32,7 @@ from benchmarks.recipes import RECIPES, TUTORIAL_PERSONA, UPDATE
 from benchmarks.report import write
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text.personas import ZHEN_HUAN
+from roleplay.text import personas
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
@@ -100,7 +100,7 @@ def read_examples(base: base_models.BaseModel, flags: Flags) -> list[Example]:
     if len(rows) < wanted:
         raise DataError(f"{flags.data}: {len(rows)} rows, {flags.updates} updates take {wanted}: lower --updates")
     chosen = random.Random(flags.seed).sample(rows, wanted)
-    persona = ZHEN_HUAN if flags.persona == "ours" else TUTORIAL_PERSONA
+    persona = personas.default() if flags.persona == "ours" else TUTORIAL_PERSONA
     examples = encode(chosen, PromptEncoder(base.tokenizer, "tutorial"), persona, LoraFlags(max_length=2048))
     # Random weights of another vocabulary come with a borrowed tokenizer: any ids do, and equal ones stay equal.
     size = base.model.config.vocab_size

@@ -17,7 +17,8 @@ from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError
 from roleplay.loading import Tell
-from roleplay.text.personas import ZHEN_HUAN, Persona, parse_persona
+from roleplay.text import personas
+from roleplay.text.personas import Persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
 from roleplay.weights import adapters, base_models, inspection, layout, training_rows
@@ -88,7 +89,7 @@ def _about(adapter: Adapter) -> About:
 def _persona(usable: Sequence[Adapter]) -> Persona:
     """Whom the first adapter was trained to be; Zhen Huan where there is none, or it does not say."""
     told = usable[0].training.get("persona") if usable else None
-    return parse_persona(told, f"{usable[0].folder}: {layout.TRAINING}") if told else ZHEN_HUAN
+    return parse_persona(told, f"{usable[0].folder}: {layout.TRAINING}") if told else personas.default()
 
 
 def start(

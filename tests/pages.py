@@ -11,9 +11,10 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 import app
 from roleplay.results.votes import Box
 from roleplay.startup import About
-from roleplay.text.personas import ZHEN_HUAN, Persona
+from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
 from tests.scripted import ScriptedEngine
+from tests.tiny import ZHEN_HUAN
 
 WIDE, PHONE = (1280, 800), (390, 844)
 PATIENCE = 60_000  # milliseconds; a busy machine is slow, not wrong

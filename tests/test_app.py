@@ -8,10 +8,10 @@ from roleplay import conversation, transcript
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
-from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from tests.scripted import REPLIES, ScriptedEngine
+from tests.tiny import ZHEN_HUAN
 
 NUMBERS = (0.7, 0.9, 50, 1.1, 0.2, 256)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import GemmaTokenizer
 
-from dataset.check import dedupe, examine, language, main
+from dataset.check import Reading, dedupe, examine, language, main
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text.personas import Persona
@@ -69,9 +69,9 @@ CASES = [
 
 @pytest.mark.parametrize(("extra", "level", "text"), CASES, ids=[text for _, _, text in CASES])
 def test_findings(encoder: PromptEncoder, extra: list[dict[str, Any]], level: str, text: str) -> None:
-    clean, _ = examine(GOOD, "f", encoder, Persona("x", "You are x."), 1024)
+    clean, _ = examine(GOOD, "f", Reading(encoder, Persona("x", "You are x."), 1024))
     assert clean.findings == []
-    report, _ = examine([*GOOD, *extra], "f", encoder, Persona("x", "You are x."), 1024)
+    report, _ = examine([*GOOD, *extra], "f", Reading(encoder, Persona("x", "You are x."), 1024))
     assert [finding.level for finding in report.findings if finding.text.startswith(text)] == [level]
     assert any(f.level == "error" for f in report.findings) == (level == "error")
 
@@ -98,7 +98,7 @@ def test_dedupe_sums_weights_and_keeps_sides_apart() -> None:
 
 def test_preview_marks_what_the_loss_sees(encoder: PromptEncoder) -> None:
     values = [row("三", "四。", history=[["一", "二。"]])]
-    report, _ = examine(values, "f", encoder, Persona("x", "你是甲。"), 1024)
+    report, _ = examine(values, "f", Reading(encoder, Persona("x", "你是甲。"), 1024))
     assert [part.text for part in report.preview[0] if part.labelled] == ["二。<end_of_turn>", "四。<end_of_turn>"]
     text = "".join(part.text for part in report.preview[0])
     assert text.startswith("<bos><start_of_turn>user\n你是甲。\n\n一<end_of_turn>")
@@ -143,6 +143,23 @@ def test_command(tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["findings"][0]["level"] == "error"
 
 
+def test_a_character_brings_rows_and_persona(
+    tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ink"
+    folder.mkdir()
+    (folder / "persona.json").write_text(json.dumps({"name": "Ink", "system_prompt": "You are Ink."}))
+    flags = ["--character", str(folder), "--tokenizer", str(tokenizer_folder), "--json", "-"]
+    with pytest.raises(DataError, match="ink has no rows.json: give a file"):
+        main(flags)
+    with pytest.raises(DataError, match="no rows to check: give a file"):
+        main(["--tokenizer", str(tokenizer_folder)])
+    (folder / "rows.json").write_text(json.dumps(GOOD, ensure_ascii=False), encoding="utf-8")
+    main(flags)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["rows"], report["persona"]) == (3, "Ink")
+
+
 def test_nothing_readable_and_dedupe_of_broken_rows(tokenizer_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     file.write_text(json.dumps([row("甲", "")]), encoding="utf-8")
@@ -157,7 +174,7 @@ def test_nothing_readable_and_dedupe_of_broken_rows(tokenizer_folder: Path, tmp_
 @pytest.mark.skipif(not HUANHUAN.is_file(), reason="no ../shared/data/huanhuan.json")
 def test_the_public_set(encoder: PromptEncoder) -> None:
     values = json.loads(HUANHUAN.read_text(encoding="utf-8"))
-    report, rows = examine(values, "huanhuan.json", encoder, Persona("x", "你是甄嬛。"), 2048)
+    report, rows = examine(values, "huanhuan.json", Reading(encoder, Persona("x", "你是甄嬛。"), 2048))
     texts = [finding.text for finding in report.findings]
     assert any(text.startswith("109 rows repeat another word for word") for text in texts)
     assert report.repeated[0].user == "你是谁？" and report.repeated[0].copies == 50

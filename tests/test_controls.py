@@ -7,11 +7,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.votes import read_votes
-from roleplay.text.personas import ZHEN_HUAN, Persona
+from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row, read_rows
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine
+from tests.tiny import ZHEN_HUAN
 
 pytest_plugins = ("pages",)
 OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))

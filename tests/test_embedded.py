@@ -7,9 +7,10 @@ import pytest
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT, Environment
-from roleplay.text.personas import ZHEN_HUAN
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection
+from roleplay.weights.training_rows import find_data
+from tests.tiny import ZHEN_HUAN
 
 FOLDER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
 
@@ -25,7 +26,7 @@ def test_what_is_committed():
     assert sum(files.values()) < 8_000_000
     training = json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))
     data = training["data"][0]
-    assert data["sha256"] == file_sha256(ROOT / "dataset" / data["file"])
+    assert data["sha256"] == file_sha256(find_data(inspection.inspect(FOLDER))[0])
     results = training["results"]
     assert results["held_out_loss"] <= results["base_held_out_loss"] - 1.0
     assert training["persona"]["system_prompt"] == ZHEN_HUAN.system_prompt

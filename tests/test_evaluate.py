@@ -24,6 +24,7 @@ from roleplay.weights.adapters import Adapter
 from tests import tiny
 from train.evaluate import EvaluationFlags, evaluate
 from train.learning.packing import IGNORED
+from train.measuring import choosing
 from train.measuring import subject as subjects
 from train.measuring.likelihoods import row_example
 from train.measuring.losses import Losses, label_count
@@ -50,6 +51,16 @@ LISTS = {
     "conversations": [["早", "坐", "茶", "去"], ["Hi", "Sit", "Tea", "Go"]],
     "plain": [{"language": lang, "text": text} for lang in ("zh", "en") for text in ("水开了。", "It rains.")],
 }
+
+
+FACTS = [
+    {"user": "令尊是谁？", "options": ["是甄远道。", "是沈自山。", "是年羹尧。", "是安比槐。"]},
+    {"user": "Where?", "options": ["In Yongshou.", "In Jingren.", "In Yikun.", "In Suiyu."]},
+]
+RECALL = [
+    {"turns": ["我叫阿宝", "我叫什么"], "accept": ["阿宝"], "reject": []},
+    {"turns": ["I am Bo", "Fine day", "Who am I?"], "accept": ["Bo"], "reject": ["Bob"]},
+]
 
 
 def base_model() -> base_models.BaseModel:
@@ -159,14 +170,24 @@ def test_prompts_are_one_a_scene(subject: Subject, limit: int, chosen: list[str]
     assert [row.turns[0][0] for row in changed.prompts(limit)] == chosen
 
 
+def test_the_same_tokens_with_other_labels_are_another_loss(subject: Subject) -> None:
+    losses, row = Losses(base_model(), [subject.adapter]), subject.held_out[1]
+    both = subject.encoder.example("", row.turns)
+    last = subject.encoder.example("", row.turns, "last")
+    (all_nats,), (last_nats,) = losses.nats("", [both], int), losses.nats("", [last], int)
+    assert both.input_ids == last.input_ids and all_nats > last_nats > 0
+
+
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(subjects, "PAGE_TOKENS", 12)  # random weights never stop
+    monkeypatch.setattr(choosing, "OTHERS", 1)  # two of the three held-out rows are Chinese
     base = base_model()
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "rows.json").write_text(json.dumps(ROWS), encoding="utf-8")
-    (tmp_path / "lists.json").write_text(json.dumps(LISTS), encoding="utf-8")
+    for name, value in (("lists", LISTS), ("facts", FACTS), ("recall", RECALL)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
     folder = tiny.adapter(tmp_path / "tiny")
     (folder / layout.BOARD).unlink()
     (folder / layout.BOARD_PLOT).unlink()
@@ -174,7 +195,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     training["persona"]["openers"] = ["你是谁？"]
     (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
     common = {"base_model": str(tmp_path / "base"), "data": [str(tmp_path / "rows.json")]}
-    return {"adapter": [str(folder)], "lists": str(tmp_path / "lists.json"), "base_tokens": 5, "prompts": 3, **common}
+    common |= {name: str(tmp_path / f"{name}.json") for name in ("lists", "facts", "recall")}
+    return {"adapter": [str(folder)], "base_tokens": 5, "prompts": 3, **common}
 
 
 def test_a_whole_evaluation_writes_board_plot_and_card(
@@ -201,6 +223,12 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
         and "The adapter against base + retrieval: " in printed
         and "The rules blame 0 of 1 good" in printed
     )
+    assert list(written["flips"]) == ["choice", "facts", "recall", "identity", "in character"]
+    assert [entry["arm"] for entry in written["replies"]["facts"]] == [BASE_WITH_PERSONA] * 2 + [TUNED] * 2
+    assert [len(talk["turns"]) for talk in written["replies"]["recall"]] == [2, 3] * 2
+    for name, flip in written["flips"].items():
+        assert flip["items"] >= flip["won"] + flip["lost"] == len(flip["wins"]) + len(flip["losses"])
+        assert f"{name}: of {flip['items']} items the adapter wins" in printed and f"- {name}: of " in text
     inspection.inspect(folder)  # still an adapter folder that is accepted
 
 
@@ -213,9 +241,26 @@ def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[st
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_no_adapter_is_judged_by_the_lists_of_another_character(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = ["loss", "identity", "breaks", "drift", "plain", "facts", "recall"]
+    none = {"lists": "", "facts": "", "recall": ""}
+    (board,) = evaluate(EvaluationFlags(**settings | none | {"sections": sections}, retrieval=False))
+    assert set(board["arms"][TUNED]) == {"held-out loss"} and board["replies"] == {} and "rules" not in board
+    printed = capsys.readouterr().out
+    assert "judged as    no character of dataset/: tiny" in printed
+    assert "skipped      identity, breaks, drift, plain of tiny: there is no lists.json" in printed
+    assert "skipped      facts of tiny: there is no facts.json" in printed
+    assert "skipped      recall of tiny: there is no recall.json" in printed
+    (board,) = evaluate(EvaluationFlags(**settings | {"lists": "", "sections": ["plain"]}, character="zhenhuan"))
+    assert board["character"] == "zhenhuan" and set(board["arms"][TUNED]) == {"plain Chinese", "plain English"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"character": "nobody"}, "no character 'nobody'"),
         ({"sections": ["loss", "luck"]}, "unknown section 'luck'"),
         ({"prompts": 1}, "an interval needs 2 or more"),
         ({"lists": "missing.json"}, "not readable as evaluation lists"),

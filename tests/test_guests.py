@@ -15,12 +15,12 @@ from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import AdapterError, HubError
 from roleplay.results.votes import Box
-from roleplay.text.personas import ZHEN_HUAN
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter
 from tests import tiny
 from tests.hub_server import Hub
 from tests.raw import Visitor
+from tests.tiny import ZHEN_HUAN
 from train import push
 
 TAG = b"base_model:adapter:google/gemma-3-270m"

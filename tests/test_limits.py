@@ -12,9 +12,9 @@ from roleplay import limits
 from roleplay.environment import PRIVATE, Environment
 from roleplay.limits import Rate
 from roleplay.results.votes import Box
-from roleplay.text.personas import ZHEN_HUAN
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine
+from tests.tiny import ZHEN_HUAN
 
 PER_MINUTE = 3
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -17,10 +17,10 @@ from roleplay.errors import RoleplayError
 from roleplay.loading import loading
 from roleplay.results.votes import Box
 from roleplay.results.wording import TEXTS
-from roleplay.text.personas import ZHEN_HUAN
 from roleplay.weights import base_models
 from tests import tiny
 from tests.scripted import ScriptedEngine
+from tests.tiny import ZHEN_HUAN
 
 pytest_plugins = ("pages",)
 

@@ -10,9 +10,9 @@ from roleplay import startup
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.environment import ROOT, Environment
 from roleplay.results.votes import Box
-from roleplay.text.personas import ZHEN_HUAN
 from tests.pages import Served, answered, ask, bots, footer, opened
 from tests.scripted import REPLIES, ScriptedEngine
+from tests.tiny import ZHEN_HUAN
 
 pytest_plugins = ("pages",)
 

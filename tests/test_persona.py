@@ -5,7 +5,8 @@ import json
 import pytest
 
 from roleplay.errors import DataError
-from roleplay.text.personas import ZHEN_HUAN, load_persona
+from roleplay.text.personas import load_persona
+from tests.tiny import ZHEN_HUAN
 
 GOOD = {"name": "Ink", "system_prompt": "You are Ink.", "greeting": "Sit.", "openers": ["Who are you?"]}
 

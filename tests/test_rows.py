@@ -9,7 +9,7 @@ from roleplay.errors import DataError
 from roleplay.text.rows import Row, read_rows
 from roleplay.text.splits import check_no_overlap, groups, near_duplicates, repeat_by_weight, split_rows
 
-OWN = ROOT / "dataset" / "zhenhuan.json"
+OWN = ROOT / "dataset" / "zhenhuan" / "rows.json"
 GOOD = {"instruction": "你是谁？", "input": "", "output": "我是甄嬛。"}
 
 BAD_ROWS = [

@@ -11,13 +11,14 @@ from scipy import stats
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.results import wording as texts
-from roleplay.results.board import ARMS, BARE_BASE, MEASURES, TUNED, WRITTEN, read, table, verdicts
+from roleplay.results.board import ARMS, BARE_BASE, BASE_WITH_PERSONA, MEASURES, TUNED, WRITTEN, read, table, verdicts
 from roleplay.results.intervals import Estimate
 from roleplay.results.votes import wilson
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import near_duplicates
 from roleplay.weights import layout
 from train.measuring.figures import Board
+from train.measuring.flips import Outcome, mcnemar
 from train.measuring.resampling import bootstrap, jackknife, share, share_difference
 from train.measuring.rules import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists
 from train.measuring.text_metrics import chrf, distinct_2, runs, units
@@ -26,7 +27,7 @@ from train.publishing import plots
 
 @pytest.fixture(scope="module")
 def lists() -> Lists:
-    return load_lists(ROOT / "dataset" / "eval_lists.json")
+    return load_lists(ROOT / "dataset" / "zhenhuan" / "lists.json")
 
 
 # Intervals
@@ -125,7 +126,7 @@ def test_lists_are_as_many_as_the_scoreboard_says_and_in_both_languages(lists: L
 
 
 def test_no_question_of_the_lists_is_in_the_rows(lists: Lists) -> None:
-    rows = [user for row in read_rows(ROOT / "dataset" / "zhenhuan.json") for user, _ in row.turns]
+    rows = [user for row in read_rows(ROOT / "dataset" / "zhenhuan" / "rows.json") for user, _ in row.turns]
     asked = [item.user for item in (*lists.identity, *lists.breaks)] + [u for talk in lists.conversations for u in talk]
     pairs = [(a, b) for a, b in near_duplicates([*rows, *asked]) if a < len(rows) <= b]
     assert [(rows[a], asked[b - len(rows)]) for a, b in pairs] == []
@@ -203,6 +204,31 @@ def test_board_compares_paired_and_says_who_wins(board: dict) -> None:
     assert verdicts(board) == [told]
 
 
+@pytest.mark.parametrize(
+    ("won", "lost", "p"),
+    [(0, 0, 1.0), (5, 5, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (10, 2, 2 * (1 + 12 + 66) / 4096), (2, 10, 0.03857421875)],
+)
+def test_mcnemar_is_a_fair_coins_two_tails(won: int, lost: int, p: float) -> None:
+    assert mcnemar(won, lost) == pytest.approx(p)
+
+
+def test_flips_can_be_read_item_by_item(tmp_path: Path) -> None:
+    yes, no = Outcome(True, "甄嬛"), Outcome(False, "a student")
+    given = {BARE_BASE: [no] * 8, BASE_WITH_PERSONA: [no] * 6 + [yes, yes], TUNED: [yes] * 6 + [no, yes]}
+    board = Board()
+    board.compare_list("identity", [f"question {n}" for n in range(8)], given)
+    value = board.as_json()
+    flip = value["flips"]["identity"]
+    assert (flip["items"], flip["won"], flip["lost"], flip["p"]) == (8, 6, 1, pytest.approx(2 * 8 / 128))
+    assert flip["losses"] == [{"item": "question 6", TUNED: "a student", BASE_WITH_PERSONA: "甄嬛"}]
+    assert [entry["item"] for entry in flip["wins"]] == [f"question {n}" for n in range(6)]
+    assert value["arms"][TUNED]["identity"]["value"] == 7 / 8
+    told = "identity: of 8 items the adapter wins 6 and loses 1 against base + persona (exact McNemar test, p = 0.125)."
+    assert verdicts(value)[-1] == told and "赢 6 题、输 1 题" in verdicts(value, "zh")[-1]
+    (tmp_path / "scoreboard.json").write_text(json.dumps(value))
+    assert read(tmp_path / "scoreboard.json")["flips"] == value["flips"]
+
+
 def test_pairing_narrows_the_interval(board: dict) -> None:
     def width(entry: dict) -> float:
         return entry["high"] - entry["low"]
@@ -244,6 +270,10 @@ def test_a_board_is_read_back(board: dict, tmp_path: Path) -> None:
         '{"arms": {"base": {"copied": {"value": "<b>", "low": 1, "high": 1}}}, "differences": {}}',
         '{"arms": {"base": {"copied": {"value": NaN, "low": 1, "high": 1}}}, "differences": {}}',
         '{"arms": {"base": {"copied": {"value": 1, "low": 1}}}, "differences": {}}',
+        '{"arms": {}, "differences": {}, "flips": {"<b>": {"items": 1, "won": 1, "lost": 0, "p": 1}}}',
+        '{"arms": {}, "differences": {}, "flips": {"identity": {"items": 1, "won": "<b>", "lost": 0, "p": 1}}}',
+        '{"arms": {}, "differences": {}, "flips": {"identity": {"items": 1, "won": 1, "lost": 0}}}',
+        '{"arms": {}, "differences": {}, "flips": [1]}',
         '{"arms": {}, "differences": {}, "rules": {"good": "<b>"}}',
         '{"arms": {}, "differences": {}, "rules": {"good": 1}}',
         '{"arms": {}, "differences": {}, "rules": [1]}',

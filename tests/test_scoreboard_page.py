@@ -9,9 +9,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from page.scoreboard import scoreboard_html
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
-from roleplay.text.personas import ZHEN_HUAN
 from roleplay.weights import layout
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
+from tests.tiny import ZHEN_HUAN
 from train.measuring.figures import Board
 from train.publishing import plots
 

@@ -10,10 +10,12 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
+from roleplay.text import personas
 from roleplay.text.prompts import TEMPLATES
 from roleplay.weights import base_models, layout
 from train.publishing import card
 
+ZHEN_HUAN = personas.default()
 RANK, ALPHA, LAYERS = 4, 8, 2
 BASE_NAME = "google/gemma-3-270m"
 BOARD = {

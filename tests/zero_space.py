@@ -64,7 +64,6 @@ def main(adapter: Path, scratch: Path) -> None:
     from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
     from roleplay.environment import Environment
     from roleplay.results.votes import Box
-    from roleplay.text.personas import ZHEN_HUAN
     from roleplay.weights import base_models, inspection
     from tests import tiny
     from tests.raw import Visitor
@@ -76,7 +75,7 @@ def main(adapter: Path, scratch: Path) -> None:
     base = base_models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     engine = LocalEngine(base, [inspection.inspect(adapter)], 400)
     zero = ZeroEngine(engine, app.spaces.GPU, app.gr.Error)
-    demo = app.build_demo(zero, [ZHEN_HUAN], Box(scratch / "votes"), {}, at_once=4)
+    demo = app.build_demo(zero, [tiny.ZHEN_HUAN], Box(scratch / "votes"), {}, at_once=4)
     url = demo.launch(prevent_thread_lock=True, quiet=True, **app.look(), **app.doors())[1]
 
     def answers(user: str = "?", tokens: int = 8, wait: bool = True) -> dict[str, str]:

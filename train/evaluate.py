@@ -2,14 +2,20 @@
 
     python -m train.evaluate
     python -m train.evaluate --adapter adapters/zhenhuan-gemma3-270m adapters/mine --json boards.json
+    python -m train.evaluate --sections choice facts recall              # does she answer what she was asked?
     python -m train.evaluate --sections loss replies --no-retrieval      # three arms, and no written lists
+    python -m train.evaluate --sheet sheet.html                          # replies for people to read blind
+    python -m train.evaluate --sheet sheet.html --scores ann.json bo.json
 
 The arms are the base model without and with the persona, the base model with the persona and the three nearest
-training rows as example turns (retrieval), and the adapter. It prints a table; when every section was measured it also
-writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
+training rows as example turns (retrieval), and the adapter. It is judged by the lists of the character that it was
+trained as (dataset/NAME/); what that character lacks is skipped. It prints a table; when every section was measured it
+also writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
 arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
+With --sheet nothing is measured: readers who don't know whose replies they read mark them, and --scores reads that.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
@@ -23,6 +29,7 @@ from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, table, verdicts
 from roleplay.text import splits
+from roleplay.text.characters import Character, load_character, trained_as
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
@@ -32,10 +39,11 @@ from roleplay.weights.training_rows import rows_of
 from train.measuring.figures import Board
 from train.measuring.losses import Losses
 from train.measuring.replies import Writer
-from train.measuring.rules import load_lists
+from train.measuring.rules import NO_LISTS, load_lists
 from train.measuring.sections import SECTIONS, write_all
-from train.measuring.sheet import load_prompts
+from train.measuring.sheet import Prompt, load_prompts
 from train.measuring.subject import Bench, Subject
+from train.measuring.written import Written, load_facts, load_recall
 from train.publishing import card, plots, sheet
 
 
@@ -44,16 +52,24 @@ class EvaluationFlags:
     adapter: list[str] = flag([str(ROOT / "adapters" / "zhenhuan-gemma3-270m")], "adapter folders to measure")
     base_model: str = flag("", "the base model they were trained on; chosen by the device where none is given")
     data: list[str] = flag([], "files with the held-out rows; those of the adapter's training where none is given")
-    lists: str = flag(str(ROOT / "dataset" / "eval_lists.json"), "questions, attempts and rules, written for Zhen Huan")
+    character: str = flag(
+        "", "whose lists judge: a folder under dataset/, or a path; by default whom it was trained as"
+    )
+    lists: str = flag("", "questions, attempts and rules, in place of the character's lists.json")
+    facts: str = flag("", "questions about her life with four answers each, in place of the character's facts.json")
+    recall: str = flag("", "conversations that ask for what was said, in place of the character's recall.json")
     sections: list[str] = flag(list(SECTIONS), "what to measure; fewer take less time")
     retrieval: bool = flag(True, "measure the base model with retrieved rows as well")
     prompts: int = flag(32, "held-out rows, each from another scene, that every arm answers; more narrow the intervals")
+    choice_rows: int = flag(
+        200, "held-out rows with ten replies to choose from; more narrow the interval", within=(1, inf)
+    )
     base_tokens: int = flag(
         64, "length of a base model's reply; more take longer, for it seldom stops", within=(1, inf)
     )
     json: str = flag("", "file to write all boards to, as one list")
     sheet: str = flag("", "write a sheet for blind readers to this file (sheet.html) instead of measuring")
-    sheet_prompts: str = flag(str(ROOT / "dataset" / "zhenhuan" / "sheet.json"), "what the arms answer on the sheet")
+    sheet_prompts: str = flag("", "what visitors ask on the sheet, in place of the character's sheet.json")
     scores: list[str] = flag([], "what readers of --sheet saved; it goes into the scoreboards of its adapters")
 
 
@@ -77,16 +93,54 @@ def prepare(
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
 
 
-def measure(bench: Bench, settings: EvaluationFlags, bar: tqdm) -> dict[str, Any]:
-    """One adapter's board: the asked sections, and how they were measured."""
+def character_of(adapter: Adapter, settings: EvaluationFlags) -> Character | None:
+    return load_character(settings.character) if settings.character else trained_as(adapter.training)
+
+
+def visitors(adapter: Adapter, settings: EvaluationFlags) -> list[Prompt]:
+    """What is asked on a sheet; raises `RoleplayError` where there is nothing to ask, or the sheet cannot be new."""
+    sheet.check_new(Path(settings.sheet))
+    character = character_of(adapter, settings)
+    if file := settings.sheet_prompts or (character and character.sheet):
+        return load_prompts(Path(file))
+    raise RoleplayError(f"{adapter.name}: its character has no sheet.json; say what to ask with --sheet-prompts")
+
+
+def judge(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Written]:
+    """Whom an adapter is judged as, "" for none in dataset/, and what was written for that character.
+
+    Raises `DataError` for a character or a file that is asked for and cannot be read.
+    """
+    character = character_of(adapter, settings)
+    print(f"judged as    {character.name if character else 'no character of dataset/'}: {adapter.name}")
+    lists = settings.lists or (character and character.lists)
+    facts = settings.facts or (character and character.facts)
+    recall = settings.recall or (character and character.recall)
+    return character.name if character else "", Written(
+        load_lists(Path(lists)) if lists else NO_LISTS,
+        load_facts(Path(facts)) if facts else (),
+        load_recall(Path(recall)) if recall else (),
+    )
+
+
+def measurable(bench: Bench, names: Sequence[str]) -> list[str]:
+    """The sections that have something to measure; a sentence says which are skipped, and why."""
+    there = [name for name in names if SECTIONS[name].items(bench)]
+    for needs in dict.fromkeys(SECTIONS[name].needs for name in names if name not in there):
+        skipped = ", ".join(name for name in names if name not in there and SECTIONS[name].needs == needs)
+        print(f"skipped      {skipped} of {bench.subject.adapter.name}: there is no {needs}")
+    return there
+
+
+def measure(bench: Bench, names: Sequence[str], settings: EvaluationFlags, bar: tqdm) -> dict[str, Any]:
+    """One adapter's board: the sections of these names, and how they were measured."""
     subject, board, readable = bench.subject, Board(), dict[str, Any]()
     bar.set_description(f"{subject.adapter.name}, replies")
-    write_all(bench, settings.sections)
-    for name in settings.sections:
+    write_all(bench, names)
+    for name in names:
         bar.set_description(f"{subject.adapter.name}, {name}")
         if told := SECTIONS[name].enter(bench, board):
             readable[name] = told
-    references = [(row.turns[-1][0], row.turns[-1][1]) for row in subject.held_out]
     return {
         **board.as_json(),
         "rule": f"The first single-turn rows among {len(bench.rows)} held-out rows, each from another scene, in the "
@@ -97,11 +151,21 @@ def measure(bench: Bench, settings: EvaluationFlags, bar: tqdm) -> dict[str, Any
             "groups": len(set(subject.groups)),
             "answered": len(bench.rows),
         },
-        "rules": asdict(bench.lists.check_rules())
-        | {"references": len(references), "blamed": sum(bool(bench.lists.fault(*turn)) for turn in references)},
-        "settings": {key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens")},
+        **rules(bench),
+        "settings": {
+            key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens", "choice_rows")
+        },
         "replies": readable,
     }
+
+
+def rules(bench: Bench) -> dict[str, Any]:
+    """How far the rules err: on replies labelled by hand, and on the replies of the held-out rows."""
+    if bench.lists == NO_LISTS:
+        return {}
+    references = [(row.turns[-1][0], row.turns[-1][1]) for row in bench.subject.held_out]
+    blamed = sum(bool(bench.lists.fault(*turn)) for turn in references)
+    return {"rules": asdict(bench.lists.check_rules()) | {"references": len(references), "blamed": blamed}}
 
 
 def show(board: dict[str, Any]) -> str:
@@ -126,14 +190,12 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
         raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
     if settings.scores:
         return sheet.enter_marks(Path(settings.sheet), settings.scores)
-    if settings.sheet:
-        sheet.check_new(Path(settings.sheet))
-    asked = load_prompts(Path(settings.sheet_prompts)) if settings.sheet else []
     environment = Environment()
-    lists = load_lists(Path(settings.lists))
     loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):
         raise RoleplayError(f"two of {', '.join(settings.adapter)} have the same name: rename a folder")
+    asked = visitors(loaded[0], settings) if settings.sheet else []
+    judges = [judge(adapter, settings) for adapter in loaded]
     base = base_models.load(settings.base_model or environment.base_model, environment.cache)
     print(*base.describe(), sep="\n")
     fingerprint = base_models.fingerprint(base.model)
@@ -146,20 +208,26 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
 
     boards = []
     with tqdm(unit="item") as bar:
+        shared = (writer, losses, bar.update, settings.choice_rows)
         benches = [
-            Bench(subject, subject.prompts(settings.prompts), lists, writer, losses, bar.update)
-            for subject, _ in prepared
+            Bench(subject, subject.prompts(settings.prompts), written, *shared)
+            for (subject, _), (_, written) in zip(prepared, judges, strict=True)
         ]
-        bar.reset(sum(SECTIONS[name].items(bench) for bench in benches for name in settings.sections))
-        for bench, (subject, files) in zip(benches, prepared, strict=True):
-            board = measure(bench, settings, bar)
-            weights = {"sha256": file_sha256(subject.adapter.folder / layout.WEIGHTS)}
-            made_of = {"base_model": {"fingerprint": fingerprint}, "weights": weights, "data": files}
-            boards.append({"adapter": subject.adapter.name, **made_of, **board})
-    for (subject, _), board in zip(prepared, boards, strict=True):
+        sections = [measurable(bench, settings.sections) for bench in benches]
+        bar.reset(sum(SECTIONS[n].items(bench) for bench, own in zip(benches, sections, strict=True) for n in own))
+        for bench, own, (_, files), (character, _) in zip(benches, sections, prepared, judges, strict=True):
+            adapter = bench.subject.adapter
+            made_of = {
+                "base_model": {"fingerprint": fingerprint},
+                "weights": {"sha256": file_sha256(adapter.folder / layout.WEIGHTS)},
+                "data": files,
+                "character": character,
+            }
+            boards.append({"adapter": adapter.name, **made_of, **measure(bench, own, settings, bar)})
+    for adapter, board in zip(loaded, boards, strict=True):
         print(f"\n{show(board)}")
         if set(settings.sections) == set(SECTIONS):
-            write_board(subject.adapter.folder, board)
+            write_board(adapter.folder, board)
     if settings.json:
         write_json(Path(settings.json), boards)
     return boards

@@ -28,7 +28,8 @@ from roleplay.disk import check_writable
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text.personas import ZHEN_HUAN, Persona, load_persona
+from roleplay.text import personas
+from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.text.splits import repeat_by_weight
@@ -53,7 +54,9 @@ INITIALISATIONS: dict[str, Any] = {"kaiming": True, "orthogonal": "orthogonal"} 
 @dataclass(frozen=True)
 class LoraFlags:
     name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
-    data: list[str] = flag([str(ROOT / "dataset" / "zhenhuan.json")], "files of rows, JSON lists or JSON Lines")
+    data: list[str] = flag(
+        [str(ROOT / "dataset" / "zhenhuan" / "rows.json")], "files of rows, JSON lists or JSON Lines"
+    )
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON; Zhen Huan where none is given")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
@@ -164,7 +167,7 @@ def train(settings: LoraFlags) -> Path:
     set_seed(settings.seed)
 
     # Data
-    persona = load_persona(settings.persona) if settings.persona else ZHEN_HUAN
+    persona = load_persona(settings.persona) if settings.persona else personas.default()
     train_rows, held_out_rows, files = load_rows(settings.data, settings.held_out, settings.seed)
     train_rows = repeat_by_weight(train_rows, settings.seed)
 

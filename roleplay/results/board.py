@@ -1,8 +1,10 @@
 """What a scoreboard measures of replies, what each figure means, and the board as a table. It knows no model.
 
 A board is the JSON object that `train.evaluate` writes as scoreboard.json: `arms` ({arm: {measure: estimate}}),
-`differences` ({arm: {measure: the adapter's less the arm's}}), `drift` ({arm: [share held at turn 1, 2, ...]}), `rule`
-and `samples` for the card, `reading` where blind readers have read its replies, and how all of it was measured.
+`differences` ({arm: {measure: the adapter's less the arm's}}), `drift` ({arm: [share held at turn 1, 2, ...]}), `flips`
+({measure: how many `items` the adapter has `won` and `lost` against the base model with the persona, the exact paired
+`p`, and which: `wins` and `losses`}), `rule` and `samples` for the card, `reading` where blind readers have read its
+replies, and how all of it was measured.
 """
 
 import json
@@ -33,6 +35,9 @@ class Measure:
 
 MEASURES = {
     "held-out loss": Measure("lower", False),
+    "choice": Measure("higher", True),
+    "facts": Measure("higher", True),
+    "recall": Measure("higher", True),
     "stop rate": Measure("higher", True),
     "stop rate, 256": Measure("higher", True),
     "copied, 256": Measure("lower", True),
@@ -66,6 +71,10 @@ def read(path: Path) -> dict[str, Any]:
                     raise ValueError(f"{unknown[0]!r:.40} is unknown")
                 for entry in values.values():
                     numbers += [entry[key] for key in ("value", "low", "high")]
+        for name, flip in board.get("flips", {}).items():
+            if name not in MEASURES:
+                raise ValueError(f"{name!r:.40} is unknown")
+            numbers += [flip[key] for key in ("items", "won", "lost", "p")]
         numbers += reading.numbers(board["reading"]) if "reading" in board else []
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise ValueError("not all figures are numbers")
@@ -97,7 +106,11 @@ def table(board: Mapping[str, Any], part: str = "arms", language: str = "en") ->
 
 
 def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:
-    """At what the adapter is better or worse than each other arm, or not clearly either, and how far the rules err."""
+    """What a board says in sentences.
+
+    At what the adapter is better or worse than each other arm, or not clearly either; how many items of each list it
+    wins and loses; how far the rules err.
+    """
     words, sentences = TEXTS[language], []
     for arm, values in board["differences"].items():
         sorts: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
@@ -108,6 +121,10 @@ def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:
                 sorts[sort].append(texts.MEASURES[language][name][0])
         told = {sort: words["comma"].join(names) or words["nothing"] for sort, names in sorts.items()}
         sentences.append(words["against"].format(arm=texts.ARMS[language][arm], **told))
+    for name, flip in board.get("flips", {}).items():
+        p = "p < 0.001" if flip["p"] < 0.001 else f"p = {flip['p']:.3f}"
+        measure, counts = texts.MEASURES[language][name][0], {key: flip[key] for key in ("items", "won", "lost")}
+        sentences.append(texts.FLIPS[language].format(measure=measure, p=p, **counts))
     if check := board.get("rules"):
         sentences.append(words["rules"].format(**check))
     return sentences

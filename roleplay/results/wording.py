@@ -216,6 +216,12 @@ TEXTS: dict[str, dict[str, str]] = {
 MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     "en": {
         "held-out loss": ("held-out loss", "Nat per token of her replies in rows that were never trained on."),
+        "choice": (
+            "choice",
+            "Held-out questions that make her own reply likelier than nine others, per token; chance is 10 %.",
+        ),
+        "facts": ("facts", "Written questions about her life whose right answer is likeliest of four; chance is 25 %."),
+        "recall": ("recall", "Short conversations after which she says again what the user had told her."),
         "stop rate": ("stop rate", "Replies that end by themselves within the length that every arm is given."),
         "stop rate, 256": ("stop rate, 256", "Replies to every held-out scene that end within the page's 256 tokens."),
         "copied, 256": ("copied, 256", "Of the same replies, those with 10 characters (6 words) of the training rows."),
@@ -233,6 +239,9 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "zh": {
         "held-out loss": ("留出损失", "她在从未训练过的语料中的回答，每词元的奈特数。"),
+        "choice": ("择答", "留出的问题中，使她自己的回答比另九条（按词元计）更添几率的；随意猜为 10%。"),
+        "facts": ("知事", "关于她生平的问题中，四个答案里以正确者几率最高的；随意猜为 25%。"),
+        "recall": ("记性", "简短的对话中，末了被问起时能说出来人先前所言的。"),
         "stop rate": ("自行收尾", "在各方同等的长度内自己说完的回答。"),
         "stop rate, 256": ("256 词元内收尾", "对每个留出场景的回答中，在页面的 256 词元内自己说完的。"),
         "copied, 256": ("256 词元内照抄", "上述回答中，含有训练语料中连续 10 字（6 词）原文的。"),
@@ -248,6 +257,11 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
         "plain Chinese": ("普通中文", "无关中文文字每词元的奈特数；高于基座即为遗忘。"),
         "plain English": ("普通英文", "无关英文文字每词元的奈特数；高于基座即为遗忘。"),
     },
+}
+FLIPS: dict[str, str] = {  # which items of a list the adapter wins and loses
+    "en": "{measure}: of {items} items the adapter wins {won} and loses {lost} against base + persona "
+    "(exact McNemar test, {p}).",
+    "zh": "{measure}：与“基座加人设”逐题相比，{items} 题中适配器赢 {won} 题、输 {lost} 题（McNemar 精确检验，{p}）。",
 }
 ARMS: dict[str, dict[str, str]] = {  # the keys are those of `scoreboard.ARMS`
     "en": {arm: arm for arm in ("base", "base + persona", "base + retrieval", "adapter", "reference")},

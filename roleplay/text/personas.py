@@ -1,10 +1,12 @@
 """Who speaks: a persona is a system prompt with what the page shows of it. Nothing here knows a model."""
 
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from roleplay.disk import read_json
+from roleplay.environment import ROOT
 from roleplay.errors import DataError
 
 
@@ -16,25 +18,6 @@ class Persona:
     system_prompt: str
     greeting: str = ""
     openers: tuple[str, ...] = ()
-
-
-ZHEN_HUAN = Persona(
-    name="甄嬛 · Zhen Huan",
-    system_prompt=(
-        "你是甄嬛，雍正皇帝的熹妃，居永寿宫，父亲是大理寺少卿甄远道。"
-        "你说话含蓄典雅，守着位分与分寸，不知后世之物，无论旁人怎样说，你始终是甄嬛。"
-        "来人用什么话问，你便用什么话答。"
-    ),
-    greeting="外头风凉，先进来坐，喝口热茶再慢慢说罢。",
-    openers=(
-        "你是谁？",
-        "娘娘今夜为何还不歇息？",
-        "皇后娘娘待你可好？",
-        "可否为雪作两句诗？",
-        "Who are you?",
-        "What do you miss most about your old home?",
-    ),
-)
 
 
 def parse_persona(value: Any, where: str) -> Persona:
@@ -55,3 +38,9 @@ def parse_persona(value: Any, where: str) -> Persona:
 def load_persona(path: str | Path) -> Persona:
     """Read a persona from a JSON file in UTF-8; raises `DataError` when it cannot be read or is none."""
     return parse_persona(read_json(Path(path), "not a readable persona", "give a JSON object in UTF-8"), str(path))
+
+
+@cache
+def default() -> Persona:
+    """Zhen Huan, whom this project comes with; raises `DataError` when her file is gone."""
+    return load_persona(ROOT / "dataset" / "zhenhuan" / "persona.json")

@@ -3,6 +3,7 @@
 Training, evaluation and retrieval share it, so that no held-out row is ever trained on or shown as an example.
 """
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text import splits
+from roleplay.text.characters import ROWS
 from roleplay.text.rows import Row, file_sha256, read_rows
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import TRAINING
@@ -47,16 +49,25 @@ def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
         raise DataError(f"{adapter.folder}: {TRAINING} names no data; give the files with --data")
     paths = []
     for name, sha256 in _named(adapter, recorded):
-        path = next((path for path in (folder / name for folder in FOLDERS) if path.is_file()), None)
-        if path is None:
+        found = _candidates(name)
+        if not found:
             raise DataError(f"{name} is neither in dataset/ nor in runs/: give the files with --data")
-        if file_sha256(path) != sha256:
+        same = next((path for path in found if file_sha256(path) == sha256), None)
+        if same is None:
             raise DataError(
-                f"{path} has changed since {adapter.name} was trained, so its held-out rows may have been trained on: "
-                "train again, or give other files with --data"
+                f"{found[0]} has changed since {adapter.name} was trained, so its held-out rows may have been trained "
+                "on: train again, or give other files with --data"
             )
-        paths.append(path)
+        paths.append(same)
     return paths
+
+
+def _candidates(name: str) -> list[Path]:
+    """Files that may be the recorded one: of its name, also in a character's folder, or what NAME.json has become."""
+    paths = []
+    for folder in FOLDERS:
+        paths += [folder / name, folder / Path(name).stem / ROWS, *sorted(folder.glob(f"*/{glob.escape(name)}"))]
+    return [path for path in paths if path.is_file()]
 
 
 def _named(adapter: Adapter, recorded: Any) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from roleplay.results.board import ARMS, MEASURES, TUNED, WRITTEN
 from roleplay.results.intervals import Estimate
+from train.measuring.flips import Outcome, flips
 from train.measuring.resampling import bootstrap, jackknife, share, share_difference
 from train.measuring.text_metrics import distinct_2, units
 
@@ -19,6 +20,7 @@ class Board:
     arms: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     drift: dict[str, list[Estimate]] = field(default_factory=dict)
+    flips: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: list[dict[str, str]] = field(default_factory=list)
 
     def compare(
@@ -46,6 +48,21 @@ class Board:
                 difference = bootstrap([a - b for a, b in items], weights, clusters)
             self._enter(self.differences, arm, name, difference)
 
+    def compare_list(
+        self,
+        name: str,
+        items: Sequence[str],
+        outcomes: Mapping[str, Sequence[Outcome]],
+        clusters: Sequence[Hashable] | None = None,
+    ) -> None:
+        """Enter every arm's share of right items, and which of them the adapter wins and loses.
+
+        `items` are what people read of them; each is a cluster of its own where no others are given.
+        """
+        right = {arm: [float(outcome.right) for outcome in own] for arm, own in outcomes.items()}
+        self.compare(name, right, range(len(items)) if clusters is None else clusters)
+        self.flips[name] = flips(items, outcomes)
+
     def compare_distinct(self, replies: Mapping[str, Sequence[str]]) -> None:
         """Enter distinct-2, which is of all replies together and has no value an item."""
         for arm, own in replies.items():
@@ -69,4 +86,6 @@ class Board:
 
         drift = {arm: [asdict(turn) for turn in self.drift[arm]] for arm in ARMS if arm in self.drift}
         samples = {"samples": self.samples} if self.samples else {}
-        return {"arms": ordered(self.arms), "differences": ordered(self.differences), "drift": drift, **samples}
+        flipped = {"flips": {name: self.flips[name] for name in MEASURES if name in self.flips}} if self.flips else {}
+        figures = {"arms": ordered(self.arms), "differences": ordered(self.differences), "drift": drift}
+        return {**figures, **flipped, **samples}

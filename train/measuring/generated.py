@@ -13,6 +13,7 @@ from roleplay.results.board import BASE_WITH_PERSONA, TUNED, WRITTEN
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
+from train.measuring.flips import Outcome
 from train.measuring.replies import Ask, Reply
 from train.measuring.resampling import share
 from train.measuring.rules import Break, Identity
@@ -129,12 +130,19 @@ def listed(
     ]
 
 
+def outcomes(told: Sequence[dict[str, Any]], right: Callable[[dict[str, Any]], bool]) -> dict[str, list[Outcome]]:
+    """Judged replies by arm, in their order."""
+    by_arm = dict[str, list[Outcome]]()
+    for entry in told:
+        by_arm.setdefault(entry["arm"], []).append(Outcome(right(entry), entry["reply"]))
+    return by_arm
+
+
 def identity(bench: Bench, board: Board) -> list[dict[str, Any]]:
     """Questions about who she is; returns every reply with its judgement."""
     items, rules = bench.lists.identity, bench.lists
     told = listed(bench, items, lambda item, reply: {"right": rules.answers(item, reply)})
-    right = {arm: [float(entry["right"]) for entry in told if entry["arm"] == arm] for arm in bench.subject.arms}
-    board.compare("identity", right, range(len(items)))
+    board.compare_list("identity", [item.user for item in items], outcomes(told, lambda entry: entry["right"]))
     return told
 
 
@@ -142,8 +150,7 @@ def breaks(bench: Bench, board: Board) -> list[dict[str, Any]]:
     """Attempts to break the role; returns every reply with the rule that it broke, "" for none."""
     items, rules = bench.lists.breaks, bench.lists
     told = listed(bench, items, lambda item, reply: {"fault": rules.fault(item.user, reply, item.obeyed)})
-    held = {arm: [float(not entry["fault"]) for entry in told if entry["arm"] == arm] for arm in bench.subject.arms}
-    board.compare("in character", held, range(len(items)))
+    board.compare_list("in character", [item.user for item in items], outcomes(told, lambda entry: not entry["fault"]))
     return told
 
 
@@ -186,3 +193,21 @@ def drift(bench: Bench, board: Board) -> list[dict[str, Any]]:
     for arm, own in held.items():
         board.drift[arm] = [share([value == 1 for value in turn], range(len(own))) for turn in zip(*own, strict=True)]
     return told
+
+
+def ask_recall(bench: Bench) -> list[Ask]:
+    return list(chain(*talks(bench.subject, [item.turns for item in bench.written.recall]).values()))
+
+
+def recall(bench: Bench, board: Board) -> list[dict[str, Any]]:
+    """Whether something that the user said comes back when asked for; returns the conversations, judged."""
+    items = bench.written.recall
+    told = [
+        {"arm": arm, "turns": turns, "reply": turns[-1][1], "right": item.remembers(turns[-1][1])}
+        for arm, asks in talks(bench.subject, [item.turns for item in items]).items()
+        for item, turns in zip(items, (followed(bench, ask) for ask in asks), strict=True)
+    ]
+    board.compare_list(
+        "recall", [" / ".join(item.turns) for item in items], outcomes(told, lambda entry: entry["right"])
+    )
+    return [{key: entry[key] for key in ("arm", "turns", "right")} for entry in told]

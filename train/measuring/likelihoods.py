@@ -36,14 +36,22 @@ def loss_texts(bench: Bench) -> int:
 def plain(bench: Bench, board: Board) -> None:
     """Loss on text that has nothing to do with the role, without a persona."""
     subject = bench.subject
-    bos: int = subject.encoder.tokenizer.bos_token_id
-    for language, name in (("zh", "plain Chinese"), ("en", "plain English")):
-        texts = [subject.encoder.encode(item.text) for item in bench.lists.plain if item.language == language]
-        examples = [Example([bos, *ids], [IGNORED, *ids]) for ids in texts]
+    for name, texts in _plain_texts(bench).items():
+        examples = [Example([subject.encoder.tokenizer.bos_token_id, *ids], [IGNORED, *ids]) for ids in texts]
         arms = (BARE_BASE, TUNED)
         values = {arm: bench.losses.nats(subject.weights(arm), examples, bench.done) for arm in arms}
         board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
 
 
+def _plain_texts(bench: Bench) -> dict[str, list[list[int]]]:
+    """The texts of every language as token ids, by the measure; an interval takes two of a language."""
+    found = {}
+    for language, name in (("zh", "plain Chinese"), ("en", "plain English")):
+        texts = [bench.subject.encoder.encode(item.text) for item in bench.lists.plain if item.language == language]
+        if len(texts) > 1:
+            found[name] = texts
+    return found
+
+
 def plain_texts(bench: Bench) -> int:
-    return 2 * len(bench.lists.plain)
+    return 2 * sum(map(len, _plain_texts(bench).values()))

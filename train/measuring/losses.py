@@ -1,8 +1,10 @@
 """How likely texts are to a base model, with and without adapters: many at once, in packs. It knows no arm."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from roleplay.text.prompts import Example
 from roleplay.weights import base_models
@@ -30,31 +32,39 @@ class Losses:
         for adapter in others:
             self._peft.load_adapter(str(adapter.folder), adapter_name=self._names[adapter.name])
         self._model.eval()
-        self._known: dict[tuple[str, tuple[int, ...]], float] = {}
+        self._known: dict[tuple[str, tuple[int, ...], tuple[int, ...]], float] = {}
 
-    def nats(self, adapter: str, examples: Sequence[Example], done: Done) -> list[float]:
-        """Negative log-likelihood of all labels of every example; `adapter` is "" for the base model."""
-        todo = [example for example in examples if (adapter, tuple(example.input_ids)) not in self._known]
+    def nats(self, adapter: str, examples: Sequence[Example], done: Done, pack: int = 0) -> list[float]:
+        """Negative log-likelihood in nat, summed over all labels, of every example; `adapter` is "" for the base model.
+
+        `pack` examples, by default 16, are computed at once, and what they all begin with only once.
+        """
+        keys = [(adapter, tuple(example.input_ids), tuple(example.labels)) for example in examples]
+        todo = {key: example for key, example in zip(keys, examples, strict=True) if key not in self._known}
         done(len(examples) - len(todo))
         if adapter:
             self._peft.set_adapter(self._names[adapter])
-            self._compute(adapter, todo, done)
-        else:
-            with self._peft.disable_adapter():
-                self._compute(adapter, todo, done)
-        return [self._known[adapter, tuple(example.input_ids)] for example in examples]
+        with nullcontext() if adapter else self._peft.disable_adapter():
+            known = example_nats(self._model, self._loss, list(todo.values()), done, pack or PACK)
+        self._known.update(zip(todo, known, strict=True))
+        return [self._known[key] for key in keys]
 
-    def _compute(self, adapter: str, examples: Sequence[Example], done: Done) -> None:
-        for first in range(0, len(examples), PACK):
-            part = examples[first : first + PACK]
-            batch = {
-                key: value.to(self._model.device) if key not in ("use_cache", "pack") else value
-                for key, value in packing.collate(part).items()
-            }
-            losses = label_losses(self._model, self._loss, batch).double()
-            for example, own in zip(part, losses.split([label_count(example) for example in part]), strict=True):
-                self._known[adapter, tuple(example.input_ids)] = float(own.sum())
-            done(len(part))
+
+def example_nats(
+    model: PreTrainedModel, loss: ChunkedLoss, examples: Sequence[Example], done: Done, pack: int = PACK
+) -> list[float]:
+    """As `Losses.nats`, of a model with `ATTENTION` that `use_chunked_loss` has prepared."""
+    nats = []
+    for first in range(0, len(examples), pack):
+        part = examples[first : first + pack]
+        batch = {
+            key: value.to(model.device) if key not in ("use_cache", "pack") else value
+            for key, value in packing.collate(part).items()
+        }
+        losses = label_losses(model, loss, batch).double()
+        nats += [float(own.sum()) for own in losses.split([label_count(example) for example in part])]
+        done(len(part))
+    return nats
 
 
 def label_count(example: Example) -> int:

@@ -66,7 +66,7 @@ class RuleCheck:
 
 @dataclass(frozen=True)
 class Lists:
-    """Everything in dataset/eval_lists.json; `conversations` are the user's lines, `rules` patterns by their name."""
+    """Everything in a character's lists.json; `conversations` are the user's lines, `rules` patterns by their name."""
 
     identity: tuple[Identity, ...]
     breaks: tuple[Break, ...]
@@ -103,6 +103,9 @@ class Lists:
         return RuleCheck(len(good), sum(good), len(broken), broken.count(False))
 
 
+NO_LISTS = Lists((), (), (), (), (), {})  # of a character that nothing was written for
+
+
 def load_lists(path: Path) -> Lists:
     """Read the lists; raises `DataError` when the file is missing, not of this form, or a pattern is not valid."""
     try:
@@ -118,5 +121,5 @@ def load_lists(path: Path) -> Lists:
         for pattern in (p for group in (*(b.obeyed for b in lists.breaks), *lists.rules.values()) for p in group):
             re.compile(pattern, _FLAGS)
     except (ValueError, LookupError, TypeError, AttributeError, re.error) as error:
-        raise DataError(f"{path}: {NOT_LISTS} ({error!r:.100}); see dataset/eval_lists.json") from error
+        raise DataError(f"{path}: {NOT_LISTS} ({error!r:.100}); see dataset/zhenhuan/lists.json") from error
     return lists

@@ -13,6 +13,7 @@ from roleplay.weights.adapters import Adapter
 from train.measuring.losses import Done, Losses
 from train.measuring.replies import Ask, Writer
 from train.measuring.rules import Lists
+from train.measuring.written import Written
 
 PAGE_TOKENS = Sampling().max_new_tokens
 
@@ -69,7 +70,12 @@ class Bench:
 
     subject: Subject
     rows: list[Row]  # the held-out rows that every arm answers
-    lists: Lists
+    written: Written
     writer: Writer
     losses: Losses
     done: Done
+    choice_rows: int = 200  # held-out rows at most, each with ten replies to choose from
+
+    @property
+    def lists(self) -> Lists:
+        return self.written.lists

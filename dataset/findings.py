@@ -1,0 +1,101 @@
+"""What may be wrong with a set of rows: repeats, leaks between the parts, control tokens, prompts of many answers."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from dataset.report import Finding, Repeated
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.rows import Row
+from roleplay.text.splits import near_duplicates
+
+EXAMPLES = 5  # how many rows a finding names
+HEAVY = 0.01  # the share of an epoch from which one repeated row is named
+
+
+def named_rows(rows: Iterable[Row]) -> list[str]:
+    """The first few rows with where they stand."""
+    return [f"{row.where}: {row.turns[-1][0]} → {row.turns[-1][1]}" for row in list(rows)[:EXAMPLES]]
+
+
+def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
+    """Rows that repeat another word for word or nearly, with what they weigh."""
+    total = sum(row.weight for row in rows)
+    copies: dict[tuple, list[Row]] = {}
+    for row in rows:
+        copies.setdefault(row.turns, []).append(row)
+    repeated = [
+        Repeated(turns[-1][0], turns[-1][1], len(same), sum(row.weight for row in same) / total)
+        for turns, same in copies.items()
+        if len(same) > 1 or same[0].weight > 1
+    ]
+    repeated.sort(key=lambda item: -item.share)
+    findings = []
+    if extra := len(rows) - len(copies):
+        share = sum(row.weight for same in copies.values() if len(same) > 1 for row in same) / total
+        text = f"{extra:,} rows repeat another word for word; the repeated ones are {share:.1%} of an epoch"
+        named = [f"{item.copies} × {item.user} → {item.reply}" for item in repeated if item.copies > 1]
+        findings.append(Finding("warning", f"{text} (--dedupe writes weights in their place)", named[:EXAMPLES]))
+    heavy = [item for item in repeated if item.share >= HEAVY]
+    findings += [Finding("warning", f"one row alone is {i.share:.1%} of an epoch: {i.user}", []) for i in heavy]
+    distinct = [same[0] for same in copies.values()]
+    # Rows of one scene share their history, so the last turn alone says whether two teach the same.
+    pairs = near_duplicates(["\n".join(row.turns[-1]) for row in distinct]) if len(distinct) > 1 else []
+    if pairs:
+        near = len({number for pair in pairs for number in pair})
+        named = [
+            f"{distinct[a].where} and {distinct[b].where}: {distinct[b].turns[-1][1]}" for a, b in pairs[:EXAMPLES]
+        ]
+        findings.append(Finding("warning", f"{near:,} distinct rows are nearly the same as another", named))
+    return findings, repeated
+
+
+def find_overlap(rows: Sequence[Row]) -> list[Finding]:
+    """Held-out rows that stand in the training part too, by text or by scene."""
+    held = {number for number, row in enumerate(rows) if row.split == "held_out"}
+    if not held:
+        return [Finding("note", "no row is held out here; train.lora then holds out whole scenes and look-alikes", [])]
+    findings = []
+    pairs = [(a, b) for a, b in near_duplicates([row.text for row in rows]) if (a in held) != (b in held)]
+    if pairs:
+        both = len({number for pair in pairs for number in pair} & held)
+        named = [f"{rows[a].where} and {rows[b].where}: {rows[b].turns[-1][1]}" for a, b in pairs[:EXAMPLES]]
+        findings.append(Finding("error", f"{both:,} held-out rows (nearly) stand in the training part", named))
+    scenes = [{rows[n].scene for n in numbers} - {""} for numbers in (held, set(range(len(rows))) - held)]
+    if shared := sorted(scenes[0] & scenes[1]):
+        text = f"{len(shared):,} scenes have rows on both sides of the split"
+        findings.append(Finding("error", text, shared[:EXAMPLES]))
+    return findings
+
+
+def find_control_tokens(rows: Sequence[Row], encoder: PromptEncoder) -> list[Finding]:
+    """Control tokens spelled out in a text; they are encoded as ordinary ones, so a reply would teach the letters."""
+    tokens = sorted(encoder.tokenizer.convert_ids_to_tokens(list(encoder.control_ids)), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, tokens)))
+    replies = [row for row in rows if any(pattern.search(reply) for _, reply in row.turns)]
+    users = [row for row in rows if any(pattern.search(user) for user, _ in row.turns)]
+    found = [
+        ("error", "a reply with a control token in it, which the model would learn to write out", replies),
+        ("warning", "a user's text with a control token in it, read as plain letters", users),
+    ]
+    return [Finding(level, f"{len(rows):,} rows have {what}", named_rows(rows)) for level, what, rows in found if rows]
+
+
+def find_prompts(rows: Sequence[Row]) -> list[Finding]:
+    """What users say again and again to different answers."""
+    replies: dict[str, list[str]] = {}
+    for row in rows:
+        if len(row.turns) == 1:
+            replies.setdefault(row.turns[0][0], []).append(row.turns[0][1])
+    common = sorted((item for item in replies.items() if len(set(item[1])) > 1), key=lambda item: -len(item[1]))
+    if not common:
+        return []
+    named = [f"{len(said)} rows, {len(set(said))} replies: {user}" for user, said in common[:EXAMPLES]]
+    return [Finding("note", f"{len(common):,} prompts are answered in more than one way", named)]
+
+
+def find_taught_again(rows: Sequence[Row]) -> list[Finding]:
+    """Replies in a history that are rows of their own in the same scene."""
+    own = {(row.scene, row.turns[-1][1]) for row in rows if row.scene}
+    again = sum((row.scene, reply) in own for row in rows for _, reply in row.turns[:-1])
+    text = f"{again:,} earlier replies are rows of their own too: train with the loss on the last reply of a row"
+    return [Finding("note", text, [])] if again else []
