@@ -4,12 +4,15 @@
     python -m train.evaluate --adapter adapters/zhenhuan-gemma3-270m adapters/mine --json boards.json
     python -m train.evaluate --sections choice facts recall              # does she answer what she was asked?
     python -m train.evaluate --sections loss replies --no-retrieval      # three arms, and no written lists
+    python -m train.evaluate --sheet sheet.html                          # replies for people to read blind
+    python -m train.evaluate --sheet sheet.html --scores ann.json bo.json
 
 The arms are the base model without and with the persona, the base model with the persona and the three nearest
 training rows as example turns (retrieval), and the adapter. It is judged by the lists of the character that it was
 trained as (dataset/NAME/); what that character lacks is skipped. It prints a table; when every section was measured it
 also writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
 arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
+With --sheet nothing is measured: readers who don't know whose replies they read mark them, and --scores reads that.
 """
 
 from collections.abc import Sequence
@@ -26,7 +29,7 @@ from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, table, verdicts
 from roleplay.text import splits
-from roleplay.text.characters import load_character, trained_as
+from roleplay.text.characters import Character, load_character, trained_as
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
@@ -38,7 +41,7 @@ from train.measuring.losses import Losses
 from train.measuring.replies import Writer
 from train.measuring.rules import NO_LISTS, load_lists
 from train.measuring.sections import SECTIONS, write_all
-from train.measuring.sheet import load_prompts
+from train.measuring.sheet import Prompt, load_prompts
 from train.measuring.subject import Bench, Subject
 from train.measuring.written import Written, load_facts, load_recall
 from train.publishing import card, plots, sheet
@@ -66,7 +69,7 @@ class EvaluationFlags:
     )
     json: str = flag("", "file to write all boards to, as one list")
     sheet: str = flag("", "write a sheet for blind readers to this file (sheet.html) instead of measuring")
-    sheet_prompts: str = flag(str(ROOT / "dataset" / "zhenhuan" / "sheet.json"), "what the arms answer on the sheet")
+    sheet_prompts: str = flag("", "what visitors ask on the sheet, in place of the character's sheet.json")
     scores: list[str] = flag([], "what readers of --sheet saved; it goes into the scoreboards of its adapters")
 
 
@@ -90,12 +93,25 @@ def prepare(
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
 
 
+def character_of(adapter: Adapter, settings: EvaluationFlags) -> Character | None:
+    return load_character(settings.character) if settings.character else trained_as(adapter.training)
+
+
+def visitors(adapter: Adapter, settings: EvaluationFlags) -> list[Prompt]:
+    """What is asked on a sheet; raises `RoleplayError` where there is nothing to ask, or the sheet cannot be new."""
+    sheet.check_new(Path(settings.sheet))
+    character = character_of(adapter, settings)
+    if file := settings.sheet_prompts or (character and character.sheet):
+        return load_prompts(Path(file))
+    raise RoleplayError(f"{adapter.name}: its character has no sheet.json; say what to ask with --sheet-prompts")
+
+
 def judge(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Written]:
     """Whom an adapter is judged as, "" for none in dataset/, and what was written for that character.
 
     Raises `DataError` for a character or a file that is asked for and cannot be read.
     """
-    character = load_character(settings.character) if settings.character else trained_as(adapter.training)
+    character = character_of(adapter, settings)
     print(f"judged as    {character.name if character else 'no character of dataset/'}: {adapter.name}")
     lists = settings.lists or (character and character.lists)
     facts = settings.facts or (character and character.facts)
@@ -174,13 +190,11 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
         raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
     if settings.scores:
         return sheet.enter_marks(Path(settings.sheet), settings.scores)
-    if settings.sheet:
-        sheet.check_new(Path(settings.sheet))
-    asked = load_prompts(Path(settings.sheet_prompts)) if settings.sheet else []
     environment = Environment()
     loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):
         raise RoleplayError(f"two of {', '.join(settings.adapter)} have the same name: rename a folder")
+    asked = visitors(loaded[0], settings) if settings.sheet else []
     judges = [judge(adapter, settings) for adapter in loaded]
     base = base_models.load(settings.base_model or environment.base_model, environment.cache)
     print(*base.describe(), sep="\n")

@@ -318,6 +318,7 @@ def test_what_a_user_can_mend_is_one_line(page_file: Path, settings: dict[str, A
         ({}, "sheet.key.json is there already"),
         ({"sheet": str(tmp_path / "sheet.txt")}, "ends in .html"),
         ({"sheet": str(tmp_path / "new.html"), "sheet_prompts": "missing.json"}, "missing.json: no such file"),
+        ({"sheet": str(tmp_path / "new.html"), "sheet_prompts": ""}, "no sheet.json; say what to ask"),
         ({"sheet": "", "scores": [one]}, "--scores wants the --sheet"),
         ({"sheet": str(tmp_path / "new.html"), "scores": [one]}, "not the key of a sheet"),
         ({"scores": [one, one]}, "of the same reader"),

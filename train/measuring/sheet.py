@@ -7,7 +7,6 @@ under which they do not get them, is wrong.
 import hashlib
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from roleplay.errors import DataError
 from roleplay.results.board import BASE_WITH_PERSONA, TUNED, WRITTEN
+from roleplay.text.languages import language
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row, load_json
 from train.measuring.generated import shown_text
@@ -25,7 +25,6 @@ from train.measuring.subject import Subject
 SEED = 0  # of the order, and of the lot that draws the written conversations
 ANSWERED_TO_WRITTEN = 3
 LANGUAGES = ("zh", "en")
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ def pick_written(rows: Sequence[Row], answered: Sequence[Talk]) -> list[Talk]:
     Where a language has too few rows the other one fills in; raises `DataError` when both together are too few.
     """
     lot, wanted = random.Random(SEED), Counter(talk.language for talk in answered)
-    talks = [Talk(row.turns, "zh" if _HAN.search(row.text) else "en", WRITTEN) for row in rows]
+    talks = [Talk(row.turns, "en" if language(row.text) == "en" else "zh", WRITTEN) for row in rows]
     lot.shuffle(talks)
     chosen = list[Talk]()
-    for language, count in wanted.items():
-        chosen += [talk for talk in talks if talk.language == language][: -(-count // ANSWERED_TO_WRITTEN)]
+    for spoken, count in wanted.items():
+        chosen += [talk for talk in talks if talk.language == spoken][: -(-count // ANSWERED_TO_WRITTEN)]
     least = -(-len(answered) // ANSWERED_TO_WRITTEN)
     chosen += [talk for talk in talks if talk not in chosen][: max(0, least - len(chosen))]
     if len(chosen) < least:
