@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,8 +41,8 @@ GOAL_MS, GOAL_UPDATES = 50, 30
 
 @dataclass(frozen=True)
 class Flags:
-    tokens: int = flag(400, "tokens of an answer; both sides are answered", least=1)
-    pause: float = flag(0.01, "seconds between two tokens; shorter is a faster model", least=0)
+    tokens: int = flag(400, "tokens of an answer; both sides are answered", within=(1, inf))
+    pause: float = flag(0.01, "seconds between two tokens; shorter is a faster model", within=(0, inf))
     json: str = flag("", "file to write the figures to")
 
 

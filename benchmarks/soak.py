@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,13 @@ Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so fa
 
 @dataclass(frozen=True)
 class Flags:
-    minutes: float = flag(30.0, "how long the clients go on", least=0)
-    clients: int = flag(8, "people at once", least=1)
+    minutes: float = flag(30.0, "how long the clients go on", within=(0, inf))
+    clients: int = flag(8, "people at once", within=(1, inf))
     base_model: str = flag(embedded.NAME, f"that the app runs, or {TINY} for the tests' random one")
     tabs: int = flag(
-        300, "pages opened and closed first, so that what the server keeps of past pages is at its most", least=0
+        300,
+        "pages opened and closed first, so that what the server keeps of past pages is at its most",
+        within=(0, inf),
     )
     seed: int = flag(0, "of what the clients do")
     json: str = flag("", "file for the figures")

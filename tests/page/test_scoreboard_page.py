@@ -8,9 +8,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from page.scoreboard_tab import scoreboard_html
-from roleplay.results.board import ADAPTER, BASE, PERSONA, Board
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
 from roleplay.weights import layout
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
+from train.measuring.figures import Board
 from train.publishing import plots
 
 pytest_plugins = ("pages",)
@@ -22,10 +23,10 @@ def make_board(folder: Path) -> None:
     """Write an adapter folder with a scoreboard and both plots, from figures made up here."""
     board = Board()
     for name, base, adapter in (("held-out loss", 5.7, 4.2), ("tokens", 64.0, 21.0), ("chrF", 4.0, 9.0)):
-        values = {BASE: base, PERSONA: base + 0.1, ADAPTER: adapter}
+        values = {BARE_BASE: base, BASE_WITH_PERSONA: base + 0.1, TUNED: adapter}
         board.compare(name, {arm: [mean + i / 50 for i in CLUSTERS] for arm, mean in values.items()}, CLUSTERS)
     for name in ("stop rate", "copied", "identity", "in character"):
-        values = {BASE: 10, PERSONA: 11, ADAPTER: 2 if name == "copied" else 38}
+        values = {BARE_BASE: 10, BASE_WITH_PERSONA: 11, TUNED: 2 if name == "copied" else 38}
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
     written = board.as_json() | {"rules": CHECKED}

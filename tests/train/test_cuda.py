@@ -5,23 +5,23 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tests.test_decoder import (  # noqa: F401 - collected here once more, on the GPU
+
+from roleplay.engine.protocol import Sampling
+from roleplay.engine.sampling import next_token
+from tests.train import test_packing
+from tests.roleplay.engine.test_decoder import (  # noqa: F401 - collected here once more, on the GPU
     model,
     test_adapter_logits_are_those_of_peft,
     test_greedy_tokens_are_those_of_generate,
     test_logits_are_those_of_transformers,
     test_the_base_side_is_the_same_bits_beside_any_adapter,
 )
-from tests.test_packing import (  # noqa: F401 - likewise
+from tests.train.test_packing import (  # noqa: F401 - likewise
     test_a_row_does_not_see_its_neighbours,
     test_activation_checkpointing_changes_nothing,
     test_loss_and_every_gradient_are_exact,
     test_twenty_updates_end_at_the_same_weights,
 )
-
-from roleplay.engine.protocol import Sampling
-from roleplay.engine.sampling import next_token
-from tests import test_packing
 from train.learning import packing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")

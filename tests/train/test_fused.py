@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_packing import examples, gemma_1, gemma_3, gradients, prepare, with_lora
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
+from tests.train.test_packing import examples, gemma_1, gemma_3, gradients, prepare, with_lora
 from train.learning import memory, packing
 from train.learning.fused import _kept, _LoraProduct, _norm
 

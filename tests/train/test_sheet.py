@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page.scoreboard import scoreboard_html
 from playwright.sync_api import Browser, Page, expect
-from tests.test_evaluate import LISTS, ROWS, base_model
 
+from page.scoreboard_tab import scoreboard_html
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results import board as scoreboard
 from roleplay.results.board import BASE_WITH_PERSONA, TUNED, WRITTEN
@@ -18,6 +17,7 @@ from roleplay.text.rows import Row
 from roleplay.weights import layout
 from tests import tiny
 from tests.pages import PHONE, WIDE, serious
+from tests.train.test_evaluate import LISTS, ROWS, base_model
 from train.evaluate import EvaluationFlags, evaluate
 from train.measuring import subject as measured
 from train.measuring.marks import Reading, Source, agreement, load_reading, summarise
