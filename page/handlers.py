@@ -37,7 +37,7 @@ class Handlers:
 
     def __init__(self, started: Started, box: Box, rate: Rate) -> None:
         self.engine, self.about, self.fallback = started.engine, started.about, started.persona
-        self.box, self.rate = box, rate
+        self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""
         self.sides = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
@@ -93,7 +93,10 @@ class Handlers:
 
     def restore(self, saved: Any, visitor: Visitor) -> Updates:
         """What this browser kept, or the page as it starts."""
-        kept = self._kept(saved)
+        seconds = self.loads.take(visitor.address) if saved else 0
+        if seconds:
+            tell(WORDS[visitor.language]["too_many_loads"].format(seconds=seconds))
+        kept = self._kept(None if seconds else saved)
         return {
             **self._panes(kept.record, False, visitor.language),
             "record": kept.record,

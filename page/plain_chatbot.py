@@ -7,6 +7,7 @@ from gradio import component_meta
 from gradio.components.chatbot import ChatbotDataMessages
 
 from page.chat import shown
+from page.chat.exchanges import MAX_EXCHANGES, MAX_TEXT
 
 component_meta.create_or_modify_pyi = lambda *_: (
     None
@@ -25,8 +26,14 @@ class PlainChatbot(gr.Chatbot):
         return data
 
     def preprocess(self, payload: ChatbotDataMessages | None) -> Any:
-        for part in (part for message in (payload.root if payload else []) for part in message.content):
-            part.text = shown.restore(part.text)  # type: ignore[union-attr]
+        messages, room = payload.root[: 2 * MAX_EXCHANGES + 2] if payload else [], MAX_TEXT
+        for message in messages:  # what a browser hands in is cut to what this page would have shown
+            message.content, message.metadata, message.options = message.content[:2], None, None
+            for part in message.content:
+                part.text = shown.restore(part.text[:room])  # type: ignore[union-attr]  # there are no files
+                room -= len(part.text)  # type: ignore[union-attr]
+        if payload:
+            payload.root = messages
         return super().preprocess(payload)
 
 

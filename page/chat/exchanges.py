@@ -19,8 +19,10 @@ from roleplay.results.votes import CHOICES, Ballot, Vote, cast
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 
+MAX_SEED = 20  # characters
 MAX_MESSAGE = 2000  # characters of a message or a persona
 MAX_EXCHANGES = 200  # a longer conversation is refused, and not restored
+MAX_TEXT = 300_000  # characters of a whole conversation that a browser hands in
 MAX_TURNS = 40  # earlier turns that an engine is given at most
 UPDATES_PER_SECOND = 30
 SIDES = (ADAPTER, BASE)
@@ -79,10 +81,18 @@ def request(past: Sequence[Exchange], new: Exchange) -> Request:
     return Request(questions, new.sampling, new.adapter)
 
 
+def cut(text: str) -> str:
+    """A message or a persona as it is kept, of at most `MAX_MESSAGE` characters."""
+    return text if len(text) <= MAX_MESSAGE else text.strip()[:MAX_MESSAGE]
+
+
 def align(users: Sequence[str], record: Sequence[Exchange]) -> list[Exchange]:
-    """The record cut and filled so that it holds exactly these user messages; undo, edit and clear end here."""
+    """The record cut and filled so that it holds exactly these user messages; undo, edit and clear end here.
+
+    They come from a browser: one more of them than a conversation may have is kept, and none at any length.
+    """
     kept = []
-    for number, user in enumerate(users):
+    for number, user in enumerate(map(cut, users[: MAX_EXCHANGES + 1])):
         same = number < len(record) and record[number].user == user
         kept.append(record[number] if same else Exchange(user))
     return kept
@@ -139,8 +149,8 @@ def begin(message: str, choices: Choices, retriever: Retriever | None = None) ->
 
 def _sampling(choices: Choices, fresh: int) -> Sampling:
     """The numbers with the seed that was typed, or a `fresh` one; one that is no number is left to be refused."""
-    typed = str(choices.seed).strip()
-    seed = int(typed) if typed.isdecimal() else choices.seed or fresh
+    typed = "" if choices.seed is None else str(choices.seed).strip()[:MAX_SEED]
+    seed = int(typed) if typed.isdecimal() else typed or fresh
     return Sampling(**choices.numbers, seed=seed)  # type: ignore[arg-type]
 
 
@@ -153,7 +163,9 @@ def grow(
     iterator ends the generation.
     """
     refused = refused or refusal(language, new.user, max(new.personas.values(), key=len), len(past))
-    new = replace(new, answers={side: Answer(stop=refused) for side in new.personas})
+    personas = {side: cut(persona) for side, persona in new.personas.items()}
+    answers = {side: Answer(stop=refused) for side in personas}
+    new = replace(new, user=cut(new.user), personas=personas, answers=answers)
     yield new
     if refused:
         return

@@ -1,12 +1,12 @@
 """What is saved of a conversation: JSON for the browser, Markdown to read, rows to train on."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from page.chat.choices import GIVEN
-from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, SIDES, UNVEILED, VOTES, Exchange
+from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, MAX_TEXT, OPEN, SIDES, UNVEILED, VOTES, Exchange
 from page.chat.shown import footer
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
@@ -14,6 +14,8 @@ from roleplay.errors import DataError, RoleplayError
 from roleplay.text import retrieval
 
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
+MAX_STOP, MAX_NAME = 500, 200  # of why an answer ended, and of an adapter's name
+MAX_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,31 @@ def to_json(kept: Kept) -> dict[str, Any]:
 def from_json(value: Any) -> Kept:
     """The inverse of `to_json`; raises `DataError` for anything else, since a browser may hand in what it likes."""
     try:
-        record = [_exchange(item) for item in value["record"]][:MAX_EXCHANGES]
+        record = _within(_exchange(item) for item in reversed(value["record"][:MAX_EXCHANGES]))
         persona = str(value["persona"])[:MAX_MESSAGE]
         return Kept(record, bool(value["compare"]), persona, GIVEN[GIVEN.index(value["given"])])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RoleplayError) as error:
         raise DataError("the conversation kept in this browser cannot be read: it starts anew") from error
 
 
+def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
+    """The newest exchanges that have at most `MAX_TEXT` characters together, oldest first."""
+    kept, room = list[Exchange](), MAX_TEXT
+    for exchange in newest_first:
+        texts = [exchange.user, *exchange.personas.values(), *(text for turn in exchange.examples for text in turn)]
+        room -= sum(map(len, texts)) + sum(len(answer.text) + len(answer.stop) for answer in exchange.answers.values())
+        if room < 0:
+            break
+        kept.insert(0, exchange)
+    return kept
+
+
 def _answer(item: Any) -> Answer:
-    first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
-    text = str(item["text"])[:MAX_REPLY]
-    return Answer(text, int(item["tokens"]), first, whole, str(item["stop"]), int(item["dropped_turns"]))
+    times = [float(item[name]) for name in ("seconds_to_first_token", "seconds")]
+    counts = [int(item[name]) for name in ("tokens", "dropped_turns")]
+    if not all(0 <= number <= MAX_TOKENS for number in (*times, *counts)):
+        raise ValueError("a number is out of range")
+    return Answer(str(item["text"])[:MAX_REPLY], counts[0], *times, str(item["stop"])[:MAX_STOP], counts[1])
 
 
 def _exchange(item: Any) -> Exchange:
@@ -59,7 +75,7 @@ def _exchange(item: Any) -> Exchange:
     verdict = UNVEILED if verdict == OPEN else verdict
     user = str(item["user"])[:MAX_MESSAGE]
     sampling = Sampling(**item["sampling"])
-    return Exchange(user, answers, personas, str(item["adapter"]), sampling, order, verdict, examples)
+    return Exchange(user, answers, personas, str(item["adapter"])[:MAX_NAME], sampling, order, verdict, examples)
 
 
 def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:

@@ -145,6 +145,21 @@ def test_an_edited_persona_comes_back_and_another_adapters_does_not(
     assert handlers.restore(saved, VISITOR)["persona"] == restored
 
 
+def test_loading_a_conversation_is_rated(handlers: Handlers) -> None:
+    handlers.loads = Rate(2)
+    saved = {"record": [], "compare": True, "persona": "You are kind.", "given": PERSONA}
+    personas_ = [handlers.restore(saved, VISITOR)["persona"] for _ in range(3)]
+    assert personas_ == ["You are kind."] * 2 + [personas.default().system_prompt]
+
+
+def test_a_message_and_a_persona_that_are_refused_are_kept_cut(handlers: Handlers) -> None:
+    (exchange,) = said(handlers, "x" * 1_000_000, [], persona="p" * 1_000_000)
+    assert (len(exchange.user), {len(text) for text in exchange.personas.values()}) == (2000, {2000})
+    assert "1,000,000 characters" in exchange.answers[ADAPTER].stop
+    (exchange,) = said(handlers, "hi", [], seed="9" * 1_000_000)
+    assert len(exchange.answers[ADAPTER].stop) < 200
+
+
 def test_every_number_of_sampling_has_a_slider_and_a_label(handlers: Handlers) -> None:
     assert tuple(layout.SLIDERS) == NUMBERS
     assert all(name in words for name in NUMBERS for words in WORDS.values())

@@ -1,6 +1,7 @@
 """The record behind both panes: it follows undo and edit, keeps the sides apart, and is safe to read back."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,37 @@ def test_refusals(message: str, persona: str, past: int, says: str) -> None:
     refusal = exchanges.refusal("en", message, persona, past)
     assert says in refusal
     assert bool(says) == bool(refusal)
+
+
+def test_the_worst_that_a_browser_hands_in_is_small() -> None:
+    """Every text of every exchange at 40,000 of the widest characters: what stays of it is what SECURITY.md says."""
+    wide = "\N{PEACOCK}" * 40_000
+    answer = {"text": wide, "stop": wide, "tokens": 1, "dropped_turns": 0, "seconds": 1, "seconds_to_first_token": 0}
+    worst = saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA))
+    item = worst["record"][0] | {"user": wide, "adapter": wide, "answers": dict.fromkeys(SIDES, answer)}
+    item |= {"personas": dict.fromkeys(SIDES, wide), "examples": [[wide, wide]] * 9, "verdict": ""}
+    alone = saved.from_json(worst | {"record": [item | {"examples": []}]}).record[0]
+    assert (len(alone.adapter), len(alone.user), len(alone.answers[BASE].stop)) == (200, 2000, 500)
+    small = item | {"examples": [], "answers": {}}
+    for items in ([item] * 300, [small] * 300, [item] + [small] * 299):
+        tracemalloc.start()
+        kept = saved.from_json(worst | {"record": items})
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert kept.record and size < 1.5e6, f"{size / 1e6:.2f} MB"
+
+
+@pytest.mark.parametrize("numbers", [{"tokens": 10**400}, {"seconds": float("nan")}, {"dropped_turns": -1}])
+def test_numbers_of_a_conversation_are_bounded(numbers: dict[str, float]) -> None:
+    value = json.loads(json.dumps(saved.to_json(Kept(RECORD, True, "", PERSONA))))
+    value["record"][0]["answers"][ADAPTER] |= numbers
+    with pytest.raises(DataError):
+        saved.from_json(value)
+
+
+def test_messages_that_a_browser_hands_in_are_cut() -> None:
+    record = exchanges.align(["x" * 1_000_000] * 1000, [])
+    assert (len(record), {len(e.user) for e in record}) == (exchanges.MAX_EXCHANGES + 1, {2000})
 
 
 def test_a_reply_that_is_handed_in_is_cut() -> None:
