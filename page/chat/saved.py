@@ -56,11 +56,11 @@ def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
 
 
 def _answer(item: Any) -> Answer:
-    times = [float(item[name]) for name in ("seconds_to_first_token", "seconds")]
-    counts = [int(item[name]) for name in ("tokens", "dropped_turns")]
-    if not all(0 <= number <= MAX_TOKENS for number in (*times, *counts)):
+    first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
+    tokens, dropped = int(item["tokens"]), int(item["dropped_turns"])
+    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped)):
         raise ValueError("a number is out of range")
-    return Answer(str(item["text"])[:MAX_REPLY], counts[0], *times, str(item["stop"])[:MAX_STOP], counts[1])
+    return Answer(str(item["text"])[:MAX_REPLY], tokens, first, whole, str(item["stop"])[:MAX_STOP], dropped)
 
 
 def _exchange(item: Any) -> Exchange:

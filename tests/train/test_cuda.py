@@ -8,7 +8,6 @@ import torch
 
 from roleplay.engine.protocol import Sampling
 from roleplay.engine.sampling import next_token
-from tests.train import test_packing
 from tests.roleplay.engine.test_decoder import (  # noqa: F401 - collected here once more, on the GPU
     model,
     test_adapter_logits_are_those_of_peft,
@@ -16,6 +15,7 @@ from tests.roleplay.engine.test_decoder import (  # noqa: F401 - collected here 
     test_logits_are_those_of_transformers,
     test_the_base_side_is_the_same_bits_beside_any_adapter,
 )
+from tests.train import test_packing
 from tests.train.test_packing import (  # noqa: F401 - likewise
     test_a_row_does_not_see_its_neighbours,
     test_activation_checkpointing_changes_nothing,
