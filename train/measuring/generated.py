@@ -22,7 +22,7 @@ from train.measuring.text_metrics import chrf, runs
 
 DRIFTING = (BASE_WITH_PERSONA, TUNED)  # the arms that have a character to lose, and nothing but it to keep it by
 EDGE = 3  # turns at either end of a conversation that are compared for drift
-SAMPLES = 3
+SAMPLES = 8
 
 Message = tuple[Sequence[Turn], str]  # what the user says, after the turns before it
 

@@ -1,7 +1,7 @@
 """The model card of an adapter folder, in English and Chinese, from what lies in the folder and nothing else.
 
 It reads training.json and, where they exist, training_curve.png and scoreboard.json. Of the scoreboard it needs
-`arms` ({arm: {measure: {"value": x, "low": x, "high": x}}}), `samples` ([{"user", "base", "adapter"}], the first three
+`arms` ({arm: {measure: {"value": x, "low": x, "high": x}}}), `samples` ([{"user", "base", "adapter"}], the first eight
 are shown) and `rule`, a sentence on how the samples were chosen. The words are in card.md.jinja; this module only
 prepares values. It knows no hub.
 """
@@ -26,7 +26,7 @@ from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, NOTI
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)  # the values its --max-lora-rank takes
 TAGS = ["lora", "peft", "gemma", "role-play", ADAPTER_TAG]
-SAMPLES = 3
+SAMPLES = 8
 
 
 def write_card(folder: Path, hub: str = "", modelscope: str = "") -> Path:
