@@ -87,8 +87,11 @@ def test_what_arrived_starts_and_its_adapter_speaks(arrived: Path, tmp_path: Pat
 
 
 # As Gradio does where it renders on the server: `launch` puts handlers of its own in place of whatever is there.
+# The file that this process writes and sends gets a name that the test knows.
 LIKE_GRADIO = """
-import runpy, signal, gradio
+import runpy, signal, types, gradio
+from roleplay.results import votes
+votes.uuid4 = lambda: types.SimpleNamespace(hex="late")
 launch = gradio.Blocks.launch
 def launched(*given, **named):
     for number in (signal.SIGTERM, signal.SIGINT):

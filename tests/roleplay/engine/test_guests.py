@@ -149,7 +149,7 @@ def test_one_that_memory_has_no_room_for(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_moves", full)
+        patch.setattr(engine, "_measure_kl", full)
         with pytest.raises(AdapterError, match=r"^you/x could not be loaded \((MemoryError|CUDA out of memory)"):
             guests.invite("you/x")
     assert engine.adapters() == ["tiny"]
