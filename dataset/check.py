@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 
 from dataset import report as html_report
 from dataset.findings import (
-    EXAMPLES,
+    NAMED_ROWS,
     find_control_tokens,
     find_copies,
     find_overlap,
@@ -115,7 +115,7 @@ def examine(values: Sequence[Any], where: str, reading: Reading, held: Sequence[
             broken.append(str(error))
     findings = []
     if broken:
-        findings.append(Finding("error", f"{len(broken):,} rows cannot be read", broken[:EXAMPLES]))
+        findings.append(Finding("error", f"{len(broken):,} rows cannot be read", broken[:NAMED_ROWS]))
     if not rows:
         raise DataError(f"{where}: no row can be read; the first says {broken[0]}")
     examples = [encoder.example(persona.system_prompt, row.turns) for row in rows]

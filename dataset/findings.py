@@ -8,13 +8,13 @@ from roleplay.text.prompts import PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.text.splits import near_duplicates
 
-EXAMPLES = 5  # how many rows a finding names
+NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
 
 
 def named_rows(rows: Iterable[Row]) -> list[str]:
     """The first few rows with where they stand."""
-    return [f"{row.where}: {row.turns[-1][0]} → {row.turns[-1][1]}" for row in list(rows)[:EXAMPLES]]
+    return [f"{row.where}: {row.turns[-1][0]} → {row.turns[-1][1]}" for row in list(rows)[:NAMED_ROWS]]
 
 
 def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
@@ -34,7 +34,7 @@ def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
         share = sum(row.weight for same in copies.values() if len(same) > 1 for row in same) / total
         text = f"{extra:,} rows repeat another word for word; the repeated ones are {share:.1%} of an epoch"
         named = [f"{item.copies} × {item.user} → {item.reply}" for item in repeated if item.copies > 1]
-        findings.append(Finding("warning", f"{text} (--dedupe writes weights in their place)", named[:EXAMPLES]))
+        findings.append(Finding("warning", f"{text} (--dedupe writes weights in their place)", named[:NAMED_ROWS]))
     heavy = [item for item in repeated if item.share >= HEAVY]
     findings += [Finding("warning", f"one row alone is {i.share:.1%} of an epoch: {i.user}", []) for i in heavy]
     distinct = [same[0] for same in copies.values()]
@@ -43,7 +43,7 @@ def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
     if pairs:
         near = len({number for pair in pairs for number in pair})
         named = [
-            f"{distinct[a].where} and {distinct[b].where}: {distinct[b].turns[-1][1]}" for a, b in pairs[:EXAMPLES]
+            f"{distinct[a].where} and {distinct[b].where}: {distinct[b].turns[-1][1]}" for a, b in pairs[:NAMED_ROWS]
         ]
         findings.append(Finding("warning", f"{near:,} distinct rows are nearly the same as another", named))
     return findings, repeated
@@ -58,12 +58,12 @@ def find_overlap(rows: Sequence[Row]) -> list[Finding]:
     pairs = [(a, b) for a, b in near_duplicates([row.text for row in rows]) if (a in held) != (b in held)]
     if pairs:
         both = len({number for pair in pairs for number in pair} & held)
-        named = [f"{rows[a].where} and {rows[b].where}: {rows[b].turns[-1][1]}" for a, b in pairs[:EXAMPLES]]
+        named = [f"{rows[a].where} and {rows[b].where}: {rows[b].turns[-1][1]}" for a, b in pairs[:NAMED_ROWS]]
         findings.append(Finding("error", f"{both:,} held-out rows (nearly) stand in the training part", named))
     scenes = [{rows[n].scene for n in numbers} - {""} for numbers in (held, set(range(len(rows))) - held)]
     if shared := sorted(scenes[0] & scenes[1]):
         text = f"{len(shared):,} scenes have rows on both sides of the split"
-        findings.append(Finding("error", text, shared[:EXAMPLES]))
+        findings.append(Finding("error", text, shared[:NAMED_ROWS]))
     return findings
 
 
@@ -89,7 +89,7 @@ def find_prompts(rows: Sequence[Row]) -> list[Finding]:
     common = sorted((item for item in replies.items() if len(set(item[1])) > 1), key=lambda item: -len(item[1]))
     if not common:
         return []
-    named = [f"{len(said)} rows, {len(set(said))} replies: {user}" for user, said in common[:EXAMPLES]]
+    named = [f"{len(said)} rows, {len(set(said))} replies: {user}" for user, said in common[:NAMED_ROWS]]
     return [Finding("note", f"{len(common):,} prompts are answered in more than one way", named)]
 
 

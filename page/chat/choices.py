@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from roleplay.engine.protocol import Sampling
 
 # What the base model reads beside the conversation; with examples it has the persona as well.
-PERSONA, NOTHING, EXAMPLES = GIVEN = ("persona", "nothing", "examples")
+PERSONA, NOTHING, EXAMPLES = "persona", "nothing", "examples"
+GIVEN = (PERSONA, NOTHING, EXAMPLES)
 NUMBERS = tuple(field.name for field in fields(Sampling) if field.name != "seed")
 
 

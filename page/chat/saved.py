@@ -66,7 +66,7 @@ def _answer(item: Any) -> Answer:
 def _exchange(item: Any) -> Exchange:
     answers = {side: _answer(item["answers"][side]) for side in SIDES if side in item["answers"]}
     personas = {side: str(text)[:MAX_MESSAGE] for side, text in item["personas"].items() if side in SIDES}
-    rows = item["examples"][: retrieval.EXAMPLES]
+    rows = item["examples"][: retrieval.NEAREST]
     examples = tuple((str(user)[:MAX_REPLY], str(reply)[:MAX_REPLY]) for user, reply in rows)
     order, verdict = tuple(item["order"]), str(item["verdict"])
     if set(order) != set(SIDES) or len(order) != 2 or verdict not in ("", OPEN, UNVEILED, *VOTES):

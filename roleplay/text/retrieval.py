@@ -13,7 +13,7 @@ from roleplay.errors import DataError
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
 
-EXAMPLES = 3
+NEAREST = 3  # rows that are shown
 
 
 class Retriever:
@@ -40,7 +40,7 @@ class Retriever:
         vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
         return turns, vectorizer, vectorizer.fit_transform([user for user, _ in turns])
 
-    def examples(self, user: str, count: int = EXAMPLES) -> list[Turn]:
+    def examples(self, user: str, count: int = NEAREST) -> list[Turn]:
         """At most `count` turns whose message shares something with `user`, the nearest last: next to the question."""
         turns, vectorizer, matrix = self._index
         nearness = (matrix @ vectorizer.transform([user]).T).toarray().ravel()
