@@ -1,6 +1,6 @@
 """Every text of the interface by language and key: en.json and zh.json, which hold the same keys and placeholders.
 
-What `roleplay` says of votes and figures, it keeps in its own `texts`.
+What `roleplay` says of votes and figures, it keeps in its own `wording`.
 """
 
 import json

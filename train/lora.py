@@ -114,6 +114,10 @@ def check_flags(flags: LoraFlags) -> None:
         raise RoleplayError(f"--rank {flags.rank}: an orthogonal initialisation takes an even rank")
     if not 0 < flags.keep <= 1:
         raise RoleplayError(f"--keep {flags.keep}: give a share above 0 and at most 1")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if flags.batch_size % (processes * (flags.pack_rows or 1)):
+        parts = f"{processes} processes" + (f" with {flags.pack_rows} rows a pack" if flags.pack_rows else "")
+        raise RoleplayError(f"--batch-size {flags.batch_size} cannot be shared out to {parts}: give a multiple")
     folder = ROOT / "adapters" / flags.name
     if folder.exists() and not flags.overwrite:
         raise RoleplayError(f"{folder} exists: choose another --name, or replace it with --overwrite")

@@ -27,7 +27,7 @@ MAX_BYTES = 4 << 20  # of a scoreboard.json
 
 @dataclass(frozen=True)
 class Measure:
-    """How to read a figure: `better` is "lower", "higher" or "" where neither is. The words are in `texts.MEASURES`."""
+    """How to read a figure: `better` is "lower", "higher" or "" where neither is. `wording.MEASURES` has the words."""
 
     better: str
     percent: bool

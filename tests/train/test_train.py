@@ -25,7 +25,7 @@ from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server
 from train import lora
-from train.learning import trainer
+from train.learning import memory, trainer
 from train.learning.adapter import attach_lora
 from train.lora import LoraFlags
 
@@ -135,6 +135,14 @@ def test_choices_that_must_not_change_what_is_learnt(base, data, home, change):
         assert a["held_out_loss"] == pytest.approx(b["held_out_loss"], rel=1e-4)
 
 
+def test_an_update_has_as_many_rows_as_it_was_told(base, data, home, monkeypatch):
+    """Seven rows fill more than a pack here, and halves of seven would make six of them."""
+    monkeypatch.setitem(memory.ENOUGH_TOKENS, "cpu", 1)
+    folder = lora.train(settings(base, data, batch_size=7))
+    results = json.loads((folder / "training.json").read_text(encoding="utf-8"))["results"]
+    assert results["updates"] == 8  # 54 rows to learn, the last 5 together
+
+
 def test_lora_plus_teaches_b_faster(base, data, home):
     plain = lora.train(settings(base, data, dropout=0.0))
     plus = lora.train(settings(base, data, name="plus", dropout=0.0, lora_plus_ratio=8.0))
@@ -177,6 +185,7 @@ def test_only_a_share_of_the_update_is_kept(base, data, home):
         ({"held_out": 0.0}, "0 held-out rows"),
         ({"initialisation": "orthogonal", "rank": 7}, "--rank 7: an orthogonal initialisation takes an even rank"),
         ({"name": "my consort"}, "--name 'my consort': use letters, digits, dots and dashes"),
+        ({"batch_size": 7, "pack_rows": 3}, "--batch-size 7 cannot be shared out to 1 processes with 3 rows a pack"),
         ({"keep": 1.5}, "--keep 1.5: give a share above 0 and at most 1"),
         ({"resume": True}, "holds no checkpoint to resume from"),
     ],

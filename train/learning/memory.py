@@ -52,8 +52,8 @@ class PackPlan:
 def plan(model: PreTrainedModel, examples: Sequence[Example], share_prefix: bool, wishes: Wishes) -> PackPlan:
     """How to pack `examples` so that an update fits the memory that is free now.
 
-    If they may shrink, rows are halved as long as half of them fill a pack, or the estimate exceeds what is free;
-    where one row still does, checkpointing "auto" is on.
+    If they may shrink, rows become the next smaller part that makes up the same whole (16, 8, 4; 7, 1), as long as that
+    many fill a pack, or the estimate exceeds what is free; where one row still does, checkpointing "auto" is on.
     """
     prefix = common_prefix(examples) if share_prefix else 0
     mean = sum(len(example.input_ids) - prefix for example in examples) / len(examples)
@@ -69,11 +69,14 @@ def plan(model: PreTrainedModel, examples: Sequence[Example], share_prefix: bool
     def need(rows: int) -> int:
         return activation_bytes(model.config, tokens(rows), model.dtype.itemsize, wishes.dropout)
 
-    while wishes.may_shrink and rows > 1 and tokens(rows // 2) >= ENOUGH_TOKENS[kind]:
-        rows //= 2
+    def fewer(rows: int) -> int:
+        return next(part for part in range(rows // 2, 0, -1) if rows % part == 0)
+
+    while wishes.may_shrink and rows > 1 and tokens(fewer(rows)) >= ENOUGH_TOKENS[kind]:
+        rows = fewer(rows)
     enough = rows
     while wishes.may_shrink and rows > 1 and need(rows) > free:
-        rows //= 2
+        rows = fewer(rows)
     checkpoint = need(rows) > free if wishes.checkpointing == "auto" else wishes.checkpointing == "on"
     if checkpoint:
         rows = enough
