@@ -25,7 +25,7 @@ BOARD = {
     },
     "differences": {"base": {"held-out loss": {"value": -1.6, "low": -1.8, "high": -1.4}}},
     "rule": "The first three rows of the held-out part.",
-    "samples": [{"user": f"问{n}", "base": "<b>a|b</b>\nagain", "adapter": "本宫*知道*了"} for n in range(5)],
+    "samples": [{"user": f"问{n}", "base": "<b>a|b</b>\nagain", "adapter": "本宫*知道*了"} for n in range(9)],
 }
 
 

@@ -35,7 +35,7 @@ def test_card_tells_what_the_folder_holds(folder: Path) -> None:
         assert part in text
     assert "| held-out loss | 5.63" in text and "The adapter against base: better: held-out loss" in text
     assert "scoreboard.png" in text and "The first three rows of the held-out part." in text
-    assert "**问2**" in text and "问3" not in text
+    assert "**问7**" in text and "问8" not in text
     for use in ("python app.py", "PeftModel.from_pretrained", "--lora-modules tiny=tiny", "ollama create tiny"):
         assert use in text
     assert "--max-lora-rank 8 " in text
