@@ -27,7 +27,7 @@ from roleplay.disk import write_json
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, table, verdicts
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, aligned, table, verdicts
 from roleplay.text import splits
 from roleplay.text.characters import Character, load_character, trained_as
 from roleplay.text.prompts import PromptEncoder
@@ -173,12 +173,8 @@ def show(board: dict[str, Any]) -> str:
     held_out = board["held_out"]
     lines = [f"{board['adapter']}: {held_out['rows']} held-out rows of {held_out['groups']} scenes, 95 % intervals"]
     for part, title in (("arms", ""), ("differences", "\nThe adapter less:")):
-        rows = [row[:-1] for row in table(board, part)]
-        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
         lines += [title] if title else []
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        ]
+        lines += aligned([row[:-1] for row in table(board, part)])
     return "\n".join([*lines, "", *verdicts(board)])
 
 

@@ -9,7 +9,7 @@ blind readers have read its replies, and how all of it was measured.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,12 @@ def table(board: Mapping[str, Any], part: str = "arms", language: str = "en") ->
         if any(key in values for values in arms.values()):
             rows.append([name, *(figure(key, arm.get(key), language) for arm in arms.values()), meaning])
     return [["", *(texts.ARMS[language][arm] for arm in arms), ""], *rows]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines for a terminal, every column as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:

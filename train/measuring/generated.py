@@ -14,7 +14,7 @@ from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
 from train.measuring.flips import Outcome
-from train.measuring.replies import Ask, Reply
+from train.measuring.replies import NO_REPLY, Ask, Reply
 from train.measuring.resampling import share
 from train.measuring.rules import Break, Identity
 from train.measuring.subject import Bench, Subject
@@ -167,11 +167,8 @@ def talks(subject: Subject, conversations: Sequence[Sequence[str]]) -> dict[str,
 
 def followed(bench: Bench, ask: Ask) -> list[Turn]:
     """All turns of a conversation."""
-    while True:
-        (reply,) = bench.writer.write([ask])
-        if not ask.later:
-            return [*ask.question.turns, (ask.question.user, reply.text)]
-        ask = ask.next(reply)
+    *earlier, (user, last) = bench.writer.conversation(ask)
+    return [*((said, reply.text or NO_REPLY) for said, reply in earlier), (user, last.text)]
 
 
 def ask_drift(bench: Bench) -> list[Ask]:

@@ -19,6 +19,7 @@ from roleplay.weights.adapters import Adapter
 
 BATCH = 32  # replies in progress; the weights are read once a step for all of them
 CACHE_BYTES = 512 << 20
+NO_REPLY = "…"  # a prompt holds no empty turn
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Ask:
     def next(self, reply: Reply) -> "Ask":
         """What follows in the conversation, with the next seed; the last message has nothing after it."""
         past = self.question
-        turns = (*past.turns, (past.user, reply.text or "…"))  # a prompt holds no empty turn
+        turns = (*past.turns, (past.user, reply.text or NO_REPLY))
         sampling = replace(self.sampling, seed=self.sampling.seed + 1)
         return replace(
             self, question=Question(past.persona, turns, self.later[0]), sampling=sampling, later=self.later[1:]
@@ -90,6 +91,16 @@ class Writer:
                 if ask.later:
                     waiting.appendleft(ask.next(self._known[ask]))
         return [self._known[ask] for ask in asks]
+
+    def conversation(self, ask: Ask) -> list[tuple[str, Reply]]:
+        """Every message of a conversation with its reply, oldest first; what was written before is not written anew."""
+        told = []
+        while True:
+            (reply,) = self.write([ask])
+            told.append((ask.question.user, reply))
+            if not ask.later:
+                return told
+            ask = ask.next(reply)
 
     def _row(self, ask: Ask) -> RunningRow:
         encoder, question = self._encoders[ask.template], ask.question

@@ -81,13 +81,7 @@ def answer(subjects: Sequence[Subject], prompts: Sequence[Prompt], writer: Write
 
 def _turns(ask: Ask, writer: Writer) -> tuple[Turn, ...]:
     """A whole conversation from replies that the writer knows already."""
-    turns = []
-    while True:
-        (reply,) = writer.write([ask])
-        turns.append((ask.question.user, shown_text(reply)))
-        if not ask.later:
-            return tuple(turns)
-        ask = ask.next(reply)
+    return tuple((user, shown_text(reply)) for user, reply in writer.conversation(ask))
 
 
 def pick_written(rows: Sequence[Row], answered: Sequence[Talk]) -> list[Talk]:

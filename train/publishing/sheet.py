@@ -16,7 +16,7 @@ from roleplay.disk import read_json, write_json
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
-from roleplay.results.board import ARMS, WRITTEN
+from roleplay.results.board import ARMS, WRITTEN, aligned
 from roleplay.templates import template
 from roleplay.text.rows import file_sha256
 from roleplay.weights import layout
@@ -115,9 +115,7 @@ def enter_marks(path: Path, scores: Sequence[str]) -> list[dict[str, Any]]:
 
 def show(found: dict[str, Any]) -> str:
     """A reading as text for a terminal, with a warning where its readers did not know good replies."""
-    rows = [row[:-1] for row in reading.table(found)]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned([row[:-1] for row in reading.table(found)])
     written = found["arms"].get(WRITTEN, {}).get("all", {})
     low = [name for name in ("sense", "answers") if written and written[name]["value"] < NEARLY_FULL]
     doubt = [f"The written replies should come near 2 for {' and '.join(low)}: doubt the readers."] if low else []
