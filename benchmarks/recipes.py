@@ -153,7 +153,7 @@ def _lean(
 
 
 # The tutorial's adapter, in every arm: what is compared is how an update is computed, not what it learns.
-ADAPTER: dict[str, Any] = {"rank": 8, "alpha": 32, "dropout": 0.1}
+ADAPTER: dict[str, Any] = {"rank": 8, "alpha": 32, "dropout": 0.1, "batch_size": 16}
 
 Build = Callable[[base_models.BaseModel, Sequence[Example], LoraFlags, dict[str, Any]], Trainer]
 RECIPES: dict[str, Build] = {

@@ -10,7 +10,6 @@ and keeps checkpoints in runs/NAME/ until then.
 
 import dataclasses
 import importlib.metadata
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,28 +27,26 @@ from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
-from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
+from roleplay.text.prompts import TEMPLATES, Example, PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.text.splits import repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.layout import MAX_RANK, NAME
 from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows
-from train.learning import memory
-from train.learning.adapter import INITIALISATIONS, attach_lora, keep_share
+from train.learning import memory, recipe
+from train.learning.adapter import INITIALISATIONS, attach_lora, finish
 from train.learning.attention import ATTENTION
 from train.learning.callbacks import SampleReplies, follow, sample_prompts
-from train.learning.checkpoints import RESUME, check_resume
+from train.learning.checkpoints import RESUME, check_resume, what_must_stay
 from train.learning.loss import use_chunked_loss
-from train.learning.memory import PackPlan, Wishes
+from train.learning.memory import PackPlan, Wishes, process_count
+from train.learning.packing import label_counts
+from train.learning.rehearsal import prepare
 from train.learning.trainer import CharacterTrainer
 from train.publishing.folders import write_adapter
 from train.publishing.upload import push_adapter
 
-MAY_CHANGE = (  # what names it, what is compared by content, where it goes
-    *("name", "character", "data", "persona", "resume", "overwrite"),
-    *("push", "push_modelscope", "trackio", "trackio_space"),
-)
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
 
@@ -61,9 +58,9 @@ class LoraFlags:
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON, in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
+    rank: int = flag(32, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
-        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
+        64, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
     )
     dropout: float = flag(0.05, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
@@ -75,18 +72,25 @@ class LoraFlags:
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
-    epochs: float = flag(1.5, "passes over the training rows; more learn them by heart", within=(0.01, inf))
+    epochs: float = flag(
+        0, "passes over the training rows; more learn them by heart; 0 chooses by the number of rows", within=(0, inf)
+    )
     keep: float = flag(
         0.85, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
     )
-    batch_size: int = flag(16, "rows in one update, over all devices", within=(1, inf))
+    batch_size: int = flag(0, "rows in one update, over all devices; 0 chooses by the number of rows", within=(0, inf))
     pack_rows: int = flag(
         0, "rows computed at once; fewer take less memory; 0 is as many as pay and fit", within=(0, inf)
     )
     max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf))
+    rehearsal: float = flag(
+        1.0,
+        "weight of what the base model says without a persona, beside the rows; higher forgets less",
+        within=(0, inf),
+    )
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
     held_out: float = flag(HELD_OUT, "share of rows held out, where the data names none itself", within=(0, 0.5))
-    evaluate_every: int = flag(100, "updates between held-out losses", within=(1, inf))
+    evaluate_every: int = flag(200, "updates between held-out losses", within=(1, inf))
     save_every: int = flag(50, "updates between checkpoints", within=(1, inf))
     seed: int = flag(SEED, "fixes the split, the order, the initial weights and dropout", within=(0, 2**32 - 1))
     dtype: str = flag("", "of the base weights; LoRA is float32 always", ("", "float32", "bfloat16"))
@@ -114,7 +118,7 @@ def check_flags(flags: LoraFlags) -> None:
         raise RoleplayError(f"--rank {flags.rank}: an orthogonal initialisation takes an even rank")
     if not 0 < flags.keep <= 1:
         raise RoleplayError(f"--keep {flags.keep}: give a share above 0 and at most 1")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = process_count()
     if flags.batch_size % (processes * (flags.pack_rows or 1)):
         parts = f"{processes} processes" + (f" with {flags.pack_rows} rows a pack" if flags.pack_rows else "")
         raise RoleplayError(f"--batch-size {flags.batch_size} cannot be shared out to {parts}: give a multiple")
@@ -195,16 +199,6 @@ def training_arguments(flags: LoraFlags, plan: PackPlan, processes: int, on_cpu:
     )
 
 
-def what_must_stay(flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: str) -> dict[str, Any]:
-    """What a run that goes on must have in common with the one that began, by name."""
-    settings = {key: value for key, value in dataclasses.asdict(flags).items() if key not in MAY_CHANGE}
-    return {file["file"]: file["sha256"] for file in files} | {
-        "base model": base,
-        "persona": persona.system_prompt,
-        **settings,
-    }
-
-
 def training_record(
     flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: dict[str, Any]
 ) -> dict[str, Any]:
@@ -220,11 +214,6 @@ def training_record(
     }
 
 
-def labels(examples: Sequence[Example]) -> dict[str, int]:
-    """How many rows, and how many tokens in them carry a label."""
-    return {"rows": len(examples), "labels": sum(y != IGNORED for e in examples for y in e.labels)}
-
-
 def train(flags: LoraFlags) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
     check_flags(flags)
@@ -235,14 +224,17 @@ def train(flags: LoraFlags) -> Path:
     persona = load_persona(flags.persona) if flags.persona else character.persona
     data = flags.data or [str(character.rows or character.folder / ROWS)]
     rows, held_out_rows, files = load_rows(data, flags.held_out, flags.seed)
+    rows = repeat_by_weight(rows, flags.seed)
+    chosen = recipe.choose(len(rows), flags.epochs, flags.batch_size, max(process_count(), flags.pack_rows))
+    flags = dataclasses.replace(flags, epochs=chosen.epochs, batch_size=chosen.batch_size)
 
     # Model
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
-    environment, processes = Environment(), int(os.environ.get("WORLD_SIZE", "1"))
+    environment, processes = Environment(), process_count()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
     origin = base.identity()
     encoder = PromptEncoder(base.tokenizer, flags.template)
-    examples = encode(repeat_by_weight(rows, flags.seed), encoder, persona, flags)
+    examples = encode(rows, encoder, persona, flags)
     held_out = encode(held_out_rows, encoder, persona, flags)
     attention = choose_attention(flags, base)
     plan = memory.plan(base.model, examples, attention[0] == ATTENTION, pack_wishes(flags, processes))
@@ -252,7 +244,8 @@ def train(flags: LoraFlags) -> Path:
     model = attach_lora(base.model, **lora_config(flags))
 
     # Train
-    checkpoint = check_resume(run, what_must_stay(flags, persona, files, origin["fingerprint"]), flags.resume)
+    must_stay = what_must_stay(dataclasses.asdict(flags), persona.system_prompt, files, origin["fingerprint"])
+    checkpoint = check_resume(run, must_stay, flags.resume)
     trainer = CharacterTrainer(
         model,
         training_arguments(flags, plan, processes, base.device[0] == "cpu"),
@@ -261,6 +254,8 @@ def train(flags: LoraFlags) -> Path:
         train_dataset=examples,
         eval_dataset=held_out,
     )
+    if flags.rehearsal:
+        trainer.rehearse(flags.rehearsal, prepare(model, encoder, rows, attention[0] == ATTENTION))
     samples = SampleReplies(trainer, encoder, persona.system_prompt, sample_prompts(persona, held_out_rows))
     stop = follow(trainer, samples)
     if trainer.is_world_process_zero():
@@ -268,21 +263,26 @@ def train(flags: LoraFlags) -> Path:
         weights = f"rank {flags.rank}: {model.get_nb_trainable_parameters()[0] / 1e6:.2f} million parameters trainable"
         print(*base.describe()[:3], f"attention    {attention[0]}: {attention[1]}", sep="\n")
         print(f"checkpoints  {plan.reason}", f"adapter      {weights}", f"rows         {sizes}", sep="\n")
+        print(f"recipe       {chosen.reason}", *recipe.warnings(len(examples), len(held_out)), sep="\n")
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.caught:
         print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
         sys.exit(130)
-    keep_share(model, flags.keep)
+    finish(model, flags.keep)
     trainer.evaluate()
 
     # Save
     if trainer.is_world_process_zero():
-        results = trainer.results(result, samples.replies)
-        record = training_record(flags, persona, files, origin) | {"held_out": labels(held_out), "results": results}
+        results = trainer.results(result) | {"last_replies": samples.last()}
+        record = training_record(flags, persona, files, origin) | {
+            "held_out": label_counts(held_out),
+            "results": results,
+        }
         write_adapter(folder, model, record, RESUME)
         shutil.rmtree(run)
         before, after = results["base_held_out_loss"], results["held_out_loss"]
-        print(f"{folder}: held-out loss {before:.3f} -> {after:.3f} nat per token")
+        print(*recipe.closing(results["last_replies"]), sep="\n")
+        print(f"{folder}: held-out loss {before:.3f} -> {after:.3f} nat per token on {len(held_out)} rows")
     return folder
 
 

@@ -171,7 +171,18 @@ def test_only_a_share_of_the_update_is_kept(base, data, home):
         for keep in (1.0, 0.5)
     )
     for name, weight in whole.items():
+        assert weight.dtype == torch.bfloat16
         assert torch.equal(half[name], weight * 0.5 if "lora_B" in name else weight)
+
+
+def test_rehearsal_forgets_less(base, data, home):
+    tuned = {}
+    for weight in (0.0, 5.0):
+        folder = lora.train(settings(base, data, name=f"rehearsal-{weight:g}", rehearsal=weight, keep=1.0, dropout=0.0))
+        tuned[weight] = sum(
+            w.float().norm() for n, w in load_file(folder / "adapter_model.safetensors").items() if "lora_B" in n
+        )
+    assert tuned[5.0] < 0.9 * tuned[0.0]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +233,7 @@ def test_a_loss_that_is_not_finite_names_the_rows(base, data, home):
 
 
 @pytest.mark.parametrize(
-    ("module", "before", "wanted"), [(trainer, "rotate_checkpoints", "runs/me"), (lora, "keep_share", "adapters/me")]
+    ("module", "before", "wanted"), [(trainer, "rotate_checkpoints", "runs/me"), (lora, "finish", "adapters/me")]
 )
 def test_a_full_disk_is_one_line_and_loses_nothing(base, data, home, monkeypatch, module, before, wanted):
     """The limit on a file's size comes after the first checkpoint, or when all that is left is to write the adapter."""
@@ -299,7 +310,7 @@ def test_a_killed_run_resumes_to_the_same_bits(base, data, tmp_path):
     assert "go on with --resume" in refused.communicate(timeout=240)[1]
     assert refused.returncode == 2
     changed = run(killed, base, data, "--resume", "--rank", "4")
-    assert "rank is 4 but was 16" in changed.communicate(timeout=240)[1]
+    assert "rank is 4 but was 32" in changed.communicate(timeout=240)[1]
     resumed = run(killed, base, data, "--resume")
     _, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, err

@@ -52,7 +52,13 @@ class Flags:
 def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
     """The address of a running server; raises `ModelError` with its last line when it does not start."""
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "base"]
-    command += ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"{adapter.name}={adapter.folder.resolve()}"]
+    command += [
+        "--enable-lora",
+        "--max-lora-rank",
+        "32",
+        "--lora-modules",
+        f"{adapter.name}={adapter.folder.resolve()}",
+    ]
     # On a CPU, vLLM 0.32 gives a row without an adapter index -1, which is the last slot: it has to stay empty.
     command += ["--max-loras", "2"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--enforce-eager", "--port", str(PORT)]

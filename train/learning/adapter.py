@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 INITIALISATIONS: dict[str, Any] = {"kaiming": True, "orthogonal": "orthogonal"}  # in peft's words
+SAVED = torch.bfloat16  # what base models run in; half the size of what it learned in
 
 
 def attach_lora(model: PreTrainedModel, **config: Any) -> PeftModel:
@@ -13,12 +15,19 @@ def attach_lora(model: PreTrainedModel, **config: Any) -> PeftModel:
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
 
 
-def keep_share(model: PeftModel, share: float) -> None:
-    """Go back towards the base weights until `share` of the update is left, by way of the B matrices.
+def finish(model: PeftModel, share: float) -> None:
+    """Go back towards the base weights until `share` of the update is left, and round to what is saved.
 
     A model trained longer and pulled back keeps more of what it learned, at the same cost to everything else, than one
-    trained less. Source: WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
+    trained less. Source: WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). The share goes by
+    way of the B matrices; the last held-out loss is of the rounded weights.
     """
     for name, weight in model.named_parameters():
-        if ".lora_B." in name:
-            weight.data.mul_(share)
+        if ".lora_" in name:
+            kept = share if ".lora_B." in name else 1.0
+            weight.data.copy_((kept * weight.data).to(SAVED))
+
+
+def saved_weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The weights of a finished adapter as they are written, by peft's names."""
+    return {name: weight.to(SAVED) for name, weight in model.state_dict().items() if ".lora_" in name}

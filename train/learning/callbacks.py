@@ -23,6 +23,7 @@ from train.learning.loss import logits_again
 from train.learning.trainer import CharacterTrainer
 
 SAMPLES, SAMPLE_TOKENS = 3, 40  # prompts that are answered at every held-out loss, and the longest reply
+LAST_SAMPLES, LAST_TOKENS = 8, 96  # the same when a run ends
 
 
 def follow(trainer: CharacterTrainer, samples: "SampleReplies") -> "StopSignal":
@@ -35,51 +36,60 @@ def follow(trainer: CharacterTrainer, samples: "SampleReplies") -> "StopSignal":
 
 
 def sample_prompts(persona: Persona, held_out: Sequence[Row]) -> list[str]:
-    """What is asked while it trains: the persona's first openers, else the first held-out messages."""
-    return [*persona.openers, *(row.turns[0][0] for row in held_out)][:SAMPLES]
+    """What is asked while it trains and when it ends: the persona's openers, then the first held-out messages."""
+    return list(dict.fromkeys([*persona.openers, *(row.turns[0][0] for row in held_out)]))[:LAST_SAMPLES]
 
 
 class SampleReplies(TrainerCallback):
-    """Answers a few prompts with the likeliest words at every held-out loss; `replies` has them all, oldest first."""
+    """Answers the first `SAMPLES` prompts with the likeliest words at every held-out loss, and all when a run ends.
+
+    The replies stand in the trainer's log under "samples", so that a run that goes on keeps them.
+    """
 
     def __init__(self, trainer: CharacterTrainer, encoder: PromptEncoder, persona: str, prompts: Sequence[str]) -> None:
         self._trainer, self._encoder, self.prompts = trainer, encoder, prompts
         self._ids = [encoder.prompt(persona, (), prompt) for prompt in prompts]
-        self.replies: list[dict[str, Any]] = []  # update, prompt, reply
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero or self._trainer.is_fsdp_enabled:  # a sharded model needs all processes
             return
-        said = self._answer()
-        self.replies += [
-            {"update": state.global_step, "prompt": prompt, "reply": reply}
-            for prompt, reply in zip(self.prompts, said, strict=True)
-        ]
-        for prompt, reply in zip(self.prompts, said, strict=True):
+        said = self._answer(SAMPLES, SAMPLE_TOKENS)
+        replies = [{"update": state.global_step, "prompt": prompt, "reply": reply} for prompt, reply, _ in said]
+        log: list[dict[str, Any]] = state.log_history
+        log.append({"samples": replies, "step": state.global_step})
+        for prompt, reply, _ in said:
             tqdm.write(f"  {prompt}  →  {reply}")
         if "trackio" in (args.report_to or ()):
             import trackio  # a second to load: only where live curves are asked for
 
-            text = "\n\n".join(f"**{prompt}**  {reply}" for prompt, reply in zip(self.prompts, said, strict=True))
+            text = "\n\n".join(f"**{prompt}**  {reply}" for prompt, reply, _ in said)
             trackio.log({"sample replies": trackio.Markdown(text)}, step=state.global_step)
 
+    def last(self) -> list[dict[str, Any]]:
+        """`prompt`, `reply` and whether it `ended` by itself within `LAST_TOKENS`, for every prompt."""
+        said = self._answer(LAST_SAMPLES, LAST_TOKENS)
+        return [{"prompt": prompt, "reply": reply, "ended": ended} for prompt, reply, ended in said]
+
     @torch.no_grad()
-    def _answer(self) -> list[str]:
-        """One greedy reply a prompt, all in one batch padded on the left."""
-        model, longest = self._trainer.lora, max(map(len, self._ids))
-        ids = torch.tensor([[0] * (longest - len(own)) + own for own in self._ids], device=model.device)
-        seen = torch.tensor([[0] * (longest - len(own)) + [1] * len(own) for own in self._ids], device=model.device)
+    def _answer(self, count: int, tokens: int) -> list[tuple[str, str, bool]]:
+        """Prompt, greedy reply, and whether it ended, of the first `count` prompts in a batch padded on the left."""
+        model, prompts = self._trainer.lora, self._ids[:count]
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(own)) + own for own in prompts], device=model.device)
+        seen = torch.tensor([[0] * (longest - len(own)) + [1] * len(own) for own in prompts], device=model.device)
         stop = self._encoder.stop_ids
-        greedy = GenerationConfig(
-            do_sample=False, max_new_tokens=SAMPLE_TOKENS, eos_token_id=list(stop), pad_token_id=stop[0]
-        )
+        greedy = GenerationConfig(do_sample=False, max_new_tokens=tokens, eos_token_id=list(stop), pad_token_id=stop[0])
         was_training = model.training
         model.eval()
         base: Any = model.get_base_model()
         with logits_again(base):
             replies = model.generate(input_ids=ids, attention_mask=seen, generation_config=greedy)
         model.train(was_training)
-        return [self._encoder.decode(reply[longest:].tolist()).strip() for reply in replies]
+        said = [reply[longest:].tolist() for reply in replies]
+        return [
+            (prompt, self._encoder.decode(reply).strip(), not set(stop).isdisjoint(reply))
+            for prompt, reply in zip(self.prompts, said, strict=False)
+        ]
 
 
 class StopSignal(TrainerCallback):

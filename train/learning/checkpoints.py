@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent, and the settings under which a run may be gone on from."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,21 @@ from roleplay.errors import RoleplayError
 
 KEPT_CHECKPOINTS = 2
 RESUME = " and go on with --resume"  # what to do once the disk has room again
+MAY_CHANGE = (  # what names it, what is compared by content, where it goes
+    *("name", "character", "data", "persona", "resume", "overwrite"),
+    *("push", "push_modelscope", "trackio", "trackio_space"),
+)
+
+
+def what_must_stay(
+    settings: Mapping[str, Any], persona: str, files: Sequence[Mapping[str, Any]], base: str
+) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one that began, by name."""
+    return {file["file"]: file["sha256"] for file in files} | {
+        "base model": base,
+        "persona": persona,
+        **{key: value for key, value in settings.items() if key not in MAY_CHANGE},
+    }
 
 
 def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:

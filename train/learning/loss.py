@@ -12,18 +12,17 @@ from transformers import PreTrainedModel
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Cross-entropy of a frozen linear head, one value a label; each logit is computed once and never kept.
 
-    The gradient of a hidden state is the mean of the vocabulary's weights under its softmax, less the weight of its
-    target. So loss and gradient are attention over the vocabulary, and are computed in one pass over it as flash
-    attention is (Dao et al., 2022): sums so far are rescaled whenever a larger logit comes.
+    `wanted` (labels, hidden) is the weight of each target, or the mean weight of a distribution of targets. The
+    gradient of a hidden state is the mean of the vocabulary's weights under its softmax, less what is wanted. So loss
+    and gradient are attention over the vocabulary, and are computed in one pass over it as flash attention is (Dao et
+    al., 2022): sums so far are rescaled whenever a larger logit comes.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, chunk: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, wanted: torch.Tensor, chunk: int) -> torch.Tensor:
         # Logits stand as (vocabulary, labels): with the long side first, the CPU multiplies up to twice as fast.
         columns, wide = hidden.t(), torch.promote_types(hidden.dtype, torch.float32)
-        largest = torch.full((len(targets),), -torch.inf, dtype=wide, device=hidden.device)
+        largest = torch.full((len(hidden),), -torch.inf, dtype=wide, device=hidden.device)
         total, mean = torch.zeros_like(largest), torch.zeros(columns.shape, dtype=wide, device=hidden.device)
         for part in weight.split(chunk):
             logits = torch.mm(part, columns).to(wide)
@@ -34,7 +33,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 mean.mul_(scale).add_(torch.mm(part.t(), logits.to(weight.dtype)))
             largest = larger
-        wanted = weight[targets].to(wide)
+        wanted = wanted.to(wide)
         if ctx.needs_input_grad[0]:
             ctx.gradient = ((mean / total).t() - wanted).to(hidden.dtype)
         return total.log_().add_(largest) - (hidden * wanted).sum(1)
@@ -55,7 +54,11 @@ class ChunkedLoss:
 
     def per_label(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood in nat of every label, (labels,), from hidden states (labels, hidden)."""
-        return _ChunkedCrossEntropy.apply(hidden, self.weight, labels, self.chunk)
+        return self.per_weight(hidden, self.weight[labels])
+
+    def per_weight(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """The same for targets that are given as weights, (labels, hidden), of the head or means of them."""
+        return _ChunkedCrossEntropy.apply(hidden, self.weight, wanted, self.chunk)
 
     def __call__(
         self, logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, num_items_in_batch: Any = None, **kwargs: Any

@@ -1,5 +1,6 @@
 """How much memory an update will take, and what follows from it, before anything runs."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ def activation_bytes(config: PreTrainedConfig, tokens: int, bytes_per_value: int
     values = (6 if gemma3 else 4) * hidden + 4 * inner + (4 if gemma3 else 3) * heads + (3 if gemma3 else 2) * groups
     masks = 5 * hidden + heads + inner if dropout else 0
     return tokens * config.num_hidden_layers * (values * bytes_per_value + masks)
+
+
+def process_count() -> int:
+    """How many processes `accelerate launch` started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)

@@ -58,3 +58,8 @@ def collate(examples: Sequence[Example], share_prefix: bool = True) -> dict[str,
     if share_prefix:
         batch["pack"] = Pack(prefix, [len(e.input_ids) - prefix for e in examples])
     return batch
+
+
+def label_counts(examples: Sequence[Example]) -> dict[str, int]:
+    """How many rows, and how many tokens in them carry a label."""
+    return {"rows": len(examples), "labels": sum(y != IGNORED for e in examples for y in e.labels)}

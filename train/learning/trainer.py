@@ -21,6 +21,7 @@ from train.learning.checkpoints import KEPT_CHECKPOINTS, RESUME
 from train.learning.fused import fuse
 from train.learning.loss import label_losses
 from train.learning.packing import collate
+from train.learning.rehearsal import Rehearsed, of_update, rehearsal_loss
 
 
 class CharacterTrainer(Trainer):
@@ -34,6 +35,8 @@ class CharacterTrainer(Trainer):
         self.lora = model
         self.share_prefix = share_prefix
         self.lora_plus_ratio = lora_plus_ratio
+        self._rehearsal, self._rehearsed = 0.0, tuple[Rehearsed, ...]()
+        self._rehearsed_for = -1  # the update
         self.rows_seen = self.tokens_seen = 0  # by this process, for the progress bar
         heap.return_blocks(heap.ACTIVATIONS)
 
@@ -64,10 +67,28 @@ class CharacterTrainer(Trainer):
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._rehearsed and self._rehearsed_for != self.state.global_step:
+            self._begin_with_rehearsal()
         loss = super().training_step(*args, **kwargs)
         if self.args.device.type == "cpu":
             heap.trim()
         return loss
+
+    def rehearse(self, weight: float, texts: Sequence[Rehearsed]) -> None:
+        """Rehearse `texts` beside the rows; their loss counts `weight` times that of the rows."""
+        self._rehearsal, self._rehearsed = weight, tuple(texts)
+
+    def _begin_with_rehearsal(self) -> None:
+        """Begin an update with the gradient of its rehearsed texts.
+
+        It comes before the rows', whose backward pass is the one that several processes share their gradients in.
+        """
+        self._rehearsed_for = self.state.global_step
+        self.lora.train()
+        with self.compute_loss_context_manager():
+            texts = of_update(self._rehearsed, self._rehearsed_for)
+            loss = rehearsal_loss(self.lora, texts, self.share_prefix)
+            (self._rehearsal * loss).backward()
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Held-out loss in nat per label, over all labels of all processes."""
@@ -86,9 +107,10 @@ class CharacterTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def results(self, result: TrainOutput, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    def results(self, result: TrainOutput) -> dict[str, Any]:
         """What training.json records of a run that ended with `result`; the held-out loss was computed last."""
-        log = self.state.log_history
+        entries: list[dict[str, Any]] = self.state.log_history
+        log = [entry for entry in entries if "samples" not in entry]
         held_out = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
         return {
             "updates": self.state.global_step,
@@ -97,7 +119,7 @@ class CharacterTrainer(Trainer):
             "base_held_out_loss": held_out[0],
             "held_out_loss": held_out[-1],
             "log": [{key: float(f"{value:.6g}") for key, value in entry.items()} for entry in log],
-            "samples": samples,
+            "samples": [sample for entry in entries for sample in entry.get("samples", ())],
         }
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

@@ -8,6 +8,7 @@ from peft import PeftModel
 from roleplay.disk import write_json, written_whole
 from roleplay.text.prompts import TEMPLATES
 from roleplay.weights.layout import CURVE, TEMPLATE, TRAINING
+from train.learning.adapter import saved_weights
 from train.publishing import card, plots
 
 
@@ -20,7 +21,7 @@ def write_adapter(folder: Path, model: PeftModel, training: dict[str, Any], then
     config.base_model_name_or_path = training["base_model"]["name"]
     config.target_modules = sorted(config.target_modules)  # a set has another order in every run
     with written_whole(folder, then) as part:
-        model.save_pretrained(str(part), save_embedding_layers=False)
+        model.save_pretrained(str(part), save_embedding_layers=False, state_dict=saved_weights(model))
         (part / TEMPLATE).write_text(TEMPLATES[training["template"]], encoding="utf-8")
         write_json(part / TRAINING, training)
         plots.training_curve(training["results"]["log"], part / CURVE)
