@@ -11,8 +11,9 @@ from roleplay.errors import DataError
 from roleplay.text import characters, personas
 from roleplay.text.characters import load_character, trained_as
 from roleplay.text.rows import read_rows
-from roleplay.text.splits import split_rows
+from roleplay.text.splits import groups, near_duplicates, split_rows
 from train.measuring.rules import load_lists
+from train.measuring.sheet import load_prompts
 from train.measuring.written import load_facts, load_recall
 
 PROMPT = personas.default().system_prompt
@@ -29,7 +30,22 @@ def test_zhen_huan_is_a_folder_with_every_file() -> None:
         "recall.json",
         "sheet.json",
     ]
-    assert characters.names() == ["zhenhuan"]  # the pattern for new ones is none
+    assert characters.names() == ["keeper", "zhenhuan"]  # the pattern for new ones is none
+
+
+def test_the_keeper_is_a_whole_example_that_its_own_rules_pass() -> None:
+    character = load_character("keeper")
+    assert character.rows and character.lists and character.facts and character.recall and character.sheet
+    rows, lists = read_rows(character.rows), load_lists(character.lists)
+    facts, recall, sheet = load_facts(character.facts), load_recall(character.recall), load_prompts(character.sheet)
+    _, held_out = split_rows(rows, 0.1)
+    assert 3 * len(groups(held_out)) >= 2 * len(sheet)  # what a sheet of one adapter and the base model asks for
+    assert [turn for row in rows for turn in row.turns if lists.fault(*turn)] == []
+    check = lists.check_rules()
+    assert (check.false_alarms, check.missed) == (0, 0) and check.good and check.broken
+    asked = [item.user for item in (*facts, *lists.identity, *lists.breaks)] + [item.turns[-1] for item in recall]
+    said = [user for row in rows for user, _ in row.turns]
+    assert [pair for pair in near_duplicates([*said, *asked], 0.5) if pair[0] < len(said) <= pair[1]] == []
 
 
 def test_a_folder_anywhere_by_its_path_and_what_it_lacks(tmp_path: Path) -> None:
@@ -41,7 +57,7 @@ def test_a_folder_anywhere_by_its_path_and_what_it_lacks(tmp_path: Path) -> None
 
 
 def test_no_such_character_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no character 'nobody': choose from zhenhuan") as caught:
+    with pytest.raises(DataError, match="no character 'nobody': choose from keeper, zhenhuan") as caught:
         load_character("nobody")
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="no character"):
