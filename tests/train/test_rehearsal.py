@@ -43,11 +43,11 @@ def test_the_loss_is_the_cross_entropy_between_the_two_distributions(model):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if ".lora_B." in name:
-                weight.normal_(std=5.0)
+                weight.normal_(std=0.5)
     after = torch.cat([-(p * F.log_softmax(logits(model, t), -1)).sum(-1) for p, t in zip(before, texts, strict=True)])
     loss = rehearsal.rehearsal_loss(model, texts)
     torch.testing.assert_close(loss, after.mean(), rtol=1e-4, atol=0)
-    assert loss > entropy + 0.01
+    assert loss > entropy * 1.0003
 
 
 def test_every_text_comes_round(model):
