@@ -68,7 +68,7 @@ class LoraFlags:
     initialisation: str = flag(
         "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
     )
-    learning_rate: float = flag(1e-3, "peak rate; higher learns faster and forgets more", within=(0, inf))
+    learning_rate: float = flag(5e-4, "peak rate; higher learns faster and forgets more", within=(0, inf))
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
