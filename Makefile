@@ -4,7 +4,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
-.PHONY: help demo train test check format screenshots test-space test-vllm
+.PHONY: help demo train character test check format screenshots test-space test-vllm
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -27,6 +27,12 @@ demo: .venv/demo ## set up once and serve the page on http://127.0.0.1:7860 (POR
 
 train: .venv/demo ## teach a new adapter on the project's own rows (adapters/zhenhuan-mine)
 	$(BIN)/python -m train.lora
+
+CHARACTER ?= keeper
+character: .venv/demo ## train, measure and open dataset/keeper, about ten minutes on 2 cores (CHARACTER=NAME: another)
+	$(BIN)/python -m train.lora --character $(CHARACTER) --name $(CHARACTER) --overwrite
+	$(BIN)/python -m train.evaluate --adapter adapters/$(CHARACTER)
+	ADAPTER=$(CHARACTER) $(BIN)/python app.py
 
 check: .venv/dev ## format, lint and types
 	$(BIN)/ruff format --check .

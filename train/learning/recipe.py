@@ -19,7 +19,7 @@ class Recipe:
 
 
 def choose(rows: int, epochs: float = 0, batch_size: int = 0, multiple: int = 1) -> Recipe:
-    """The recipe for `rows` to learn from, measured by `benchmarks.small_sets`; `epochs` and `batch_size` are kept
+    """The recipe for `rows` to learn from, measured by `benchmarks.learning_curve`; `epochs` and `batch_size` are kept
     where they are set.
 
     A voice takes some hundred updates, whatever the number of rows: few rows are passed over more often, in smaller
