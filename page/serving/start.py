@@ -40,6 +40,7 @@ class About:
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
     persona: Persona | None = None  # whom it was trained to be; None where it does not say
+    revision: str = ""  # of the repository that it came from, "" for a folder of this machine
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _persona(adapter: Adapter) -> Persona | None:
 
 def _about(adapter: Adapter, fixed: Persona | None) -> About:
     """All but its rows; `fixed` is who speaks whatever it was trained to be."""
-    about = About(adapter.folder, _provenance(adapter), persona=fixed)
+    about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision)
     try:
         own = _persona(adapter)
         if own and sum(map(len, (own.name, own.greeting, *own.openers))) > inspection.MAX_TEXT:

@@ -86,6 +86,7 @@ def test_adapters_of_the_hub_and_of_this_machine_in_the_order_that_is_set(
     assert [line.split()[2] for line in said.splitlines() if line.startswith("left out")] == [
         *("me/none:", "nobody:", "me/broken:", "../../etc:")
     ]
+    assert (started.about["me/poet"].revision, started.about["two"].revision) == (commit, "")
     assert f"revision {commit[:12]}, active" in "\n".join(started.engine.describe())
     assert ("adapters", {}) in stages
     assert next(detail for stage, detail in stages if stage == "download")["progress"].startswith("me/poet: 0.0 of ")
