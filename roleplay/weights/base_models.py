@@ -84,7 +84,8 @@ def check_accelerator(hardware: str) -> None:
         return
     raise ModelError(
         f"this Space has {hardware}, and PyTorch {torch.__version__} finds no CUDA GPU, often because the driver is "
-        "older than its CUDA: restart the Space, choose other hardware, or take cpu-basic for the embedded model"
+        "older than its CUDA, or because it was pushed for a CPU: restart it, push it again with --hardware, or take "
+        "cpu-basic for the embedded model"
     )
 
 
