@@ -8,13 +8,13 @@ it reads are listed in `roleplay/environment.py`.
 """
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-import gradio as gr
 import spaces  # on ZeroGPU it must come before anything that may touch a GPU
 
 from page.build import QUEUE_SIZE, build, launch_options
-from page.serving.loading_page import loading
+from page.serving.loading_page import loading, say_nothing
 from page.serving.start import end_on_signals, start
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import RoleplayError, one_line_errors
@@ -32,10 +32,13 @@ def main() -> None:
     user, _, password = settings.auth.partition(":")
     if settings.auth and not (user and password):
         raise RoleplayError("APP_AUTH is not of the form user:password; write it so, or leave it out")
-    lender = (spaces.GPU, gr.Error) if settings.zero_gpu else None
+    lender = spaces.GPU if settings.zero_gpu else None
+    # ZeroGPU takes a port that answers for the page itself, whose launch has to report to it first.
+    before = nullcontext(say_nothing) if lender else loading(settings.host, settings.port)
 
-    print(f"page         http://{settings.url_host}:{settings.port} says what is loaded until it opens")
-    with loading(settings.host, settings.port) as tell:
+    says = "opens when all is loaded" if lender else "says what is loaded until it opens"
+    print(f"page         http://{settings.url_host}:{settings.port} {says}")
+    with before as tell:
         started = start(settings, flags.base_model or settings.base_model, tell, lender)
         votes, repo = ROOT / "votes", settings.votes_repo
         box = Box.on_hub(votes, repo, settings.votes_public) if repo else Box(votes)

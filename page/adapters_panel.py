@@ -6,6 +6,7 @@ import gradio as gr
 
 from page.look import I18N, as_said
 from page.serving.rate_limit import Rate
+from page.serving.start import Started
 from page.state import Visitor
 from page.toasts import refusal, tell
 from page.words import WORDS
@@ -15,21 +16,29 @@ from roleplay.errors import RoleplayError
 from roleplay.weights.probe import PROBES
 
 
-def draw_panel(both: bool, hub: bool, command: str) -> dict[str, Any]:
-    """The accordion, closed, where there are adapters; with `hub` others may join them.
+def draw_panel(both: bool, started: Started) -> dict[str, Any]:
+    """The accordion, closed, where there are adapters; guests may join them.
 
-    Where there are none it is open, and says which `command` makes one, if that is known.
+    Where there are none it is open, and says why none was trained and which command makes one, if that is known.
     """
     drawn: dict[str, Any] = dict.fromkeys(("shift", "hub", "find", "load"))
-    if not both and command:
+    trained = started.trained
+    if not both and started.command:
         with gr.Accordion(I18N("adapter_menu"), open=True, elem_id="adapters"):
+            if trained.problem:
+                gr.Markdown(I18N("train_failed"))
+                gr.Markdown(as_said(trained.problem), elem_id="problem")
             gr.Markdown(I18N("adapter_missing"))
-            gr.Markdown(f"```sh\n{command}\n```", elem_id="make")
+            gr.Markdown(f"```sh\n{started.command}\n```", elem_id="make")
     if not both:
         return drawn
-    with gr.Accordion(I18N("adapter_menu"), open=False, elem_id="adapters"):
+    with gr.Accordion(I18N("adapter_menu"), open=bool(trained.kept), elem_id="adapters"):
         drawn["shift"] = gr.Markdown(elem_id="moves")
-        if hub:
+        if trained.kept:
+            gr.Markdown(I18N(f"kept_{trained.kept}"), elem_id="kept")
+        if trained.problem:
+            gr.Markdown(as_said(trained.problem), elem_id="problem")
+        if started.guests:
             options: dict[str, Any] = {"label": I18N("hub"), "info": I18N("hub_info"), "elem_id": "hub"}
             drawn["hub"] = gr.Dropdown([], value=None, allow_custom_value=True, **options)
             with gr.Row():

@@ -25,7 +25,7 @@ def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
     handlers, panel = Handlers(started, box, rate), PanelHandlers(started.engine, started.guests, rate)
     persona, given = handlers.persona_of(handlers.first), handlers.given_options(handlers.first, PERSONA)
     with gr.Blocks(title=persona.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
-        controls = layout.draw(handlers.names, persona, given, bool(started.guests), started.command)
+        controls = layout.draw(handlers.names, persona, given, started)
         events.connect(demo, controls, handlers, panel, started.at_once)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     return demo
@@ -37,5 +37,6 @@ def launch_options() -> dict[str, Any]:
         **look(),
         "app_kwargs": {"middleware": [Middleware(Doors), Middleware(Logins), Middleware(Faults)]},
         "enable_monitoring": False,
+        "ssr_mode": False,  # Spaces would put a Node server before this one
         "state_session_capacity": 256,  # page loads that the server remembers, at about 0.4 MB each
     }

@@ -65,6 +65,8 @@ class Handlers:
             new = exchanges.begin(message, choices, retriever)
         except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
             new, refused = exchanges.begin(message, replace(choices, seed=""), retriever), refused or str(error)
+        if about := self.about.get(choices.adapter):
+            new = replace(new, revision=about.revision)
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         rest = gr.update(interactive=False)
         busy = {"ballot": gr.update(visible=False), "compare": rest, "blind": rest}

@@ -11,6 +11,7 @@ from page.chat.choices import NUMBERS
 from page.chat.exchanges import PRESETS
 from page.look import I18N, as_said, heading
 from page.plain_chatbot import PlainChatbot, pane
+from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.text.personas import Persona
 
@@ -64,12 +65,11 @@ class Controls:
         return {field.name: getattr(self, field.name) for field in fields(self)} | self.numbers
 
 
-def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], hub: bool, command: str) -> Controls:
+def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], started: Started) -> Controls:
     """The page for the adapters of these `names`, the first of which speaks as `persona`.
 
-    `given` are the choices of what the base model may be given and the one taken; with `hub` others may join, and
-    where there are none, `command` makes one. The panes and the message's box are placed when the conversation begins,
-    by `place_panes` and in `ask`.
+    `given` are the choices of what the base model may be given and the one taken. The panes and the message's box are
+    placed when the conversation begins, by `place_panes` and in `ask`.
     """
     both = bool(names)
     drawn: dict[str, Any] = {
@@ -84,7 +84,7 @@ def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], hub: 
             with gr.Column(elem_id="composer"):
                 drawn |= _composer()
             with gr.Row(elem_id="desk"):
-                drawn |= draw_panel(both, hub, command)
+                drawn |= draw_panel(both, started)
                 drawn |= {**_persona(persona, given, both), **_sampling(), **_keep()}
         with gr.Tab(I18N("scoreboard"), visible=both) as scores:
             board = gr.HTML(elem_id="board")

@@ -22,6 +22,24 @@ def _number(name: str, default: int, low: int, high: int) -> int:
     return int(value)
 
 
+def _choice(name: str, *choices: str) -> str:
+    value = _text(name, choices[0])
+    if value not in choices:
+        raise RoleplayError(f"{name} is {value!r}; give {', '.join(choices[:-1])} or {choices[-1]}")
+    return value
+
+
+def _storage() -> Path | None:
+    """Where a Space keeps what must outlive it: STORAGE, else the volume at /data if there is one."""
+    named = _text("STORAGE", "/data" if _text("SPACE_ID") and os.path.ismount("/data") else "")
+    return Path(named) if named else None
+
+
+def _cores() -> int:
+    text = _text("CPU_CORES").partition(".")[0]
+    return int(text) if text.isdecimal() else 0
+
+
 def _yes(name: str) -> bool:
     return _text(name).lower() in ("1", "t", "true")
 
@@ -40,10 +58,16 @@ class Environment:
 
     base_model: str = field(default_factory=lambda: _text("BASE_MODEL"))
     adapter: str = field(default_factory=lambda: _text("ADAPTER"))
+    # Whether a base model without an adapter gets one trained at the start: auto where there is a CUDA GPU by then.
+    train_missing: str = field(default_factory=lambda: _choice("TRAIN_MISSING", "auto", "always", "never"))
+    adapter_repo: str = field(default_factory=lambda: _text("ADAPTER_REPO"))  # where such an adapter is kept
+    storage: Path | None = field(default_factory=_storage)
+    space: bool = field(default_factory=lambda: bool(_text("SPACE_ID")))
     persona: str = field(default_factory=lambda: _text("PERSONA"))
     engine_url: str = field(default_factory=lambda: _text("ENGINE_URL"))
     zero_gpu: bool = field(default_factory=lambda: _yes("SPACES_ZERO_GPU"))
     accelerator: str = field(default_factory=lambda: _text("ACCELERATOR", "none"))  # as a Space's hardware is called
+    cores: int = field(default_factory=_cores)  # that a Space may use: PyTorch would count the host's; 0 is not known
     engine_key: str = field(default_factory=lambda: _text("ENGINE_KEY"))
     host: str = field(default_factory=_host)
     port: int = field(default_factory=lambda: _number("PORT", 7860, 1, 65535))

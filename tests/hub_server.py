@@ -20,7 +20,7 @@ import pytest
 from huggingface_hub import constants
 
 TOKEN, READ_ONLY = "hf_" + "w" * 34, "hf_" + "r" * 34
-LARGE = (".safetensors", ".png")  # what goes to large-file storage
+LARGE = (".safetensors", ".gguf", ".png")  # what goes to large-file storage
 
 
 @dataclass

@@ -48,26 +48,30 @@ def take_out(repo: Repo, folder: Path) -> Path:
 def running(
     command: list[str], folder: Path, seconds: float, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`command` in `folder` as a Space runs it, once its page answers; yields the page's address and the process.
+    """`command` in `folder` as a Space runs it, once its page answers; yields the page's address and the process."""
+    with started(command, folder, **environment) as (url, process):
+        deadline = time.monotonic() + seconds
+        while not answers(f"{url}/config"):
+            said = (folder.parent / "said.txt").read_text()
+            assert process.poll() is None and time.monotonic() < deadline, said[-3000:]
+            time.sleep(0.5)
+        yield url, process
 
-    What it says goes to `folder`/../said.txt.
-    """
+
+@contextmanager
+def started(command: list[str], folder: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The same without waiting; what it says goes to `folder`/../said.txt."""
     port = free_port()
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_TOKEN")}
     own = {"SPACE_ID": "me/room", "PORT": str(port), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
-    said = folder.parent / "said.txt"
     with (
-        said.open("w") as out,
+        (folder.parent / "said.txt").open("w") as out,
         subprocess.Popen(
             command, cwd=folder, env=kept | own | environment, stdout=out, stderr=subprocess.STDOUT, text=True
         ) as process,
     ):
         try:
-            deadline, url = time.monotonic() + seconds, f"http://127.0.0.1:{port}"
-            while not answers(f"{url}/config"):
-                assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-3000:]
-                time.sleep(0.5)
-            yield url, process
+            yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()
 

@@ -1,6 +1,7 @@
 """A ZeroGPU Space as far as it goes without a GPU; `test_zero.py` runs it in a process of its own.
 
     python -m tests.zero_space ADAPTER_FOLDER SCRATCH_FOLDER
+    python -m tests.zero_space app SCRATCH_FOLDER              # app.py as it is, with the settings of the environment
 
 The real `spaces` package patches torch, packs the model and forks a process a call, and the real page asks; the device
 API is a small server in here, and in the forked process the weights go to the CPU in place of a GPU. The last line it
@@ -10,6 +11,7 @@ prints is a JSON object of what was said.
 import json
 import multiprocessing
 import os
+import runpy
 import sys
 import threading
 from contextlib import closing
@@ -17,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+ROOT = Path(__file__).parent.parent
 ASKED: list[dict[str, list[str]]] = []
 ANSWERS: list[tuple[int, object]] = []  # to the next requests for a GPU; while it is empty, there is one
 RELEASED: list[str] = []
@@ -29,7 +32,9 @@ class DeviceApi(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         parts = urlsplit(self.path)
         status, value = 200, object()
-        if parts.path == "/schedule":
+        if parts.path == "/startup-report":
+            print("startup report", flush=True)
+        elif parts.path == "/schedule":
             ASKED.append(parse_qs(parts.query))
             lent = {"idle": True, "nvidiaIndex": 0, "nvidiaUUID": "GPU-0", "allowToken": "token"}
             status, value = ANSWERS.pop(0) if ANSWERS else (200, lent)
@@ -43,7 +48,8 @@ class DeviceApi(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def main(adapter: Path, scratch: Path) -> None:
+def emulate(scratch: Path) -> None:
+    """Make this process one of ZeroGPU; PyTorch must not have been imported."""
     api = ThreadingHTTPServer(("127.0.0.1", 0), DeviceApi)
     threading.Thread(target=api.serve_forever, daemon=True).start()
     (scratch / "cgroup").write_text("0::/me\n")
@@ -58,6 +64,10 @@ def main(adapter: Path, scratch: Path) -> None:
 
     # `spaces` looks for a CUDA build of torch.
     torch.version.cuda, torch._C._cuda_init, torch.cuda._is_in_bad_fork = "13.0", lambda: None, bool
+
+
+def main(adapter: Path, scratch: Path) -> None:
+    emulate(scratch)
     import app  # imports `spaces`, which patches torch
     from page.build import build, launch_options
     from page.serving.start import Started
@@ -77,7 +87,7 @@ def main(adapter: Path, scratch: Path) -> None:
     chosen = ("cuda", "lent"), ("float32", "test"), ("sdpa", "test")
     base = models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     engine = LocalEngine(base, [inspection.inspect(adapter)], 400)
-    zero = ZeroEngine(engine, app.spaces.GPU, app.gr.Error)
+    zero = ZeroEngine(engine, app.spaces.GPU)
     demo = build(Started(zero, at_once=4), Box(scratch / "votes"))
     url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
@@ -127,4 +137,8 @@ def unpack(packs: list) -> None:  # type: ignore[type-arg]  # of `spaces`
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "app":
+        emulate(Path(sys.argv[2]))
+        sys.argv[1:] = []
+        runpy.run_path(str(ROOT / "app.py"), run_name="__main__")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

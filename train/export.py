@@ -1,15 +1,15 @@
 """Merge an adapter into its base model, for programs that know no adapters: vLLM, Ollama, transformers.
 
     python -m train.export adapters/zhenhuan-gemma3-270m
-    python -m train.export adapters/zhenhuan-gemma3-270m --gguf
+    python -m train.export adapters/mine --base-model google/gemma-2b-it --out exports/mine
 
 It writes exports/NAME/: the merged model as bfloat16 safetensors with tokenizer, chat template and stop tokens, an
-Ollama `Modelfile`, the vLLM start command `vllm.sh`, and with --gguf `model.gguf`. What was written is loaded again and
-compared with the attached adapter before the folder gets its name. `generation_config.json` has the page's sampling but
-its frequency penalty, which only a request can carry.
+Ollama `Modelfile`, the vLLM start command `vllm.sh`, and of the embedded base model `model.gguf`. Ollama reads that, or
+safetensors with the `tokenizer.model` that other base models bring along. What was written is loaded again and compared
+with the attached adapter before the folder gets its name. `generation_config.json` has the page's sampling but its
+frequency penalty, which only a request can carry.
 """
 
-import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -30,22 +30,10 @@ from roleplay.weights import base_models, embedded, inspection, probe
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import NOTICE
 from train.publishing import gguf as gguf_file
+from train.publishing import ollama
 
 MAX_KL = 0.02  # nat: rounding to bfloat16 moves the 270M model by about a hundredth of that
-GGUF = "model.gguf"
 PIECES = "tokenizer.model"
-
-# Ollama's templates are Go's. The last action prints nothing: it keeps the line break before it.
-_GO_TURNS = (
-    '{{ $first := true }}{{ range .Messages }}{{ if eq .Role "user" }}<start_of_turn>user\n'
-    "%s{{ $first = false }}{{ .Content }}<end_of_turn>\n"
-    '{{ else if eq .Role "assistant" }}<start_of_turn>model\n{{ .Content }}<end_of_turn>\n{{ end }}{{ end }}'
-    '<start_of_turn>model\n{{ "" }}'
-)
-GO_TEMPLATES = {
-    "gemma": _GO_TURNS % "{{ if and $first $.System }}{{ $.System }}\n\n{{ end }}",
-    "tutorial": "{{ if .System }}<start_of_turn>system\n{{ .System }}<end_of_turn>\n{{ end }}" + _GO_TURNS % "",
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,6 @@ class ExportFlags:
     adapter: str = flag("", "the adapter's folder", place="may be first")
     base_model: str = flag("", "the base model it was trained on; chosen by the device where none is given")
     out: str = flag("", "folder to write; exports/NAME where none is given")
-    gguf: bool = flag(False, "write a GGUF file too, for Ollama and llama.cpp; the embedded base model only")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,18 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     environment = Environment()
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(settings.base_model or environment.base_model, environment.cache, dtype="float32")
-    export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / adapter.name, settings.gguf)
+    export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / adapter.name)
 
 
-def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, gguf: bool = False) -> None:
+def export(adapter: Adapter, base: base_models.BaseModel, folder: Path) -> None:
     """Merge, write, compare. `base` gets the adapter merged in, so use it for nothing else afterwards.
 
-    Raises `AdapterError` when the adapter was not made for this base, `RoleplayError` when `folder` exists, what was
-    written answers differently, or a GGUF file is wanted of another base than the embedded one.
+    Raises `AdapterError` when the adapter was not made for this base, `RoleplayError` when `folder` exists or what was
+    written answers differently.
     """
-    inspection.check_base(adapter, base.model, base_models.fingerprint(base.model), base.hub_id)
-    if gguf and base.name != embedded.NAME:
-        raise RoleplayError(f"--gguf is for the embedded base, not {base.name}: convert the folder with llama.cpp")
+    if warning := inspection.check_base(adapter, base.model, base_models.fingerprint(base.model), base.hub_id):
+        print(f"warning      {warning}")
+    gguf = base.name == embedded.NAME
     if folder.exists():
         raise RoleplayError(f"{folder} exists: remove it first, or choose another with --out")
     encoder = PromptEncoder(base.tokenizer, adapter.template)
@@ -86,14 +73,14 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, gguf: bo
     with written_whole(folder) as part:
         write_model(merged, base, encoder, part)
         shutil.copyfile(ROOT / NOTICE, part / NOTICE)
-        (part / "Modelfile").write_text(modelfile(adapter, GGUF if gguf else "."), encoding="utf-8")
+        (part / "Modelfile").write_text(ollama.modelfile(adapter, gguf_file.NAME if gguf else "."), encoding="utf-8")
         (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
         if gguf:
-            gguf_file.write(merged, adapter, encoder, part / GGUF)
+            gguf_file.write(merged, adapter, encoder, part / gguf_file.NAME)
         written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
         check("model.safetensors", written, prompts, expected, encoder)
         if gguf:
-            check(GGUF, gguf_file.read(part / GGUF), prompts, expected, encoder)
+            check(gguf_file.NAME, gguf_file.read(part / gguf_file.NAME), prompts, expected, encoder)
     print(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
@@ -142,25 +129,6 @@ def check(
     reply = written.generate(ids, generation_config=greedy)  # type: ignore[operator]  # a mixin hides its type
     said = encoder.decode(reply[0, ids.shape[1] :].tolist())
     print(f"{name}: mean KL {kl:.5f} nat, {same} of {len(prompts)} likeliest tokens the same; it says {said!r}")
-
-
-def modelfile(adapter: Adapter, source: str) -> str:
-    """What `ollama create` reads: weights, layout, persona and sampling."""
-    sampling = Sampling()
-    # Ollama ends such a text where a line ends with three quotes: one at the persona's end is still its own.
-    persona = re.sub('"{3,}', '""', adapter.persona)
-    lines = (
-        f"FROM {source}",
-        f'TEMPLATE """{GO_TEMPLATES[adapter.template]}"""',
-        f'SYSTEM """{persona}"""',
-        'PARAMETER stop "<end_of_turn>"',
-        f"PARAMETER temperature {sampling.temperature}",
-        f"PARAMETER top_p {sampling.top_p}",
-        f"PARAMETER top_k {sampling.top_k}",
-        f"PARAMETER repeat_penalty {sampling.repetition_penalty}",
-        f"PARAMETER frequency_penalty {sampling.frequency_penalty}",
-    )
-    return "\n".join(lines) + "\n"
 
 
 def vllm_command(name: str) -> str:

@@ -1,6 +1,7 @@
 """Send an adapter to the Hugging Face Hub and ModelScope, and this page with it to a Space.
 
     python -m train.push adapters/zhenhuan-gemma3-270m --hub me/zhenhuan --modelscope me/zhenhuan
+    python -m train.push adapters/zhenhuan-gemma3-270m --gguf me/zhenhuan-gguf
     python -m train.push adapters/mine --hub me/mine --space me/room --secrets HF_TOKEN
     python -m train.push --space me/room --adapter adapters/mine --variables BASE_MODEL=embedded --secrets APP_AUTH
 
@@ -23,10 +24,11 @@ from huggingface_hub import SpaceHardware
 from roleplay.environment import ROOT
 from roleplay.errors import HubError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.weights import sources
+from roleplay.weights import inspection, sources
 from roleplay.weights.hub import check_name
-from train.publishing import space_files, upload
-from train.publishing.card import write_card
+from roleplay.weights.layout import CARD, NOTICE, WEIGHTS
+from train.publishing import gguf, ollama, space_files, upload
+from train.publishing.card import gguf_card, write_card
 
 DEFAULT = "zhenhuan-gemma3-270m"  # goes with a Space where no other adapter is given
 
@@ -35,6 +37,7 @@ DEFAULT = "zhenhuan-gemma3-270m"  # goes with a Space where no other adapter is 
 class PushFlags:
     adapter: list[str] = flag([], "the adapter's folder; a Space takes several", place="may be first")
     hub: str = flag("", "its repository on the Hugging Face Hub, as user/name")
+    gguf: str = flag("", "the repository for what train.export merged, for Ollama and llama.cpp, as user/name")
     modelscope: str = flag("", "its repository on ModelScope, as user/name")
     space: str = flag("", "the Space that gets this page and the adapters, as user/name")
     adapter_repo: str = flag(
@@ -50,20 +53,27 @@ class PushFlags:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(PushFlags, __doc__, arguments)
-    if not (settings.hub or settings.modelscope or settings.space):
-        raise HubError("nowhere to push to: give --hub, --modelscope or --space")
+    if not (settings.hub or settings.modelscope or settings.gguf or settings.space):
+        raise HubError("nowhere to push to: give --hub, --modelscope, --gguf or --space")
     if settings.hub or settings.modelscope:
         push_adapter(settings)
+    if settings.gguf:
+        push_gguf(settings)
     if settings.space:
         push_space(settings)
 
 
-def push_adapter(settings: PushFlags) -> None:
+def one_folder(settings: PushFlags) -> Path:
+    """The adapter's folder where one is meant."""
     if len(settings.adapter) > 1:
         raise HubError(f"{len(settings.adapter)} adapters for one repository: push one adapter at a time")
     if not settings.adapter:
         raise HubError("no adapter to push: give its folder first, such as adapters/zhenhuan-gemma3-270m")
-    folder = Path(settings.adapter[0])
+    return Path(settings.adapter[0])
+
+
+def push_adapter(settings: PushFlags) -> None:
+    folder = one_folder(settings)
     write_card(folder, settings.hub, settings.modelscope)
     files = upload.adapter_files(folder)
     show(files)
@@ -71,6 +81,25 @@ def push_adapter(settings: PushFlags) -> None:
         return write_out(files, folder.name)
     for url in upload.push_adapter(folder, settings.hub, settings.modelscope, settings.private):
         print(f"pushed and verified: {url}")
+
+
+def push_gguf(settings: PushFlags) -> None:
+    adapter = inspection.inspect(one_folder(settings))
+    model = ROOT / "exports" / adapter.name / gguf.NAME
+    if not model.is_file() or model.stat().st_mtime < (adapter.folder / WEIGHTS).stat().st_mtime:
+        raise HubError(f"{model} is not there or older than the adapter: python -m train.export {adapter.folder}")
+    target = ROOT / "runs" / "push" / settings.gguf.replace("/", "--")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    texts = {CARD: gguf_card(adapter, settings.gguf), **ollama.repository_files(adapter)}
+    for name, text in texts.items():
+        (target / name).write_text(text, encoding="utf-8")
+    shutil.copyfile(ROOT / NOTICE, target / NOTICE)
+    files = {name: target / name for name in (*texts, NOTICE)} | {f"{adapter.name}-BF16.gguf": model}
+    show(files)
+    if settings.dry_run:
+        return print(f"nothing was sent; what would go beside {model} is in {target}")
+    print(f"pushed and verified: {upload.push_files(settings.gguf, files, settings.private, '.gguf')}")
 
 
 def push_space(settings: PushFlags) -> None:
@@ -88,7 +117,7 @@ def push_space(settings: PushFlags) -> None:
     if preload:
         print(f"preloaded: {base}, when the Space is built")
     target = ROOT / "runs" / "push" / settings.space.replace("/", "--")
-    files = space_files.assemble(files, target, preload)
+    files = space_files.assemble(files, target, preload, settings.hardware)
     show(files)
     print(f"variables: {variables or 'none'}; secrets: {settings.secrets or 'none'}")
     if settings.dry_run:

@@ -47,6 +47,7 @@ class Exchange:
     order: tuple[str, ...] = SIDES  # left, right
     verdict: str = ""  # "" when the labels were shown, else `OPEN`, `UNVEILED` or one of `VOTES`
     examples: tuple[Turn, ...] = ()  # training rows that the base side was shown as its first turns
+    revision: str = ""  # of the adapter, where it came from a hub
     number: str = ""  # of a blind one: what a vote on it is kept under, once
 
     @property

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from page.chat.choices import GIVEN
@@ -73,9 +73,9 @@ def _exchange(item: Any) -> Exchange:
         raise ValueError("order or verdict is unknown")
     # A vote counts only for what this server has just said, so an open exchange comes back opened.
     verdict = UNVEILED if verdict == OPEN else verdict
-    user = str(item["user"])[:MAX_MESSAGE]
-    sampling = Sampling(**item["sampling"])
-    return Exchange(user, answers, personas, str(item["adapter"])[:MAX_NAME], sampling, order, verdict, examples)
+    user, adapter, revision = str(item["user"])[:MAX_MESSAGE], str(item["adapter"])[:MAX_NAME], item.get("revision", "")
+    new = Exchange(user, answers, personas, adapter, Sampling(**item["sampling"]), order, verdict, examples)
+    return replace(new, revision=str(revision)[:MAX_NAME])
 
 
 def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
@@ -89,9 +89,8 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
         lines += [f"**{WORDS[language]['you']}**", "", exchange.user, ""]
         for side in SIDES:
             if side in exchange.answers:
-                answer = exchange.answers[side]
-                note = footer(language, answer, exchange.sampling.seed, "", exchange.given(side))
-                lines += [f"**{titles[side]}**", "", answer.text, "", f"*{note}*", ""]
+                note = footer(language, exchange, side)
+                lines += [f"**{titles[side]}**", "", exchange.answers[side].text, "", f"*{note}*", ""]
     return "\n".join(lines)
 
 

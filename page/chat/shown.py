@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from page.chat.choices import PERSONA
-from page.chat.exchanges import OPEN, SIDES, VOTES, Exchange
+from page.chat.exchanges import OPEN, VOTES, Exchange
 from page.words import WORDS
-from roleplay.engine.protocol import Answer
+from roleplay.engine.protocol import ADAPTER
 
 JOINER = "\N{WORD JOINER}"
 
@@ -37,18 +36,21 @@ def restore(text: str) -> str:
     return re.sub(rf"([<&]){JOINER}", r"\1", text)
 
 
-def footer(language: str, answer: Answer, seed: int, side: str, given: str = PERSONA) -> str:
-    """Under an answer: who spoke (if `side` is set), tokens, times, seed, a `given` that is not the persona, faults."""
-    words = WORDS[language]
-    parts = [words[side]] if side in SIDES else []
+def footer(language: str, exchange: Exchange, side: str, named: bool = False) -> str:
+    """Under the answer of `side`: who spoke (where it is `named`), the revision of an adapter from a hub, tokens,
+    times, seed, what it was given if that is not the persona, faults."""
+    words, answer = WORDS[language], exchange.answers[side]
+    parts = [words[side]] if named else []
+    if side == ADAPTER and exchange.revision:
+        parts.append(words["revision"].format(revision=exchange.revision[:7]))
     if answer.tokens:
         parts.append(words["tokens"].format(tokens=answer.tokens))
         parts.append(words["first"].format(first=answer.seconds_to_first_token))
         parts += [words["speed"].format(speed=answer.tokens_per_second)] if answer.tokens_per_second else []
     elif not answer.stop:
         parts.append(words["reading"])
-    parts.append(words["seed_shown"].format(seed=seed))
-    if note := words.get(f"with_{given}"):
+    parts.append(words["seed_shown"].format(seed=exchange.sampling.seed))
+    if note := words.get(f"with_{exchange.given(side)}"):
         parts.append(note)
     if answer.dropped_turns:
         parts.append(words["dropped"].format(dropped=answer.dropped_turns))
@@ -73,7 +75,7 @@ def answer_message(
     if exchange.verdict == OPEN:
         note = WORDS[language]["hidden" if answer.stop else "writing"]
     else:
-        note = footer(language, answer, exchange.sampling.seed, side if shuffled else "", exchange.given(side))
+        note = footer(language, exchange, side, shuffled)
     return _message("assistant", answer.text or "…", note)
 
 

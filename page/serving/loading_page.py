@@ -7,7 +7,7 @@ place, opens it by itself. Nothing here knows what is loaded.
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,9 +19,14 @@ from roleplay.errors import RoleplayError
 
 
 class Tell(Protocol):
-    """Is given the stage that begins, the end of a `stage_` key in page.words, and what stands in that text."""
+    """Is given the stage that begins, the end of a `stage_` key in page.words, how much of it is done where that is
+    known (0 to 1), and what stands in that text."""
 
-    def __call__(self, stage: str, detail: str = "") -> None: ...
+    def __call__(self, stage: str, share: float | None = None, /, **detail: str) -> None: ...
+
+
+def say_nothing(stage: str, share: float | None = None, /, **detail: str) -> None:
+    """A `Tell` where nobody looks."""
 
 
 LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes
@@ -29,13 +34,16 @@ LAST_LOOK = 2.5  # seconds in which an open browser learns why nothing comes
 PAGE = """<!doctype html>
 <html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>{css}</style></head>
-<body id="loading"><main><h1>{title}</h1><p role="status">{sentence}</p></main>
+<body id="loading"><main><h1>{title}</h1><p role="status">{sentence}</p><progress hidden></progress></main>
 <script>
 document.body.classList.toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches);
 setInterval(async () => {{
   const answer = await fetch("?stage", {{ cache: "no-store" }}).catch(() => null);
   if (!answer?.ok) return; // the one server has closed, the other is about to open
   if (!answer.headers.get("content-type").startsWith("text/plain")) return location.reload();
+  const bar = document.querySelector("progress"), share = answer.headers.get("share-done");
+  bar.hidden = share === null;
+  bar.value = share ?? 0;
   document.querySelector("p").textContent = await answer.text();
 }}, 1000);
 </script></body></html>
@@ -43,17 +51,14 @@ setInterval(async () => {{
 
 
 class _Server(ThreadingHTTPServer):
-    """Holds the stage, or what went wrong, and whether anybody looks."""
+    """Holds the stage as it was told, what went wrong, and whether anybody looks."""
 
-    stage, detail, failure, watched = "start", "", "", False
+    now: tuple[str, float | None, Mapping[str, str]] = ("start", None, {})  # replaced whole: requests read it meanwhile
+    failure, watched = "", False
 
     def sentence(self, language: str) -> str:
-        words = WORDS[language]
-        return (
-            words["failed"].format(error=self.failure)
-            if self.failure
-            else words[f"stage_{self.stage}"].format(detail=self.detail)
-        )
+        words, (stage, _, detail) = WORDS[language], self.now
+        return words["failed"].format(error=self.failure) if self.failure else words[f"stage_{stage}"].format(**detail)
 
 
 class _Server6(_Server):
@@ -77,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        if self.server.now[1] is not None:
+            self.send_header("Share-Done", f"{self.server.now[1]:.3f}")
         self.end_headers()
         self.wfile.write(body)
 
@@ -96,8 +103,8 @@ def loading(host: str, port: int) -> Iterator[Tell]:
         raise RoleplayError(f"{host}:{port} cannot be served ({error.strerror}): set PORT or HOST") from error
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def tell(stage: str, detail: str = "") -> None:
-        server.stage, server.detail = stage, detail
+    def tell(stage: str, share: float | None = None, /, **detail: str) -> None:
+        server.now = stage, share, detail
 
     try:
         yield tell

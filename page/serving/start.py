@@ -6,14 +6,15 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from page.serving.loading_page import Tell
+from page.serving import training
+from page.serving.loading_page import Tell, say_nothing
+from page.serving.training import Trained
 from roleplay import heap
 from roleplay.engine.guests import Guests
-from roleplay.engine.lent_gpu import Lender, ZeroEngine
+from roleplay.engine.lent_gpu import Lender, ZeroEngine, borrow_nothing
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import Engine
 from roleplay.engine.remote import RemoteEngine
@@ -23,8 +24,9 @@ from roleplay.text import personas
 from roleplay.text.personas import Persona, load_persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.weights import adapters, base_models, inspection, layout, sources, training_rows
+from roleplay.weights import adapters, base_models, hub, inspection, layout, sources, training_rows
 from roleplay.weights.adapters import Adapter
+from roleplay.weights.sources import Source
 
 FOLDER = ROOT / "adapters"
 REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
@@ -38,6 +40,7 @@ class About:
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
     persona: Persona | None = None  # whom it was trained to be; None where it does not say
+    revision: str = ""  # of the repository that it came from, "" for a folder of this machine
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,30 @@ class Started:
     at_once: int = 1  # answers that it may be asked for at the same time
     guests: Guests | None = None  # where adapters from the Hub may join
     command: str = ""  # that makes an adapter for this base model, "" where it is not known
+    trained: Trained = field(default_factory=Trained)  # what a training at the start came to
 
 
-def add_adapters(engine: LocalEngine | RemoteEngine, settings: Environment, tell: Tell) -> list[Adapter]:
-    """The adapters that the engine takes: those that ADAPTER names in its order, fetched where they are on a hub, then
-    the other local ones. What cannot be had or does not fit is left out with a printed line."""
+def named_adapters(settings: Environment) -> list[Source]:
+    """What ADAPTER names, and ADAPTER_REPO once something is kept there."""
     wanted = sources.parse(settings.adapter)
+    if settings.adapter_repo and hub.may_exist(settings.adapter_repo):
+        wanted += sources.parse(settings.adapter_repo)
+    return wanted
+
+
+def add_adapters(
+    engine: LocalEngine | RemoteEngine, wanted: Sequence[Source], cache: Path, tell: Tell
+) -> list[Adapter]:
+    """The adapters that the engine takes: those `wanted` in their order, fetched where they are on a hub, then the
+    other local ones. What cannot be had or does not fit is left out with a printed line."""
     named = {source.text for source in wanted}
-    local = [sources.Source(name) for name in adapters.local_adapters(FOLDER) if name not in named]
+    local = [Source(name) for name in adapters.local_adapters(FOLDER) if name not in named]
     added = []
     for source in [*wanted, *local]:
         tell("adapters")
         try:
             if source.repo:
-                adapter = sources.fetch(source, settings.cache, partial(tell, "download"))
+                adapter = sources.fetch(source, cache, lambda progress: tell("download", progress=progress))
             else:
                 adapter = inspection.inspect(adapters.find(FOLDER, source.text))
             engine.add(adapter)
@@ -90,7 +103,7 @@ def _persona(adapter: Adapter) -> Persona | None:
 
 def _about(adapter: Adapter, fixed: Persona | None) -> About:
     """All but its rows; `fixed` is who speaks whatever it was trained to be."""
-    about = About(adapter.folder, _provenance(adapter), persona=fixed)
+    about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision)
     try:
         own = _persona(adapter)
         if own and sum(map(len, (own.name, own.greeting, *own.openers))) > inspection.MAX_TEXT:
@@ -116,36 +129,54 @@ def _known(usable: Sequence[Adapter], fixed: Persona | None) -> tuple[dict[str, 
     return {a.name: _with_rows(_about(a, fixed), a) for a in usable}, first or personas.default()
 
 
-def start(
-    settings: Environment, base_model: str, tell: Tell = lambda stage, detail="": None, lender: Lender | None = None
-) -> Started:
+def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lender: Lender | None = None) -> Started:
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
     `tell` hears which stage begins; `lender` is what a ZeroGPU Space lends its GPUs with, None elsewhere. Raises
     `RoleplayError` when PERSONA or the base model cannot be used.
     """
     fixed = load_persona(settings.persona) if settings.persona else None
+    if settings.storage:
+        training.bring_back(settings.storage)
+    wanted = named_adapters(settings)
     if settings.engine_url:
         tell("fetch")
         folder, _ = base_models.fetch(base_models.choose_source(base_model)[0], settings.cache)
         tokenizer = base_models.read_tokenizer(folder)
         remote = RemoteEngine(settings.engine_url, tokenizer, key=settings.engine_key)
-        return Started(remote, *_known(add_adapters(remote, settings, tell), fixed), REMOTE_AT_ONCE)
+        usable = add_adapters(remote, wanted, settings.cache, tell)
+        if lender:
+            borrow_nothing(lender)
+        return Started(remote, *_known(usable, fixed), REMOTE_AT_ONCE)
     if not lender:  # a lent GPU is not there yet
         base_models.check_accelerator(settings.accelerator)
     heap.return_blocks(heap.CACHES)
-    base = base_models.load(base_model, settings.cache, tell=tell)
-    engine = LocalEngine(base)
-    about, persona = _known(add_adapters(engine, settings, tell), fixed)
+    base, engine, usable = _load(settings, base_model, wanted, tell)
+    trained = Trained()
+    if not usable and not wanted and training.wanted(settings, bool(lender)):
+        name = base.name
+        del base, engine  # the training has the memory to itself
+        base_models.release()
+        trained = training.train(name, settings, tell)
+        base, engine, usable = _load(settings, name, wanted, tell)
+    about, persona = _known(usable, fixed)
     command = f"python -m train.lora --base-model {shlex.quote(base.name)} --name mine"
     if lender:  # guests cannot join: what is forked has the weights of the start
-        return Started(ZeroEngine(engine, *lender), about, persona, ZERO_AT_ONCE, None, command)
+        return Started(ZeroEngine(engine, lender), about, persona, ZERO_AT_ONCE, None, command, trained)
 
     def arrived(guest: Adapter) -> None:
         about[guest.name] = _about(guest, fixed)
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
-    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None, command)
+    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None, command, trained)
+
+
+def _load(
+    settings: Environment, base_model: str, wanted: Sequence[Source], tell: Tell
+) -> tuple[base_models.BaseModel, LocalEngine, list[Adapter]]:
+    base = base_models.load(base_model, settings.cache, tell=tell)
+    engine = LocalEngine(base)
+    return base, engine, add_adapters(engine, wanted, settings.cache, tell)
 
 
 def end_on_signals(last: Callable[[], None]) -> None:

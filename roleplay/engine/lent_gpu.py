@@ -6,29 +6,36 @@ live in the forked ones. Nothing here imports `spaces` or Gradio; what is needed
 
 import math
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import Answer, Request
-from roleplay.errors import ModelError, RoleplayError
+from roleplay.errors import ModelError, RoleplayError, first_line
 
 START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt
-SECONDS_PER_TOKEN = 0.05  # until the first answers have been timed
+SECONDS_PER_TOKEN = 0.03  # until the first answers have been timed: twice what both sides take on an H100
 MARGIN, LATEST = 1.5, 0.3  # asked for beyond the measured pace; the latest answer's share in it
+LONGEST = 100  # seconds to ask for at most: who has not logged in has two minutes a day
 
-Lender = tuple[Callable[..., Any], type[Exception]]  # `spaces.GPU`, and what it raises where no GPU is to be had
+Lender = Callable[..., Any]  # `spaces.GPU`
+
+
+def borrow_nothing(gpu: Lender) -> None:
+    """Where no answer needs a GPU: ZeroGPU starts no Space in which nothing is decorated."""
+
+    def nothing() -> None: ...
+
+    gpu(nothing)
 
 
 class ZeroEngine:
-    """Answers to `protocol.Engine`; both sides of a request are one call for a GPU.
+    """Answers to `protocol.Engine`; both sides of a request are one call for a GPU."""
 
-    `gpu` and `refusal` are a `Lender`.
-    """
-
-    def __init__(self, engine: LocalEngine, gpu: Callable[..., Any], refusal: type[Exception]) -> None:
-        self._engine, self._refusal = engine, refusal
+    def __init__(self, engine: LocalEngine, gpu: Lender) -> None:
+        self._engine = engine
         self._seconds_per_token = SECONDS_PER_TOKEN
         self._lock = threading.Lock()
 
@@ -57,7 +64,8 @@ class ZeroEngine:
 
     def duration(self, request: Request) -> int:
         """Seconds to ask for: what the longest reply takes at the measured pace, and a margin."""
-        return math.ceil(START_SECONDS + MARGIN * request.sampling.max_new_tokens * self._seconds_per_token)
+        seconds = START_SECONDS + MARGIN * request.sampling.max_new_tokens * self._seconds_per_token
+        return min(math.ceil(seconds), LONGEST)
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         answers: dict[str, Answer] = {}
@@ -68,8 +76,13 @@ class ZeroEngine:
                         raise RoleplayError(news)
                     answers = news
                     yield answers
-        except self._refusal as error:
-            raise ModelError(f"no GPU just now: {str(error).strip(chr(39))}") from error
+        except RoleplayError:
+            raise
+        except (
+            Exception
+        ) as error:  # no quota, no GPU, a worker that died, a lost connection: `spaces` raises many kinds
+            traceback.print_exc()
+            raise ModelError(f"no GPU just now: {first_line(error).strip(chr(39))}") from error
         self._time(answers)
 
     def _time(self, answers: dict[str, Answer]) -> None:

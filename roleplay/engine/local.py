@@ -49,6 +49,7 @@ class _Attached:
     adapter: Adapter
     voice: Voice  # a name that comes back with other weights gets another key
     kl_to_base: float  # nat, as `probe.kl_to_base` has it
+    warning: str = ""  # of `check_base`
     used: float = 0.0  # on the clock of `time.monotonic`
 
 
@@ -84,11 +85,11 @@ class LocalEngine:
     def add(self, adapter: Adapter) -> None:
         """Attach one more, while answers go on; raises `AdapterError` where it does not fit the base, or in memory."""
         with self._attaching:
-            check_base(adapter, self._base.model, self._fingerprint, self._base.hub_id)
+            warning = check_base(adapter, self._base.model, self._fingerprint, self._base.hub_id)
             try:
                 lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
                 voice = Voice(f"{ADAPTER} {next(self._serial)}", lora)
-                attached = _Attached(adapter, voice, self._measure_kl(adapter, lora), time.monotonic())
+                attached = _Attached(adapter, voice, self._measure_kl(adapter, lora), warning, time.monotonic())
             except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
                 raise AdapterError(
                     f"{adapter.name} could not be loaded ({first_line(error):.120}): try again when less is going on"
@@ -128,7 +129,8 @@ class LocalEngine:
             "prompts"
             for name, a in self._attached.items()
         ]
-        return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"])]
+        warnings = [f"warning      {attached.warning}" for attached in self._attached.values() if attached.warning]
+        return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"]), *warnings]
 
     def adapters(self) -> list[str]:
         """The names that `Request.adapter` may take, the default first."""

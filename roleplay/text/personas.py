@@ -9,6 +9,8 @@ from roleplay.disk import read_json
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 
+CHARACTER = "zhenhuan"  # in dataset/: who speaks, and who is taught, where nobody else is named
+
 
 @dataclass(frozen=True)
 class Persona:
@@ -43,4 +45,4 @@ def load_persona(path: str | Path) -> Persona:
 @cache
 def default() -> Persona:
     """Zhen Huan, whom this project comes with; raises `DataError` when her file is gone."""
-    return load_persona(ROOT / "dataset" / "zhenhuan" / "persona.json")
+    return load_persona(ROOT / "dataset" / CHARACTER / "persona.json")

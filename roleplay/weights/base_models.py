@@ -4,6 +4,7 @@ A source is `embedded`, a Hugging Face id, `modelscope:OWNER/NAME`, or a folder.
 and no code that comes with a model is ever run.
 """
 
+import gc
 import hashlib
 import importlib.util
 import os
@@ -20,7 +21,9 @@ import torch
 from huggingface_hub import errors as hub_errors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from roleplay import heap
 from roleplay.disk import read_json
+from roleplay.environment import Environment
 from roleplay.errors import ModelError, first_line
 from roleplay.weights import embedded
 from roleplay.weights.hub import REPO
@@ -81,7 +84,8 @@ def check_accelerator(hardware: str) -> None:
         return
     raise ModelError(
         f"this Space has {hardware}, and PyTorch {torch.__version__} finds no CUDA GPU, often because the driver is "
-        "older than its CUDA: restart the Space, choose other hardware, or take cpu-basic for the embedded model"
+        "older than its CUDA, or because it was pushed for a CPU: restart it, push it again with --hardware, or take "
+        "cpu-basic for the embedded model"
     )
 
 
@@ -197,6 +201,8 @@ def load(
     no Gemma text model, or does not fit the memory.
     """
     source, why = choose_source(setting)
+    if cores := Environment().cores:
+        torch.set_num_threads(cores)
     device = choose_device()
     chosen_dtype = (dtype, "as asked") if dtype else choose_dtype(device[0])
     chosen_attention = (attention, "as asked") if attention else choose_attention(device[0])
@@ -217,6 +223,14 @@ def load(
         raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
     model.to(device[0])  # type: ignore[arg-type]  # the decorator around it hides its signature
     return BaseModel(model, tokenizer, source, f"{origin}, {why}", device, chosen_dtype, chosen_attention)
+
+
+def release() -> None:
+    """Give the memory of a model that nothing refers to any more back to the device, for another process to use."""
+    gc.collect()
+    heap.trim()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def fingerprint(model: PreTrainedModel) -> str:

@@ -21,6 +21,7 @@ from roleplay.errors import ModelError
 NAME = "embedded"  # what users call it
 TITLE = "Gemma 3 270M"
 HUB_ID = "google/gemma-3-270m"
+FINGERPRINT = "ff01a33fa5a5a2bb"  # of the dequantised weights, as `base_models.fingerprint` has it
 LAYOUT = 1  # raise it when what is written below changes, so that old caches are made anew
 
 

@@ -71,6 +71,15 @@ def hub_adapters(base: str) -> list[str]:
         return [model.id for model in found]
 
 
+def may_exist(repo: str) -> bool:
+    """Whether a repository is on the Hub, as far as can be told; raises `HubError` for a name that is none."""
+    check_name(repo)
+    try:
+        return HfApi().repo_exists(repo)
+    except (httpx2.TransportError, hf.HfHubHTTPError, hf.OfflineModeIsEnabled):
+        return True
+
+
 def check_sizes(repo: str, sizes: Mapping[str, int]) -> dict[str, int]:
     """Sizes in bytes of an adapter's files; raises `HubError` for one that is missing or too large to be fetched."""
     for name in NEEDED[:3]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from roleplay.disk import read_json
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text.prompts import template_name
+from roleplay.weights import embedded
 from roleplay.weights.adapters import PROJECTIONS, Adapter
 from roleplay.weights.layout import CONFIG, MAX_ALPHA, MAX_BYTES, MAX_RANK, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
 
@@ -196,11 +197,15 @@ def _check_values(path: Path) -> None:
         raise AdapterError(f"{path}: all products of its matrices are zero, so it changes nothing; train it first")
 
 
-def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name: str = "") -> None:
+def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name: str = "") -> str:
     """Raises `AdapterError` unless the adapter was made for this base: its fingerprint (`base_models.fingerprint`), its
-    `name` where no fingerprint was recorded, and every layer and shape."""
+    `name` where no fingerprint was recorded, and every layer and shape.
+
+    The embedded model's adapters fit the model that it was made of too: a warning says so, otherwise it is "".
+    """
     told = adapter.base_model or "a base model it does not name"
-    if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint:
+    dequantised = adapter.base_fingerprint == embedded.FINGERPRINT != fingerprint and name == embedded.HUB_ID
+    if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint and not dequantised:
         raise AdapterError(
             f"{adapter.name} was trained on {told} (fingerprint {adapter.base_fingerprint[:16]}), the loaded model has "
             f"{fingerprint}: set BASE_MODEL to that model or choose another adapter"
@@ -227,3 +232,9 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
         raise AdapterError(
             f"{adapter.name} has {len(layers)} layers, the loaded model has {model.config.num_hidden_layers}"
         )
+    if not dequantised:
+        return ""
+    return (
+        f"{adapter.name} was trained on weights of {name} that were dequantised from Q4_K_M, and the loaded ones never "
+        "were quantised: what was measured of it may differ here"
+    )

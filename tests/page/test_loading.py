@@ -46,7 +46,7 @@ def test_the_stage_is_told_in_both_languages(port: int) -> None:
             assert get(port, "?stage") == WORDS["en"][f"stage_{stage}"]
             assert get(port, "?stage", "zh-CN,zh;q=0.9") == WORDS["zh"][f"stage_{stage}"]
             assert WORDS["zh"][f"stage_{stage}"] in get(port, "", "zh-CN")
-        tell("download", "me/poet: 3.0 of 8.0 MB")
+        tell("download", progress="me/poet: 3.0 of 8.0 MB")
         assert get(port, "?stage") == "Fetching the adapter me/poet: 3.0 of 8.0 MB…"
 
 
@@ -106,8 +106,13 @@ def test_the_page_opens_by_itself(browser: Browser, port: int, tmp_path: Path) -
     page.on("pageerror", lambda error: errors.append(str(error)))
     with loading("127.0.0.1", port) as tell:
         page.goto(f"http://127.0.0.1:{port}")
+        tell("train", 0.25, update="5", updates="20", left="0:09", loss="3.21")
+        said = "one is trained, once: update 5 of 20, 0:09 left, loss 3.21"
+        expect(page.get_by_role("status")).to_contain_text(said)
+        expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.25)
         tell("adapters")
         expect(page.get_by_role("status")).to_have_text(WORDS["en"]["stage_adapters"])
+        expect(page.get_by_role("progressbar")).to_be_hidden()
         demo = build(Started(ScriptedEngine()), Box(tmp_path))
     demo.launch(server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
     expect(page.locator("#ask textarea")).to_be_enabled()

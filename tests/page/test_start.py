@@ -74,21 +74,22 @@ def test_without_a_persona_in_training_zhen_huan_speaks(settings: Environment, t
 def test_adapters_of_the_hub_and_of_this_machine_in_the_order_that_is_set(
     settings: Environment, server: Hub, pristine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files, stages = tiny.contents(pristine), list[tuple[str, str]]()
+    files, stages = tiny.contents(pristine), list[tuple[str, dict[str, str]]]()
     commit = server.add("models/me/poet", files).commits[-1]
     server.add("models/me/broken", {layout.CONFIG: b"{}"})
     server.add("scope/me/other", files)
     wanted = "me/poet,me/none,two,nobody,me/broken,../../etc,modelscope:me/other"
     object.__setattr__(settings, "adapter", wanted)
-    started = start.start(settings, settings.base_model, lambda stage, detail="": stages.append((stage, detail)))
+    started = start.start(settings, settings.base_model, lambda stage, _=None, **detail: stages.append((stage, detail)))
     assert started.engine.adapters() == list(started.about) == ["me/poet", "two", "modelscope:me/other", "one"]
     said = capsys.readouterr().out
     assert [line.split()[2] for line in said.splitlines() if line.startswith("left out")] == [
         *("me/none:", "nobody:", "me/broken:", "../../etc:")
     ]
+    assert (started.about["me/poet"].revision, started.about["two"].revision) == (commit, "")
     assert f"revision {commit[:12]}, active" in "\n".join(started.engine.describe())
-    assert ("adapters", "") in stages
-    assert next(detail for stage, detail in stages if stage == "download").startswith("me/poet: 0.0 of ")
+    assert ("adapters", {}) in stages
+    assert next(detail for stage, detail in stages if stage == "download")["progress"].startswith("me/poet: 0.0 of ")
 
 
 def test_where_no_adapter_can_be_had_the_base_model_speaks(settings: Environment, server: Hub, tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_panes_show_the_same_turns() -> None:
     assert "Not asked" in right[1]["content"][1]["text"]
 
 
+def test_an_adapter_from_a_hub_says_its_revision_and_a_browser_keeps_it() -> None:
+    kept = Kept([replace(exchange("x", *SIDES), revision="3f2a91c" + "0" * 33)], True, "", PERSONA)
+    record = saved.from_json(json.loads(json.dumps(saved.to_json(kept)))).record
+    left, right = (shown.pane_messages(record, number, False, SIDES, "en")[1] for number in (0, 1))
+    assert (
+        left["content"][1]["text"].startswith("revision 3f2a91c · ") and "revision" not in right["content"][1]["text"]
+    )
+
+
 @pytest.mark.parametrize(
     ("blind", "verdict", "left", "named"),
     [

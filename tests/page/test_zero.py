@@ -6,37 +6,36 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
+import gradio as gr
 import pytest
 
-from roleplay.engine.lent_gpu import ZeroEngine
+from roleplay.engine.lent_gpu import LONGEST, ZeroEngine
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.weights import base_models, inspection
-from tests import tiny
+from tests import space, tiny
 from tests.scripted import ScriptedEngine
 
 BOTH = dict.fromkeys((ADAPTER, BASE), Question("", (), "?"))
 
 
-class NoGpu(Exception):
-    """What stands for Gradio's error here."""
-
-
 class Lent:
-    """`spaces.GPU` in this process; `refuses` says that there is none."""
+    """`spaces.GPU` in this process; `refuses` is what it raises."""
 
     def __init__(self) -> None:
-        self.refuses, self.seconds = "", list[int]()
+        self.refuses: Exception | None = None
+        self.seconds = list[int]()
 
     def __call__(self, task: Callable[..., Iterator[Any]], duration: Callable[..., int]) -> Callable[..., Any]:
         def lend(request: Request) -> Iterator[Any]:
             self.seconds.append(duration(request))
             if self.refuses:
-                raise NoGpu(self.refuses)
+                raise self.refuses
             yield from task(request)
 
         return lend
@@ -49,7 +48,7 @@ def ask(zero: ZeroEngine, tokens: int = 256) -> dict[str, Answer]:
 
 def test_the_time_asked_for_follows_length_and_measured_speed() -> None:
     lent, slow = Lent(), ScriptedEngine(pause=0.02)
-    zero = ZeroEngine(slow, lent, NoGpu)  # type: ignore[arg-type]  # it answers like one
+    zero = ZeroEngine(slow, lent)  # type: ignore[arg-type]  # it answers like one
     for tokens in (1, 256, 1024):
         ask(zero, tokens)
     assert lent.seconds[0] < lent.seconds[1] < lent.seconds[2]
@@ -59,16 +58,25 @@ def test_the_time_asked_for_follows_length_and_measured_speed() -> None:
         ask(zero)
     assert zero.duration(Request(BOTH)) > 1.2 * first
     assert len(slow.requests) == len(lent.seconds) == 6  # one call for both sides
+    slow.pause = 0.5
+    ask(zero)
+    assert zero.duration(Request(BOTH, Sampling(max_new_tokens=2048))) == LONGEST
 
 
 def test_errors_cross_as_sentences() -> None:
     lent, engine = Lent(), ScriptedEngine(error="no adapter 'x' is loaded")
-    zero = ZeroEngine(engine, lent, NoGpu)  # type: ignore[arg-type]
+    zero = ZeroEngine(engine, lent)  # type: ignore[arg-type]
     with pytest.raises(RoleplayError, match="no adapter 'x' is loaded"):
         ask(zero)
-    lent.refuses = "'You have exceeded your quota. Try again in 1:00:00'"
-    with pytest.raises(ModelError, match="^no GPU just now: You have exceeded your quota. Try again in 1:00:00$"):
-        ask(zero)
+    refusals = {
+        gr.Error("You have exceeded your quota. Try again in 1:00:00"): "You have exceeded your quota. .* 1:00:00",
+        RuntimeError("Connection closed by visitor while queueing"): "Connection closed by visitor while queueing",
+        AssertionError(): "AssertionError",
+        Empty(): "Empty",
+    }
+    for lent.refuses, sentence in refusals.items():
+        with pytest.raises(ModelError, match=f"^no GPU just now: {sentence}$"):
+            ask(zero)
 
 
 def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
@@ -95,3 +103,17 @@ def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
     assert len(found["seconds"]) == 8 and found["seconds"][3] > found["seconds"][0]
     assert found["released"] == 6  # every GPU that was lent came back
     assert found["kept in the main process"] == 0
+
+
+@pytest.mark.parametrize("engine_url", ["", "http://127.0.0.1:9/v1"])
+def test_a_space_reports_its_start_and_serves_nothing_before(tmp_path: Path, engine_url: str) -> None:
+    """ZeroGPU starts no Space in which nothing is decorated, as with ENGINE_URL alone."""
+    tiny.gemma().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.zero_space", "app", str(tmp_path)]
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "ENGINE_URL": engine_url, "SYSTEM": "spaces", "CPU_CORES": "1"}
+    (tmp_path / "app").mkdir()
+    with space.running(command, tmp_path / "app", 240, PYTHONPATH=str(ROOT), GRADIO_SSR_MODE="True", **settings):
+        said = (tmp_path / "said.txt").read_text()
+    assert "opens when all is loaded" in said and said.count("startup report") == 1
+    assert "says what is loaded until it opens" not in said

@@ -1,12 +1,13 @@
 """The model card: what the Hub reads of it, what people read in it, and what it never becomes."""
 
+import json
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
 from roleplay.errors import AdapterError
-from roleplay.weights import layout
+from roleplay.weights import embedded, layout
 from tests import tiny
 from train.publishing import card
 
@@ -58,6 +59,14 @@ def test_card_names_where_it_was_pushed_to(folder: Path, repos: tuple[str, str])
 
 def test_the_terms_go_with_the_card(folder: Path) -> None:
     assert "subject to the Gemma Terms of Use" in (folder / layout.NOTICE).read_text(encoding="utf-8")
+
+
+def test_a_card_says_that_the_base_was_dequantised(folder: Path) -> None:
+    assert "dequantised" not in (folder / "README.md").read_text(encoding="utf-8")
+    training = json.loads((folder / layout.TRAINING).read_text(encoding="utf-8"))
+    training["base_model"]["fingerprint"] = embedded.FINGERPRINT
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    assert "dequantised from Q4_K_M" in card.write_card(folder).read_text(encoding="utf-8")
 
 
 def test_card_lets_no_reply_become_markup(folder: Path) -> None:

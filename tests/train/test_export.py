@@ -1,5 +1,6 @@
 """Export: what was merged answers as the attached adapter does, and other programs find how to speak to it."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from roleplay.weights.base_models import BaseModel
 from tests import tiny
 from tests.disk import largest_file
 from train import export
+from train.publishing import ollama
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +126,20 @@ PERSONAS = [
 @pytest.mark.parametrize("persona", PERSONAS)
 def test_a_persona_with_quotes_is_one_value(source: Path, persona: str) -> None:
     adapter = replace(inspection.inspect(source), persona=persona)
-    values = parsed(export.modelfile(adapter, "."))
+    values = parsed(ollama.modelfile(adapter, "."))
     kept = [value for name, value in values if name == "SYSTEM"]
     assert kept == [re.sub('"{3,}', '""', persona)]
-    assert ("TEMPLATE", export.GO_TEMPLATES["gemma"]) in values and values[0] == ("FROM", ".")
+    assert ("TEMPLATE", ollama.GO_TEMPLATES["gemma"]) in values and values[0] == ("FROM", ".")
     assert {name for name, _ in values} == {"FROM", "TEMPLATE", "SYSTEM", "PARAMETER"}
+
+
+def test_ollama_finds_the_same_in_a_repository_and_in_a_modelfile(source: Path) -> None:
+    adapter = inspection.inspect(source)
+    files, values = ollama.repository_files(adapter), parsed(ollama.modelfile(adapter, "."))
+    assert ("TEMPLATE", files["template"]) in values and ("SYSTEM", files["system"]) in values
+    params = json.loads(files["params"])
+    told = [tuple(value.split(" ", 1)) for name, value in values if name == "PARAMETER"]
+    assert told == [(k, f'"{v[0]}"' if k == "stop" else str(v)) for k, v in params.items()]
 
 
 def test_the_bases_own_tokenizer_file_and_the_terms_go_along(source: Path, tmp_path: Path) -> None:
@@ -147,7 +158,7 @@ def test_vllm_command(exported: Path) -> None:
 
 
 def test_every_template_has_one_for_ollama() -> None:
-    assert export.GO_TEMPLATES.keys() == TEMPLATES.keys()
+    assert ollama.GO_TEMPLATES.keys() == TEMPLATES.keys()
 
 
 def test_a_folder_in_the_way_is_kept(exported: Path, source: Path) -> None:
@@ -162,9 +173,3 @@ def test_a_merge_that_answers_differently_is_not_kept(
     with pytest.raises(RoleplayError, match="answers differently from the adapter"):
         export.export(inspection.inspect(source), base(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_gguf_of_another_base_is_refused(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(RoleplayError, match="--gguf is for the embedded base, not google/gemma-3-270m"):
-        export.export(inspection.inspect(source), base(), tmp_path / "out", gguf=True)
-    assert list(tmp_path.iterdir()) == []

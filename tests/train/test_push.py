@@ -112,6 +112,32 @@ def test_an_open_base_model_is_preloaded_and_a_gated_one_is_not(
         assert (yaml.safe_load(front), text) == (expected, "\nA room.\n---\n")
 
 
+# GGUF
+
+
+def test_a_gguf_goes_to_a_repository_that_ollama_and_llama_cpp_read(
+    server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(push, "ROOT", tmp_path)
+    command = [str(folder), "--gguf", "me/tiny-gguf"]
+    with pytest.raises(HubError, match="not there or older than the adapter: python -m train.export "):
+        push.main(command)
+    (tmp_path / "NOTICE").write_text("terms")
+    model = tmp_path / "exports" / "tiny" / "model.gguf"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"GGUF" + FAKE.encode())  # weights are not searched for tokens
+    push.main([*command, "--dry-run"])
+    assert server.log == []
+    push.main(command)
+    files = server.repos["models/me/tiny-gguf"].files
+    assert set(files) == {"README.md", "NOTICE", "template", "system", "params", "tiny-BF16.gguf"}
+    front, text = files["README.md"].decode().split("---\n", 2)[1:]
+    assert yaml.safe_load(front)["base_model_relation"] == "finetune" and "ollama run hf.co/me/tiny-gguf" in text
+    os.utime(model, (0, 0))
+    with pytest.raises(HubError, match="older than the adapter"):
+        push.main(command)
+
+
 ADAPTERS: dict[str, tuple[list[str], str, bool]] = {  # what is given, ADAPTER, whether the folder goes along
     "folder": (["{folder}"], "tiny", True),
     "repository": (["--adapter-repo", "me/zhenhuan"], "me/zhenhuan", False),

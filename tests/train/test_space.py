@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from roleplay.environment import ROOT
 from tests import space, tiny
 from tests.hub_server import TOKEN, Hub
 from train import push
+from train.publishing import space_files
 
 
 @pytest.fixture
@@ -119,6 +121,18 @@ def test_votes_are_sent_when_a_space_is_stopped(arrived: Path, server: Hub, tmp_
         assert process.wait(30) == 128 + signal.SIGTERM
     assert "votes-late.jsonl" in server.repos["datasets/me/votes"].files
     assert "node stopped" in (arrived.parent / "said.txt").read_text()
+
+
+def test_a_cpus_space_gets_pytorch_without_cuda(server: Hub, folder: Path) -> None:
+    lines = {}
+    for hardware in ("cpu-basic", "l4x1", "zero-a10g"):
+        push.main([str(folder), "--space", f"me/{hardware}", "--hardware", hardware])
+        lines[hardware] = server.repos[f"spaces/me/{hardware}"].files["requirements.txt"].decode().splitlines()
+    own = (ROOT / "requirements.txt").read_text().splitlines()
+    assert lines["l4x1"] == lines["zero-a10g"] == own and not [line for line in own if "flash" in line]
+    torch = next(line for line in own if line.startswith("torch=="))
+    wheels = f"--extra-index-url {space_files.CPU_WHEELS}"
+    assert lines["cpu-basic"] == [wheels, *(f"{line}+cpu" if line == torch else line for line in own)]
 
 
 def test_the_default_adapter_goes_where_none_is_named(server: Hub) -> None:

@@ -64,7 +64,8 @@ class Writer:
         self._decoder = Decoder(base.model)
         self._loras: dict[str, Lora | None] = {"": None}
         for adapter in loaded:
-            inspection.check_base(adapter, base.model, fingerprint, base.hub_id)
+            if warning := inspection.check_base(adapter, base.model, fingerprint, base.hub_id):
+                print(f"warning      {warning}")
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
         self._encoders = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings

@@ -7,7 +7,7 @@ prepares values. It knows no hub.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from roleplay.errors import AdapterError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
 from roleplay.templates import template
+from roleplay.weights import embedded
+from roleplay.weights.adapters import Adapter
 from roleplay.weights.hub import ADAPTER_TAG
 from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, NOTICE, TRAINING
 
@@ -46,19 +48,29 @@ def write_card(folder: Path, hub: str = "", modelscope: str = "") -> Path:
     return folder / CARD
 
 
-def metadata(training: Mapping[str, Any]) -> ModelCardData:
+def metadata(
+    training: Mapping[str, Any], relation: str = "adapter", library: str = "peft", tags: Sequence[str] = TAGS
+) -> ModelCardData:
     """What the Hub reads of a card: language, licence, library, base model and tags."""
     base = training["base_model"]["name"]
     named = base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None  # else a folder
     return ModelCardData(
         base_model=named,
-        base_model_relation="adapter" if named else None,
+        base_model_relation=relation if named else None,
         language=["zh", "en"],
-        library_name="peft",
+        library_name=library,
         license="gemma",
         pipeline_tag="text-generation",
-        tags=TAGS,
+        tags=list(tags),
     )
+
+
+def gguf_card(adapter: Adapter, repo: str) -> str:
+    """The card of a repository that holds an adapter merged into the embedded base model, as GGUF."""
+    training = adapter.training
+    data = metadata(training, "finetune", "gguf", ["gguf", "gemma", "role-play"])
+    values = {"base": training["base_model"], "persona": training["persona"], "metadata": data.to_yaml()}
+    return template(__file__, "gguf.md.jinja", FILTERS).render(name=adapter.name, repo=repo, **values)
 
 
 def _card(
@@ -74,6 +86,7 @@ def _card(
         metadata=metadata(training).to_yaml(),
         training=training,
         base=training["base_model"],
+        dequantised=training["base_model"]["fingerprint"] == embedded.FINGERPRINT,
         persona=training["persona"],
         results=training["results"],
         rows=sum(item["rows"] for item in training["data"]),

@@ -15,6 +15,7 @@ from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights import embedded
 from roleplay.weights.adapters import PROJECTIONS, Adapter
 
+NAME = "model.gguf"  # in an exported folder
 OWN = ("general.architecture", "general.name", "general.file_type", "tokenizer.chat_template")  # not copied
 
 

@@ -13,6 +13,8 @@ from roleplay.weights.layout import CARD
 from train.publishing import upload
 from train.publishing.upload import PARTS
 
+REQUIREMENTS = "requirements.txt"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # 0.2 GB where those of PyPI bring 3 GB of CUDA
 LEFT_OUT = ("assets/screenshots/",)  # the Space is what they show
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<path>[\w./-]+)(?:#[\w-]*)?\)")
 
@@ -28,11 +30,11 @@ def chosen(tracked: Mapping[str, Path], folders: Sequence[Path]) -> dict[str, Pa
     return files
 
 
-def assemble(files: Mapping[str, Path], target: Path, preload: str = "") -> dict[str, Path]:
+def assemble(files: Mapping[str, Path], target: Path, preload: str = "", hardware: str = "") -> dict[str, Path]:
     """Write the Space to the folder `target`; returns its files.
 
     Markdown loses its links to what is not there, and the README's front matter has a `preload` repository downloaded
-    when the Space is built and not when it starts.
+    when the Space is built and not when it starts. A CPU's `hardware` gets PyTorch without CUDA.
     """
     shutil.rmtree(target, ignore_errors=True)
     for name, path in files.items():
@@ -40,6 +42,8 @@ def assemble(files: Mapping[str, Path], target: Path, preload: str = "") -> dict
         if path.suffix == ".md":
             text = unlinked(path.read_text(encoding="utf-8"), name, files)
             (target / name).write_text(_preloading(text, preload) if name == CARD else text, encoding="utf-8")
+        elif name == REQUIREMENTS and hardware.startswith("cpu"):
+            (target / name).write_text(_without_cuda(path.read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copyfile(path, target / name)
     return {name: target / name for name in files}
@@ -62,3 +66,8 @@ def _preloading(readme: str, base: str) -> str:
         return readme
     _, front, text = readme.split("---\n", 2)
     return f"---\n{front}preload_from_hub:\n  - {base}\n---\n{text}"
+
+
+def _without_cuda(requirements: str) -> str:
+    """The same versions, PyTorch's from its index of builds for CPUs."""
+    return f"--extra-index-url {CPU_WHEELS}\n" + re.sub(r"(?m)^(torch==[\w.]+)$", r"\1+cpu", requirements)

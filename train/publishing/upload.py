@@ -23,7 +23,7 @@ from modelscope_hub import errors as ms
 from roleplay.errors import HubError, first_line
 from roleplay.weights import inspection
 from roleplay.weights.hub import REPO, check_name, sentences
-from roleplay.weights.layout import CARD, CONFIG, FILES, NEEDED, WEIGHTS
+from roleplay.weights.layout import CARD, CONFIG, FILES, NEEDED
 
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0  # the pause doubles from one attempt to the next
 SECRETS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN", "APP_AUTH", "ENGINE_KEY")  # settings that are never public
@@ -74,7 +74,7 @@ def check_contents(files: Mapping[str, Path]) -> None:
     home = str(Path.home()).rstrip("/")  # nothing where / itself is home, as in some containers
     own = re.compile(rb"(?<![\w.-])" + re.escape(home.encode()) + b"/")  # and no part of an address's path
     for path in files.values():
-        data = b"" if path.name == WEIGHTS else path.read_bytes()
+        data = b"" if path.suffix in (".safetensors", ".gguf") else path.read_bytes()
         if found := _SECRET.search(data):
             raise HubError(f"{path} holds what looks like a token ({found[0][:6].decode()}…): remove it, and revoke it")
         if home and own.search(data):
@@ -97,22 +97,27 @@ def push_adapter(folder: Path, hub: str = "", modelscope: str = "", private: boo
     Raises `HubError` when something must not go out, access is missing, or what arrived differs from what was sent.
     """
     files = adapter_files(folder)
-    urls = [_push_hub(hub, files, private)] if hub else []
+    urls = [push_files(hub, files, private, CONFIG)] if hub else []
     return urls + ([_push_modelscope(modelscope, folder, files, private)] if modelscope else [])
 
 
-def _push_hub(repo: str, files: Mapping[str, Path], private: bool) -> str:
+def push_files(repo: str, files: Mapping[str, Path], private: bool, kind: str) -> str:
+    """Send a model's files to a repository on the Hub; returns its address.
+
+    One that holds something, but nothing whose name ends in `kind`, is another's. Raises `HubError` as `push_adapter`.
+    """
+    check_contents(files)
     api = _api(repo)
     with sentences(repo):
         if api.repo_exists(repo):
             theirs = set(api.list_repo_files(repo)) - {".gitattributes"}
-            if theirs and CONFIG not in theirs:
-                raise HubError(f"{repo} is taken by something that is no adapter ({min(theirs)}): choose another name")
+            if theirs and not any(name.endswith(kind) for name in theirs):
+                raise HubError(f"{repo} is taken by something without {kind} ({min(theirs)}): choose another name")
             if private and not api.repo_info(repo).private:
                 raise HubError(f"{repo} is public: push with --no-private to update it, or choose another name")
         else:
             api.create_repo(repo, private=private)
-        _commit(api, repo, "model", files, set(FILES))
+        _commit(api, repo, "model", files, set(FILES) if kind == CONFIG else set())
     return f"{api.endpoint}/{repo}"
 
 

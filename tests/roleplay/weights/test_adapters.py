@@ -16,7 +16,7 @@ from transformers import Gemma3ForCausalLM
 
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import TEMPLATES
-from roleplay.weights import adapters, base_models, inspection, layout, probe
+from roleplay.weights import adapters, base_models, embedded, inspection, layout, probe
 from tests import tiny
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -230,6 +230,18 @@ def test_a_base_it_was_not_made_for(folder: Path, changes: dict[str, Any], same_
     adapter = inspection.inspect(folder)
     with pytest.raises(AdapterError, match=sentence):
         inspection.check_base(adapter, tiny.gemma(**changes), adapter.base_fingerprint if same_print else "0" * 16)
+
+
+def test_the_embedded_models_adapter_fits_the_model_it_was_made_of(folder: Path, base: Gemma3ForCausalLM) -> None:
+    edit(folder, "training.json", base_model={"name": embedded.HUB_ID, "fingerprint": embedded.FINGERPRINT})
+    adapter = inspection.inspect(folder)
+    warning = inspection.check_base(adapter, base, "0" * 16, name=embedded.HUB_ID)
+    assert "dequantised from Q4_K_M" in warning
+    assert inspection.check_base(adapter, base, embedded.FINGERPRINT, name=embedded.HUB_ID) == ""
+    with pytest.raises(AdapterError, match="fingerprint"):
+        inspection.check_base(adapter, base, "0" * 16, name="google/gemma-2b-it")
+    with pytest.raises(AdapterError, match="has 2 layers"):
+        inspection.check_base(adapter, tiny.gemma(num_hidden_layers=3), "0" * 16, name=embedded.HUB_ID)
 
 
 def test_without_a_fingerprint_the_name_decides(folder: Path, base: Gemma3ForCausalLM) -> None:

@@ -1,0 +1,159 @@
+"""An adapter for a base model that has none: trained at the start by `train.lora` in a process of its own, and kept.
+
+The default character's rows and the command's own recipe; a stop or a restart goes on from the last checkpoint. Nothing
+here knows a model.
+"""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import torch
+
+from page.serving.loading_page import Tell
+from roleplay.environment import ROOT, Environment
+from roleplay.errors import RoleplayError, first_line
+from roleplay.text.personas import CHARACTER
+from roleplay.weights.layout import CONFIG
+
+STOP_SECONDS = 60  # in which a training that is stopped has written its checkpoint
+PYTHON = (sys.executable, "-u", "-X", "utf8", "-m")
+_BAR = re.compile(  # as tqdm draws the bar of `train.lora`; the loss is there from the first update on
+    r"(?P<update>\d+)/(?P<updates>\d+) \[[\d:]+<(?P<left>[\d:?]+), +[\d.?]+(update/s|s/update)"
+    r"(.* loss=(?P<loss>[\d.]+))?"
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training at the start came to: where the adapter is `kept` (the end of a `kept_` key in page.words, ""
+    where there is none), and why it failed or is kept no longer, in a sentence."""
+
+    kept: str = ""
+    problem: str = ""
+
+
+def wanted(settings: Environment, lent: bool) -> bool:
+    """Whether a base model that has no adapter gets one trained; `lent` says that GPUs are lent an answer at a time."""
+    if settings.train_missing == "auto":
+        return torch.cuda.is_available() and not lent
+    return settings.train_missing == "always"
+
+
+def name_of(base: str) -> str:
+    """What the adapter for a base model is called, from the name that a user gives the model."""
+    return f"{CHARACTER}-{re.sub(r'[^A-Za-z0-9.-]', '-', Path(base.rpartition(':')[2]).name)[:64]}"
+
+
+def bring_back(storage: Path) -> None:
+    """Copy to adapters/ and runs/ what an earlier start kept in the storage, where it is not there yet."""
+    for kept in storage.glob(f"adapters/*/{CONFIG}"):
+        _copy(kept.parent, ROOT / "adapters" / kept.parent.name)
+    for run in storage.glob("runs/*/run.json"):
+        _copy(run.parent, ROOT / "runs" / run.parent.name)
+
+
+def train(base: str, settings: Environment, tell: Tell) -> Trained:
+    """Train and keep an adapter for the base model of this name; what fails is told in the result and printed.
+
+    Ctrl-C and SIGTERM stop the training with a checkpoint, and end this process.
+    """
+    name = name_of(base)
+    run = ROOT / "runs" / name
+    command = ["train.lora", "--name", name, "--base-model", base]
+    command += ["--resume"] * any(run.glob("checkpoint-*"))
+    print(f"training     the base model has no adapter: python -m {' '.join(command)}")
+    try:
+        with _saved_on_stop(run, settings.storage):
+            _run(command, tell)
+    except RoleplayError as error:
+        print(f"training     failed: {error}")
+        return Trained(problem=str(error))
+    tell("keep")
+    trained = _keep(ROOT / "adapters" / name, settings, tell)
+    print(f"kept         {name}: {trained.kept}" + (f"; {trained.problem}" if trained.problem else ""))
+    return trained
+
+
+def _keep(folder: Path, settings: Environment, tell: Tell) -> Trained:
+    """In the storage, else in ADAPTER_REPO, else in adapters/, which on a Space is there until it restarts."""
+    here = "restart" if settings.space else "folder"
+    try:
+        if settings.storage:
+            _copy(folder, settings.storage / "adapters" / folder.name)
+            shutil.rmtree(settings.storage / "runs" / folder.name, ignore_errors=True)
+            return Trained("storage")
+        if settings.adapter_repo and huggingface_hub.get_token():
+            _run(["train.push", str(folder), "--hub", settings.adapter_repo], tell)
+            return Trained("repo")
+    except (RoleplayError, OSError) as error:
+        return Trained(here, first_line(error))
+    return Trained(here)
+
+
+def _run(command: Sequence[str], tell: Tell) -> None:
+    """Run one of the project's commands and print what it says; `tell` hears of its bar.
+
+    Raises `RoleplayError` with its last line where it fails.
+    """
+    said = "it said nothing"
+    with subprocess.Popen(
+        [*PYTHON, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as process:
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                if bar := _BAR.search(line):
+                    told = {key: value or "–" for key, value in bar.groupdict().items()}
+                    tell("train", int(told["update"]) / int(told["updates"]), **told)
+                elif line.strip() and "%|" not in line:
+                    said = line.strip()
+                    print(line, end="")
+        except BaseException:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            process.kill()
+            raise
+    if process.returncode < 0:
+        raise RoleplayError(
+            f"{command[0]} was killed ({signal.Signals(-process.returncode).name}), often for its memory"
+        )
+    if process.returncode:
+        raise RoleplayError(said.removeprefix("error: ")[:300])
+
+
+@contextmanager
+def _saved_on_stop(run: Path, storage: Path | None) -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does; either keeps the checkpoint in the storage too, and ends the process."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if storage:
+            shutil.rmtree(storage / "runs" / run.name, ignore_errors=True)
+            _copy(run, storage / "runs" / run.name)
+        print(f"training     stopped: the next start goes on from {run}")
+        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Every file, the configuration last: an adapter that arrived in part is none. A mounted bucket cannot rename."""
+    if not target.exists():
+        for path in sorted(source.rglob("*"), key=lambda path: path.name in (CONFIG, "run.json")):
+            if path.is_file():
+                (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / path.relative_to(source))

@@ -1,0 +1,153 @@
+"""A Space whose base model has no adapter: it trains one at its start, shows how far it is, keeps it and speaks."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from page.build import build, launch_options
+from page.serving import training
+from page.serving.start import Started
+from page.serving.training import Trained
+from roleplay.environment import Environment
+from roleplay.errors import RoleplayError
+from roleplay.results.votes import Box
+from roleplay.weights import layout
+from tests import space, tiny
+from tests.hub_server import TOKEN, Hub
+from tests.pages import opened
+from tests.scripted import ScriptedEngine
+from train import push
+
+pytest_plugins = ("pages",)
+APP = [sys.executable, "app.py"]
+
+
+@pytest.fixture
+def room(server: Hub, folder: Path, tmp_path: Path) -> Path:
+    """A Space with an adapter for another base model, rows for some updates, and a tiny base beside it."""
+    push.main([str(folder), "--space", "me/room"])
+    room = space.take_out(server.repos["spaces/me/room"], tmp_path / "space" / "app")
+    rows = [{"instruction": f"How are you, {n}?", "output": f"Well, {n}."} for n in range(300)]
+    (room / "dataset/zhenhuan/rows.json").write_text(json.dumps(rows))
+    (room / "dataset/zhenhuan/persona.json").write_text(json.dumps({"name": "Mara", "system_prompt": "You are Mara."}))
+    tiny.gemma(hidden_size=8).save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    return room
+
+
+def said(room: Path) -> str:
+    return (room.parent / "said.txt").read_text()
+
+
+def wait_for(found: Callable[[], object], room: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert time.monotonic() < deadline and "Traceback" not in said(room), said(room)[-3000:]
+        time.sleep(0.05)
+
+
+def stage(url: str) -> str:
+    try:
+        with urlopen(f"{url}/?stage", timeout=5) as answer:
+            return str(answer.read().decode()) + f" {answer.headers['share-done']}"
+    except OSError:  # nothing there yet, or no longer, or a busy machine
+        return ""
+
+
+def test_a_training_that_was_stopped_goes_on_and_is_kept(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always", "STORAGE": str(tmp_path / "volume")}
+    with space.started(APP, room, **settings) as (url, process):
+        told = re.compile(r"update (?:[2-9]|\d\d) of (\d+), [\d:]+ left, loss [\d.]+ 0\.\d+")
+        wait_for(lambda: told.search(stage(url)), room)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+    volume, kept = tmp_path / "volume", tmp_path / "volume" / "runs" / "zhenhuan-base"
+    assert "the next start goes on from" in said(room) and list(kept.glob("checkpoint-*"))
+
+    shutil.rmtree(room / "runs")  # a restart has a new container
+    with space.running(APP, room, 240, **settings):
+        assert "--resume" in said(room) and "kept         zhenhuan-base: storage" in said(room)
+        assert "adapter      zhenhuan-base: rank" in said(room)
+    record = json.loads((volume / "adapters" / "zhenhuan-base" / layout.TRAINING).read_text())
+    assert record["persona"]["name"] == "Mara" and not kept.exists()
+
+    monkeypatch.setattr(training, "ROOT", tmp_path / "next")
+    training.bring_back(volume)
+    brought, whole = (tiny.contents(root / "adapters" / "zhenhuan-base") for root in (tmp_path / "next", room))
+    assert brought == whole and layout.CONFIG in whole
+
+
+def test_a_token_that_may_write_keeps_it_in_a_repository(room: Path, server: Hub, tmp_path: Path) -> None:
+    hub = {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always", "ADAPTER_REPO": "me/own"} | hub
+    with space.running(APP, room, 240, **settings):
+        assert "kept         zhenhuan-base: repo" in said(room)
+    assert server.repos["models/me/own"].private and layout.WEIGHTS in server.repos["models/me/own"].files
+    shutil.rmtree(room / "adapters" / "zhenhuan-base")
+    with space.running(APP, room, 240, **settings):
+        assert "adapter      me/own: rank" in said(room) and "training " not in said(room)
+
+
+def test_a_training_ends_with_the_server_that_started_it(room: Path, tmp_path: Path) -> None:
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always"}
+    with space.started(APP, room, **settings) as (url, process):
+        wait_for(lambda: re.search(r"update \d+ of", stage(url)), room)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait()
+        wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), room)
+    assert children
+
+
+def test_a_failure_leaves_the_page_with_one_sentence(room: Path, tmp_path: Path, browser: Browser) -> None:
+    (room / "dataset/zhenhuan/rows.json").write_text("[]")
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always"}
+    with space.running(APP, room, 240, **settings) as (url, _), opened(browser, url) as page:
+        expect(page.locator("#adapters")).to_contain_text("No adapter could be trained at the start")
+        expect(page.locator("#problem")).to_contain_text("add rows")
+
+
+@pytest.mark.parametrize("kept", ["folder", "storage", "repo", "restart"])
+def test_the_page_says_where_an_adapter_is_kept(browser: Browser, tmp_path: Path, kept: str) -> None:
+    demo = build(Started(ScriptedEngine(), trained=Trained(kept)), Box(tmp_path))
+    with opened(browser, demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]) as page:
+        expect(page.locator("#kept")).to_contain_text("trained at the start")
+    demo.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "gpu", "lent", "trains"),
+    [
+        *[("auto", True, False, True), ("auto", True, True, False), ("auto", False, False, False)],
+        *[("never", True, False, False), ("always", False, True, True)],
+    ],
+)
+def test_when_an_adapter_is_trained(
+    monkeypatch: pytest.MonkeyPatch, setting: str, gpu: bool, lent: bool, trains: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setenv("TRAIN_MISSING", setting)
+    assert training.wanted(Environment(), lent) is trains
+
+
+def test_a_setting_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIN_MISSING", "yes")
+    with pytest.raises(RoleplayError, match="TRAIN_MISSING is 'yes'; give auto, always or never"):
+        Environment()
+
+
+def test_names_of_adapters() -> None:
+    named = [training.name_of(base) for base in ("google/gemma-2b-it", "modelscope:Lucachen/gemma2b", "embedded")]
+    assert named == ["zhenhuan-gemma-2b-it", "zhenhuan-gemma2b", "zhenhuan-embedded"]
