@@ -120,6 +120,7 @@ def _panes(persona: Persona, both: bool) -> dict[str, Any]:
 
 def _composer() -> dict[str, Any]:
     with gr.Row(visible=False, elem_id="ballot") as ballot:
+        gr.Markdown(I18N("vote_note"), elem_id="vote-note")
         votes = {vote: gr.Button(I18N(vote), size="sm") for vote in ("left", "tie", "bad", "right")}
     message = gr.Textbox(
         label=I18N("message"),
