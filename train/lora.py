@@ -34,7 +34,7 @@ from roleplay.text.splits import repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.layout import MAX_RANK, NAME
-from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows
+from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows, remember
 from train.learning import memory
 from train.learning.adapter import INITIALISATIONS, attach_lora, keep_share
 from train.learning.attention import ATTENTION
@@ -209,7 +209,7 @@ def training_record(
     flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: dict[str, Any]
 ) -> dict[str, Any]:
     """What training.json says of how an adapter was made; no path of this machine goes into it."""
-    names = {key: Path(getattr(flags, key)).name for key in ("character", "persona")}
+    names = {key: Path(getattr(flags, key)).name for key in ("character", "persona")} | {"base_model": base["name"]}
     return {
         "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], **names},
         "data": files,
@@ -280,6 +280,7 @@ def train(flags: LoraFlags) -> Path:
         results = trainer.results(result, samples.replies)
         record = training_record(flags, persona, files, origin) | {"held_out": labels(held_out), "results": results}
         write_adapter(folder, model, record, RESUME)
+        remember(run.parent, data, files)
         shutil.rmtree(run)
         before, after = results["base_held_out_loss"], results["held_out_loss"]
         print(f"{folder}: held-out loss {before:.3f} -> {after:.3f} nat per token")
