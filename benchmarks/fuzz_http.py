@@ -181,6 +181,6 @@ def answers(url: str) -> bool:
     text = tab.find("textbox", "submit")
     tab.values[text] = "still there?"
     ended = tab.fire(text, "submit")
-    last = tab.values[tab.storage]["record"][-1]
+    last = tab.record()[-1]
     tab.close()
     return ended and not tab.error and all(one["stop"] in ("end", "length") for one in last["answers"].values())

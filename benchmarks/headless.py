@@ -30,8 +30,8 @@ class Refused(Exception):
 class Tab:
     """One page load: a session, the values of its components, and the last error of an event."""
 
-    def __init__(self, url: str, kept: Any = None) -> None:
-        """Opens the page; `kept` is what the browser's storage holds (the first BrowserState's value)."""
+    def __init__(self, url: str, kept: str | None = None) -> None:
+        """Opens the page; `kept` is what the tab's storage holds, which the page keeps in the component `saved`."""
         self.http = httpx.Client(base_url=url.rstrip("/"), timeout=httpx.Timeout(PATIENCE, connect=10))
         self.session = secrets.token_hex(6)
         config = self.http.get("/config").raise_for_status().json()
@@ -41,9 +41,13 @@ class Tab:
         self.error = ""
         self.running = ""  # the event that the queue has taken in
         self._heartbeat = self.http.send(self.http.build_request("GET", f"{API}/heartbeat/{self.session}"), stream=True)
-        self.storage = self.find("browserstate")
+        self.storage = self.find("textbox", elem_id="saved")
         self.values[self.storage] = kept
         self.fire(None, "load")
+
+    def record(self) -> Any:
+        """The conversation as the tab's storage holds it."""
+        return json.loads(self.values[self.storage])["record"]
 
     @classmethod
     def when_up(cls, url: str, server: "subprocess.Popen[bytes]") -> "Tab":

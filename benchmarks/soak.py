@@ -25,7 +25,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -121,8 +120,8 @@ class Client(threading.Thread):
         except (Refused, httpx.HTTPError) as error:
             self.tally.failed.append(repr(error))
 
-    def open(self, kept: Any) -> Tab:
-        """A tab with greedy settings, and with what the browser kept."""
+    def open(self, kept: str | None) -> Tab:
+        """A tab with greedy settings, and with what a tab kept."""
         tab = Tab(self.url, kept)
         for slider, value in zip(tab.find_all("slider"), GREEDY, strict=True):
             tab.values[slider] = value
@@ -168,7 +167,7 @@ class Client(threading.Thread):
         return tab
 
     def check(self, tab: Tab, compare: bool) -> None:
-        answers = tab.values[tab.storage]["record"][-1]["answers"]
+        answers = tab.record()[-1]["answers"]
         said = {side: answer["text"] for side, answer in answers.items()}
         self.tally.done["compared" if compare else "chatted"] += 1
         if said != self.expected[compare, tuple(self.said)]:

@@ -1,8 +1,10 @@
 """The whole page: what stands on it, what its events do, and how it is launched."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+from gradio import queueing, routes
 from starlette.middleware import Middleware
 
 from page import events, layout
@@ -11,12 +13,15 @@ from page.chat.choices import PERSONA
 from page.handlers import Handlers
 from page.look import look
 from page.serving.logins import Logins
-from page.serving.middleware import Doors, Faults
+from page.serving.middleware import Doors, Faults, log_fault
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from roleplay.results.votes import Box
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
+
+for part in (queueing, routes):  # Gradio prints tracebacks, which hold what a stranger has sent
+    part.traceback = SimpleNamespace(print_exc=log_fault)  # type: ignore[attr-defined]
 
 
 def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:

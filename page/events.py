@@ -21,6 +21,10 @@ IDLE = ("ballot", "saved", "compare", "blind", "message")  # what changes when n
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 # A download is a disk's and a connection's work: one at a time, and the others wait in the queue.
 ALONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "hub", "api_visibility": "private"}
+STORE = "roleplay-conversation"  # in the tab's own storage: a BrowserState would be shared by all tabs of a browser
+# A Space is shown in a frame, where a browser may forbid storage: then nothing is kept.
+WRITE = f"(text) => {{ try {{ sessionStorage.setItem('{STORE}', text); }} catch {{}} }}"
+READ = f"() => {{ try {{ return sessionStorage.getItem('{STORE}'); }} catch {{ return null; }} }}"
 NO_OPENER = "…"  # never shown: without any, a ChatInterface would not hear the openers of another adapter's persona
 
 
@@ -47,7 +51,8 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     on = wiring({**c.by_name(), "left_state": chat.chatbot_state})
 
     on([demo.load, c.message.submit], h.show_problem, ["problem"])
-    on(demo.load, h.restore, [*PANES, "record", "compare", "persona", "given"])
+    on(demo.load, h.restore, [*PANES, "record", "compare", "persona", "given"], {**FREE, "js": READ})
+    c.saved.change(None, c.saved, None, js=WRITE)
     on(c.message.stop, h.mark_stopped, ["record", *PANES, *IDLE])
     on(c.left.undo, h.undo_last, ["record", "right", *IDLE])
     on([c.left.clear, c.right.clear], h.clear_all, ["record", *PANES, *IDLE])

@@ -93,8 +93,8 @@ class Handlers:
         """An empty conversation with the same settings."""
         return {"record": [], "left": [], "left_state": [], "right": [], **self._idle([], choices)}
 
-    def restore(self, saved: Any, visitor: Visitor) -> Updates:
-        """What this browser kept, or the page as it starts."""
+    def restore(self, saved: str | None, visitor: Visitor) -> Updates:
+        """What this tab kept, or the page as it starts."""
         seconds = self.loads.take(visitor.address) if saved else 0
         if seconds:
             tell(WORDS[visitor.language]["too_many_loads"].format(seconds=seconds))
@@ -107,11 +107,11 @@ class Handlers:
             "given": gr.update(**self.given_options(self.first, kept.given)),
         }
 
-    def _kept(self, value: Any) -> Kept:
+    def _kept(self, text: str | None) -> Kept:
         own = self.persona_of(self.first).system_prompt
         start = Kept([], bool(self.names), own, PERSONA)
         try:
-            kept = from_json(value) if value else start
+            kept = from_json(text) if text else start
         except DataError as error:
             tell(str(error))
             return start
@@ -128,7 +128,7 @@ class Handlers:
         return {"left": left, "left_state": left, "right": right}
 
     def _idle(self, record: Record, choices: Choices) -> Updates:
-        """Ballot, browser's copy, both switches and composer as they are while nothing is being answered."""
+        """Ballot, the tab's copy, both switches and composer as they are while nothing is being answered."""
         free = gr.update(interactive=True)
         return {
             "ballot": gr.update(visible=bool(record) and record[-1].votable),

@@ -15,7 +15,6 @@ from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.text.personas import Persona
 
-STORE = "roleplay-conversation"  # the browser's storage key; fixed, so that a restarted server can still read it
 # By field of `Sampling`: lowest, highest and step of its slider. Its label has the same name in `words`.
 SLIDERS = {
     "temperature": (0, 2, 0.05),
@@ -32,7 +31,7 @@ class Controls:
     """Everything that an event touches, reads or changes, by the names that handlers use."""
 
     record: gr.State  # the conversation, a list of exchanges
-    saved: gr.BrowserState  # its copy in the browser
+    saved: gr.Textbox  # its copy for the browser tab, as JSON
     problem: gr.Markdown
     title: gr.HTML
     adapter: gr.Dropdown
@@ -74,7 +73,7 @@ def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], start
     both = bool(names)
     drawn: dict[str, Any] = {
         "record": gr.State([]),
-        "saved": gr.BrowserState(storage_key=STORE, secret=STORE),
+        "saved": gr.Textbox(visible="hidden", elem_id="saved"),
         "problem": gr.Markdown(visible=False, elem_id="health"),
         **_head(names, persona),
     }
@@ -121,6 +120,7 @@ def _panes(persona: Persona, both: bool) -> dict[str, Any]:
 
 def _composer() -> dict[str, Any]:
     with gr.Row(visible=False, elem_id="ballot") as ballot:
+        gr.Markdown(I18N("vote_note"), elem_id="vote-note")
         votes = {vote: gr.Button(I18N(vote), size="sm") for vote in ("left", "tie", "bad", "right")}
     message = gr.Textbox(
         label=I18N("message"),

@@ -214,7 +214,7 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
         for bench, own, (_, files), (character, _) in zip(benches, sections, prepared, judges, strict=True):
             adapter = bench.subject.adapter
             made_of = {
-                "base_model": {"fingerprint": fingerprint},
+                "base_model": {"fingerprint": fingerprint, "dtype": base.dtype[0]},
                 "weights": {"sha256": file_sha256(adapter.folder / layout.WEIGHTS)},
                 "data": files,
                 "character": character,

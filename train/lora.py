@@ -33,7 +33,7 @@ from roleplay.text.splits import repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.layout import MAX_RANK, NAME
-from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows
+from roleplay.weights.training_rows import HELD_OUT, SEED, load_rows, remember
 from train.learning import memory, recipe
 from train.learning.adapter import INITIALISATIONS, attach_lora, finish
 from train.learning.attention import ATTENTION
@@ -203,7 +203,7 @@ def training_record(
     flags: LoraFlags, persona: Persona, files: list[dict[str, Any]], base: dict[str, Any]
 ) -> dict[str, Any]:
     """What training.json says of how an adapter was made; no path of this machine goes into it."""
-    names = {key: Path(getattr(flags, key)).name for key in ("character", "persona")}
+    names = {key: Path(getattr(flags, key)).name for key in ("character", "persona")} | {"base_model": base["name"]}
     return {
         "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in files], **names},
         "data": files,
@@ -279,6 +279,7 @@ def train(flags: LoraFlags) -> Path:
             "results": results,
         }
         write_adapter(folder, model, record, RESUME)
+        remember(run.parent, data, files)
         shutil.rmtree(run)
         before, after = results["base_held_out_loss"], results["held_out_loss"]
         print(*recipe.closing(results["last_replies"]), sep="\n")

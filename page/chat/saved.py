@@ -20,7 +20,7 @@ MAX_TOKENS = 1_000_000
 
 @dataclass(frozen=True)
 class Kept:
-    """What a browser keeps between two visits."""
+    """What a browser tab keeps while it is open."""
 
     record: Sequence[Exchange]
     compare: bool
@@ -28,19 +28,20 @@ class Kept:
     given: str  # to the base model, one of `choices.GIVEN`
 
 
-def to_json(kept: Kept) -> dict[str, Any]:
-    """The conversation and its settings as JSON values."""
-    return asdict(kept)
+def to_json(kept: Kept) -> str:
+    """The conversation and its settings in one line."""
+    return json.dumps(asdict(kept), ensure_ascii=False)
 
 
-def from_json(value: Any) -> Kept:
+def from_json(text: str) -> Kept:
     """The inverse of `to_json`; raises `DataError` for anything else, since a browser may hand in what it likes."""
     try:
+        value = json.loads(text)
         record = _within(_exchange(item) for item in reversed(value["record"][:MAX_EXCHANGES]))
         persona = str(value["persona"])[:MAX_MESSAGE]
         return Kept(record, bool(value["compare"]), persona, GIVEN[GIVEN.index(value["given"])])
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RoleplayError) as error:
-        raise DataError("the conversation kept in this browser cannot be read: it starts anew") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError) as error:
+        raise DataError("the conversation kept in this tab cannot be read: it starts anew") from error
 
 
 def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:

@@ -1,15 +1,19 @@
 """What the server lets in, and what it says to a request that it cannot process: plain ASGI around the page.
 
 `Doors` closes every address that the page does not need. `Faults` answers what fails with one sentence and nothing of
-how the server is built: the page itself sends no request that ends there, and the log has the rest.
+how the server is built: the page itself sends no request that ends there, and the log has a line on it.
 """
 
 import contextlib
 import json
 import re
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
+
+from roleplay.errors import first_line
 
 MAX_BODY = 8 << 20  # bytes of one request: 200 exchanges at their longest are less
 # What the page asks for. Gradio serves more: uploads, files, monitoring, calls by name, run history.
@@ -81,9 +85,16 @@ class Faults:
             json_comes = b"json" in dict(scope["headers"]).get(b"content-type", b"")
             await self._app(scope, _encodable(receive) if json_comes else receive, tell)
         except Exception:
-            traceback.print_exc()
+            log_fault()
             if not started:
                 await _refuse(send)
+
+
+def log_fault() -> None:
+    """One line of the log on the exception that is being handled; a traceback would be as long as the sender likes."""
+    if error := sys.exception():
+        places = [f"{Path(place.filename).name}:{place.lineno}" for place in traceback.extract_tb(error.__traceback__)]
+        print(f"fault        {type(error).__name__}: {first_line(error)!r} ({' < '.join(places[:-4:-1])})", flush=True)
 
 
 async def _refuse(send: Send) -> None:

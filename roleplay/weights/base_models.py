@@ -53,13 +53,15 @@ class BaseModel:
 
     @property
     def hub_id(self) -> str:
-        """The name under which the hubs know the model, for an adapter's card and configuration."""
+        """What the hubs, an adapter's card and its configuration call the model; for a folder, its own name."""
+        if os.path.isdir(self.name):
+            return Path(self.name).resolve().name
         return embedded.HUB_ID if self.name == embedded.NAME else self.name.removeprefix(MODELSCOPE)
 
     def identity(self) -> dict[str, Any]:
-        """Which model it is, as training.json records it: name on the hubs, fingerprint, number of parameters."""
-        parameters = self.model.num_parameters()
-        return {"name": self.hub_id, "fingerprint": fingerprint(self.model), "parameters": parameters}
+        """Which model it is, for training.json: name on the hubs, fingerprint, number of parameters, dtype."""
+        told = {"parameters": self.model.num_parameters(), "dtype": self.dtype[0]}
+        return {"name": self.hub_id, "fingerprint": fingerprint(self.model), **told}
 
     def describe(self) -> list[str]:
         count = sum(p.numel() for p in self.model.parameters())

@@ -4,10 +4,13 @@ Training, evaluation and retrieval share it, so that no held-out row is ever tra
 """
 
 import glob
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from roleplay.disk import read_json, write_json
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text import splits
@@ -16,7 +19,9 @@ from roleplay.text.rows import Row, file_sha256, read_rows
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import TRAINING
 
-FOLDERS = (ROOT / "dataset", ROOT / "runs")  # where the files of a training are looked for
+PROJECT = ROOT  # files in it are recorded by their way from here, others by their name alone
+FOLDERS = (ROOT / "dataset", ROOT / "runs")  # where a file is looked for that is no longer where it was
+PLACES = ".rows.json"  # in runs/: where on this machine the others are, by hash; an adapter's folder never says it
 HELD_OUT, SEED = 0.1, 0  # share of the rows and the lot that draws them, where a training says nothing else
 
 
@@ -30,7 +35,7 @@ def load_rows(
     files, rows = [], []
     for path in paths:
         found = read_rows(path)
-        files.append({"file": Path(path).name, "sha256": file_sha256(path), "rows": len(found)})
+        files.append({"file": recorded_name(path), "sha256": file_sha256(path), "rows": len(found)})
         rows += found
     train, held = splits.split_rows(rows, held_out, seed)
     if not train or not held:
@@ -38,6 +43,24 @@ def load_rows(
         raise DataError(f"{paths[0]}: {sizes}; add rows or change --held-out")
     splits.check_no_overlap(train, held)
     return train, held, files
+
+
+def recorded_name(path: str | Path) -> str:
+    """How an adapter's folder names a file of rows: nothing of the machine is in it."""
+    place = Path(os.path.abspath(path))
+    return place.relative_to(PROJECT).as_posix() if place.is_relative_to(PROJECT) else place.name
+
+
+def remember(runs: Path, paths: Sequence[str | Path], files: Sequence[dict[str, Any]]) -> None:
+    """Note in `runs` where the files lie that `load_rows` has read, for `find_data`."""
+    places = {file["sha256"]: os.path.abspath(path) for path, file in zip(paths, files, strict=True)}
+    write_json(runs / PLACES, _places(runs) | places)
+
+
+def _places(runs: Path) -> dict[str, str]:
+    with suppress(DataError):  # none have been noted yet
+        return dict(read_json(runs / PLACES))
+    return {}
 
 
 def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
@@ -49,9 +72,12 @@ def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
         raise DataError(f"{adapter.folder}: {TRAINING} names no data; give the files with --data")
     paths = []
     for name, sha256 in _named(adapter, recorded):
-        found = _candidates(name)
+        found = _candidates(name, _places(FOLDERS[-1]).get(sha256, ""))
         if not found:
-            raise DataError(f"{name} is neither in dataset/ nor in runs/: give the files with --data")
+            raise DataError(
+                f"{name}, which {adapter.name} was trained on, is gone from where it was, and not in dataset/ or "
+                f"runs/: say where it is with train.evaluate --adapter {adapter.folder} --data FILE"
+            )
         same = next((path for path in found if file_sha256(path) == sha256), None)
         if same is None:
             raise DataError(
@@ -62,22 +88,23 @@ def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
     return paths
 
 
-def _candidates(name: str) -> list[Path]:
-    """Files that may be the recorded one: of its name, also in a character's folder, or what NAME.json has become."""
-    paths = []
+def _candidates(recorded: str, place: str) -> list[Path]:
+    """Files that may be the recorded one: where it was, of its name, or what NAME.json has become."""
+    paths, name = [PROJECT / recorded, Path(place)], Path(recorded).name
     for folder in FOLDERS:
         paths += [folder / name, folder / Path(name).stem / ROWS, *sorted(folder.glob(f"*/{glob.escape(name)}"))]
     return [path for path in paths if path.is_file()]
 
 
 def _named(adapter: Adapter, recorded: Any) -> list[tuple[str, str]]:
-    """Names and hashes of the recorded files; a name of a stranger's adapter must not lead out of a folder."""
+    """Names and hashes of the recorded files; a name of a stranger's adapter must not lead out of the project."""
     try:
         named = [(str(record["file"]), str(record["sha256"])) for record in recorded]
     except (LookupError, TypeError) as error:
         raise DataError(f"{adapter.folder}: {TRAINING} does not say which files it was trained on") from error
-    if outside := [name for name, _ in named if Path(name).name != name]:
-        raise DataError(f"{adapter.folder}: {TRAINING} names {outside[0]!r:.80}, which is no plain file name")
+    ways = [PurePosixPath(name) for name, _ in named]
+    if outside := [str(way) for way in ways if way.is_absolute() or ".." in way.parts or set(str(way)) & set("\\:")]:
+        raise DataError(f"{adapter.folder}: {TRAINING} names {outside[0]!r:.80}, which is not in the project")
     return named
 
 

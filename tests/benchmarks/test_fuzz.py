@@ -79,6 +79,6 @@ def test_a_wrong_answer_is_seen(said: str, wrong: int) -> None:
     expected = {(True, ("Who?",)): {"adapter": "yes"}}
     client = soak.Client("", 0, 0.0, expected, soak.Tally())
     client.said = ["Who?"]
-    tab = SimpleNamespace(storage=1, values={1: {"record": [{"answers": {"adapter": {"text": said}}}]}})
+    tab = SimpleNamespace(record=lambda: [{"answers": {"adapter": {"text": said}}}])
     client.check(tab, True)  # type: ignore[arg-type]
     assert len(client.tally.wrong) == wrong

@@ -200,6 +200,7 @@ def test_blind_vote(page: Page, served: Served, engine: ScriptedEngine) -> None:
     expect(page.locator("#panes")).not_to_contain_text("Fine-tuned")
     ask(page, "who are you?")
     expect(footer(page, "left")).to_contain_text("Vote below")
+    expect(page.locator("#ballot")).to_contain_text("goes to whoever runs this page, with the whole conversation")
     before = len(read_votes(served.votes / "votes.jsonl")) if served.votes.joinpath("votes.jsonl").exists() else 0
     page.get_by_role("button", name="A is better").click()
     expect(page.locator("#ballot")).to_be_hidden()
@@ -217,6 +218,15 @@ def test_blind_vote(page: Page, served: Served, engine: ScriptedEngine) -> None:
     page.get_by_label("Blind", exact=True).uncheck()
     expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="who are you?"))
     expect(page.locator("#left")).to_contain_text("Fine-tuned adapter")
+
+
+def test_what_becomes_of_a_vote_is_said_in_chinese_too(
+    browser: Browser, served: Served, engine: ScriptedEngine
+) -> None:
+    with opened(browser, served.url, PHONE, locale="zh-CN") as page:
+        page.get_by_label("盲测").check()
+        ask(page, "hello")
+        expect(page.locator("#ballot")).to_contain_text("投票会连同整段对话交给此页面的运营者")
 
 
 def test_blind_answer_is_never_shown_under_a_label(page: Page, engine: ScriptedEngine) -> None:

@@ -2,11 +2,17 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from page.build import build, launch_options
 from page.serving.middleware import SENTENCE, Faults
+from page.serving.start import Started
+from roleplay.results.votes import Box
+from tests.raw import Visitor
+from tests.scripted import ScriptedEngine
 
 
 def answer(app: Any, body: bytes = b"{}", parts: int = 1) -> tuple[int, bytes, dict[str, Any]]:
@@ -47,6 +53,30 @@ async def crashes(send: Any) -> None:
 def test_what_fails_is_one_sentence(app: Any) -> None:
     status, body, _ = answer(app)
     assert (status, json.loads(body)) == (400, SENTENCE)
+
+
+def test_a_crash_is_one_short_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    async def fails(send: Any) -> None:
+        raise ValueError("\x1b[31m" + "x" * 100_000 + "\nand more")
+
+    answer(fails)
+    out, err = capsys.readouterr()
+    assert (out[:35], out.count("\n"), err) == ("fault        ValueError: '\\x1b[31mx", 1, "")
+    assert len(out) < 300 and "test_faults.py:" in out
+
+
+def test_what_gradio_refuses_is_one_short_line_of_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+    visitor = Visitor(demo, url)
+    visitor.call("show_scoreboard", ["no adapter " + "x" * 100_000])
+    visitor.ask("gradio_api/run/predict", {"fn_index": 10**9, "data": []})
+    visitor.ask("gradio_api/queue/join", b'["' + b"x" * 100_000 + b'", NaN]')
+    demo.close()
+    out, err = capfd.readouterr()
+    faults = [line for line in out.splitlines() if line.startswith("fault ")]
+    assert len(faults) == 3 and all(len(line) < 300 for line in faults), out
+    assert "Traceback" not in out + err
 
 
 @pytest.mark.parametrize("status", [200, 404, 413, 422, 503])

@@ -14,6 +14,7 @@ import pytest
 from page import layout, state
 from page.chat.choices import NUMBERS, PERSONA, Choices
 from page.chat.exchanges import OPEN, Exchange
+from page.chat.saved import Kept, to_json
 from page.handlers import Handlers
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
@@ -46,7 +47,7 @@ def test_an_answer_leaves_the_page_as_it_may_go_on(handlers: Handlers) -> None:
     first, *_, last = handlers.answer("hi", [], [], CHOICES, VISITOR)
     assert first["compare"] == first["blind"] == gr.update(interactive=False)
     assert last["compare"] == last["blind"] == gr.update(interactive=True)
-    assert last["saved"]["record"][0]["user"] == "hi"
+    assert json.loads(last["saved"])["record"][0]["user"] == "hi"
     assert [message["role"] for message in last["right"]] == ["user", "assistant"]
 
 
@@ -60,7 +61,7 @@ def test_a_seed_that_is_no_number_is_the_answer(handlers: Handlers) -> None:
 def test_undo_stop_and_clear(handlers: Handlers) -> None:
     record = said(handlers, "hi", [])
     undone = handlers.undo_last(record, CHOICES, VISITOR)
-    assert (undone["record"], undone["right"], undone["saved"]["record"]) == ([], [], [])
+    assert (undone["record"], undone["right"], json.loads(undone["saved"])["record"]) == ([], [], [])
     waiting = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     assert handlers.mark_stopped(waiting, [], CHOICES, VISITOR)["record"] == [Exchange("hi")]
     assert handlers.clear_all(CHOICES)["left_state"] == []
@@ -141,13 +142,13 @@ def test_an_adapter_brings_its_persona(handlers: Handlers) -> None:
 def test_an_edited_persona_comes_back_and_another_adapters_does_not(
     handlers: Handlers, kept: str, restored: str
 ) -> None:
-    saved = {"record": [], "compare": True, "persona": kept, "given": PERSONA}
+    saved = to_json(Kept([], True, kept, PERSONA))
     assert handlers.restore(saved, VISITOR)["persona"] == restored
 
 
 def test_loading_a_conversation_is_rated(handlers: Handlers) -> None:
     handlers.loads = Rate(2)
-    saved = {"record": [], "compare": True, "persona": "You are kind.", "given": PERSONA}
+    saved = to_json(Kept([], True, "You are kind.", PERSONA))
     personas_ = [handlers.restore(saved, VISITOR)["persona"] for _ in range(3)]
     assert personas_ == ["You are kind."] * 2 + [personas.default().system_prompt]
 

@@ -233,9 +233,30 @@ def test_an_engines_error_is_a_sentence(page: Page, engine: ScriptedEngine) -> N
     expect(bots(page, "right").last).to_contain_text(REPLIES[BASE].format(user="again"))
 
 
+def test_each_tab_shows_its_own_conversation_after_a_reload(page: Page, served: Served, engine: ScriptedEngine) -> None:
+    ask(page, "from the first tab")
+    other = page.context.new_page()
+    other.goto(served.url)
+    expect(other.locator("#left .example").first).to_be_visible()
+    expect(other.locator("#left .message")).to_have_count(0)
+    ask(other, "from the second tab")
+    for tab, own in ((page, "from the first tab"), (other, "from the second tab")):
+        tab.reload()
+        expect(tab.locator("#left .user.message")).to_have_text([own])
+        expect(bots(tab, "right")).to_contain_text(own)
+
+
+def test_a_browser_that_forbids_storage_still_chats(page: Page, engine: ScriptedEngine) -> None:
+    forbidden = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('forbidden'); } })"
+    page.context.add_init_script(forbidden)
+    page.reload()
+    ask(page, "hello")
+    expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user="hello"))
+
+
 def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngine) -> None:
     ask(page, "first")
-    page.evaluate("localStorage.setItem('roleplay-conversation', 'nonsense')")
+    page.evaluate("sessionStorage.setItem('roleplay-conversation', 'nonsense')")
     page.reload()
     expect(page.get_by_role("button", name=personas.default().openers[0])).to_be_visible()
 

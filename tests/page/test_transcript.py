@@ -129,7 +129,7 @@ def test_a_vote_closes_the_exchange() -> None:
 def test_what_a_browser_keeps_comes_back() -> None:
     last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),))
     kept = Kept([*RECORD, last], True, "persona", NOTHING)
-    back = saved.from_json(json.loads(json.dumps(saved.to_json(kept))))
+    back = saved.from_json(saved.to_json(kept))
     assert list(back.record[:3]) == RECORD
     assert back.record[3] == replace(last, verdict=UNVEILED)
     assert (back.compare, back.persona, back.given) == (True, "persona", NOTHING)
@@ -153,10 +153,10 @@ def test_what_a_browser_keeps_comes_back() -> None:
     ],
 )
 def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-untyped-def]
-    value = json.loads(json.dumps(saved.to_json(Kept(RECORD, True, "", PERSONA))))
+    value = json.loads(saved.to_json(Kept(RECORD, True, "", PERSONA)))
     change(value)
     with pytest.raises(DataError, match="starts anew"):
-        saved.from_json(value)
+        saved.from_json(json.dumps(value))
 
 
 @pytest.mark.parametrize(
@@ -281,26 +281,33 @@ def test_the_worst_that_a_browser_hands_in_is_small() -> None:
     """Every text of every exchange at 40,000 of the widest characters: what stays of it is what SECURITY.md says."""
     wide = "\N{PEACOCK}" * 40_000
     answer = {"text": wide, "stop": wide, "tokens": 1, "dropped_turns": 0, "seconds": 1, "seconds_to_first_token": 0}
-    worst = saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA))
+    worst = json.loads(saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA)))
     item = worst["record"][0] | {"user": wide, "adapter": wide, "answers": dict.fromkeys(SIDES, answer)}
     item |= {"personas": dict.fromkeys(SIDES, wide), "examples": [[wide, wide]] * 9, "verdict": ""}
-    alone = saved.from_json(worst | {"record": [item | {"examples": []}]}).record[0]
+    alone = saved.from_json(json.dumps(worst | {"record": [item | {"examples": []}]})).record[0]
     assert (len(alone.adapter), len(alone.user), len(alone.answers[BASE].stop)) == (200, 2000, 500)
     small = item | {"examples": [], "answers": {}}
     for items in ([item] * 300, [small] * 300, [item] + [small] * 299):
+        text = json.dumps(worst | {"record": items})
         tracemalloc.start()
-        kept = saved.from_json(worst | {"record": items})
+        kept = saved.from_json(text)
         size = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
         assert kept.record and size < 1.5e6, f"{size / 1e6:.2f} MB"
 
 
+@pytest.mark.parametrize("text", ["nonsense", "3", "[" * 100_000, "\N{PEACOCK}"])
+def test_what_is_no_conversation_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match="starts anew"):
+        saved.from_json(text)
+
+
 @pytest.mark.parametrize("numbers", [{"tokens": 10**400}, {"seconds": float("nan")}, {"dropped_turns": -1}])
 def test_numbers_of_a_conversation_are_bounded(numbers: dict[str, float]) -> None:
-    value = json.loads(json.dumps(saved.to_json(Kept(RECORD, True, "", PERSONA))))
+    value = json.loads(saved.to_json(Kept(RECORD, True, "", PERSONA)))
     value["record"][0]["answers"][ADAPTER] |= numbers
     with pytest.raises(DataError):
-        saved.from_json(value)
+        saved.from_json(json.dumps(value))
 
 
 def test_messages_that_a_browser_hands_in_are_cut() -> None:
@@ -309,9 +316,9 @@ def test_messages_that_a_browser_hands_in_are_cut() -> None:
 
 
 def test_a_reply_that_is_handed_in_is_cut() -> None:
-    value = saved.to_json(Kept([exchange("one", ADAPTER)], True, "", PERSONA))
+    value = json.loads(saved.to_json(Kept([exchange("one", ADAPTER)], True, "", PERSONA)))
     value["record"][0]["answers"][ADAPTER]["text"] = "x" * 1_000_000
     value["record"][0]["examples"] = [["x" * 1_000_000] * 2] * 100
-    (kept,) = saved.from_json(value).record
+    (kept,) = saved.from_json(json.dumps(value)).record
     assert len(kept.answers[ADAPTER].text) == saved.MAX_REPLY
     assert [len(text) for turn in kept.examples for text in turn] == [saved.MAX_REPLY] * 6

@@ -212,6 +212,7 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     assert set(written["differences"]) == {BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS}
     for values in (*written["arms"].values(), *written["differences"].values()):
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in values.values())
+    assert written["base_model"]["dtype"] == base_models.choose_dtype("cpu")[0]
     assert len(written["drift"][TUNED]) == 4 and len(written["samples"]) == 3
     assert written["held_out"] == {"rows": 3, "groups": 3, "answered": 3}
     assert str(tmp_path) not in (folder / layout.BOARD).read_text(encoding="utf-8")

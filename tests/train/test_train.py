@@ -19,7 +19,7 @@ from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import parse
-from roleplay.weights import base_models, inspection
+from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS
 from tests import tiny
 from tests.disk import largest_file
@@ -77,6 +77,7 @@ def data(tmp_path_factory) -> Path:
 def home(tmp_path, monkeypatch) -> Path:
     """Adapters and runs go here and not into the repository."""
     monkeypatch.setattr(lora, "ROOT", tmp_path)
+    monkeypatch.setattr(training_rows, "FOLDERS", (tmp_path / "runs",))
     return tmp_path
 
 
@@ -103,9 +104,13 @@ def test_end_to_end(base, data, home):
     assert results["held_out_loss"] < results["base_held_out_loss"] - 0.05
     assert results["updates"] == 3 * 7  # 54 rows to learn, 8 an update
     assert training["data"][0]["rows"] == 60
+    assert training["base_model"]["dtype"] == base_models.choose_dtype("cpu")[0]
+    for written in (folder / "training.json", folder / "README.md", folder / "adapter_config.json"):
+        assert str(base.parent.parent) not in written.read_text(encoding="utf-8"), "a path of this machine"
 
     loaded = base_models.load(str(base), home)
     adapter = inspection.inspect(folder)
+    assert training_rows.find_data(adapter) == [data]  # `train.evaluate --adapter adapters/me` needs no --data
     engine = LocalEngine(loaded, [adapter])
     question = Question(adapter.persona, (), "What of the moon?")
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))

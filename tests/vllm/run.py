@@ -109,7 +109,7 @@ def page_answers(url: str, adapter: str) -> bool:
         composer = tab.find("textbox", "submit")
         tab.values[composer] = QUESTIONS[0]
         tab.fire(composer, "submit")
-        answers = tab.values[tab.storage]["record"][-1]["answers"]
+        answers = tab.record()[-1]["answers"]
         print(*(f"page {side}: {answer['stop']} {answer['text'][:60]!r}" for side, answer in answers.items()), sep="\n")
         return {answer["stop"] for answer in answers.values()} <= {"end", "length"} and set(answers) == {ADAPTER, BASE}
     finally:

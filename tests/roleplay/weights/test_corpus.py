@@ -53,12 +53,37 @@ def test_rows_are_found_in_a_characters_folder_by_what_they_hold(
         training_rows.find_data(trained)
 
 
+def test_rows_are_found_wherever_they_were(adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of the project by the way to them, and outside by what this machine alone has noted."""
+    monkeypatch.setattr(training_rows, "PROJECT", tmp_path / "project")
+    for place, name in (("project/deep/down/mine.json", "deep/down/mine.json"), ("far/away/mine.json", "mine.json")):
+        file = tmp_path / place
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(ROWS))
+        monkeypatch.chdir(file.parent)
+        *_, files = training_rows.load_rows(["mine.json"], 0.3, 5)
+        assert files[0]["file"] == name
+        training_rows.remember(training_rows.FOLDERS[-1], ["mine.json"], files)
+        monkeypatch.chdir("/")
+        trained = replace(adapter, training=adapter.training | {"data": files})
+        assert training_rows.find_data(trained) == [file]
+        file.rename(file.with_name("moved.json"))
+        with pytest.raises(DataError, match="mine.json, which mine was trained on, is gone"):
+            training_rows.find_data(trained)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"data": []}, "names no data"),
-        ({"data": [{"file": "nowhere.json", "sha256": ""}]}, "neither in dataset/ nor in runs/"),
-        ({"data": [{"file": "../data/rows.json", "sha256": ""}]}, "no plain file name"),
+        (
+            {"data": [{"file": "nowhere.json", "sha256": ""}]},
+            "say where it is with train.evaluate --adapter .*mine --data FILE",
+        ),
+        *(
+            ({"data": [{"file": name, "sha256": ""}]}, "which is not in the project")
+            for name in ("../data/rows.json", "/etc/passwd", "data/../../x", "C:/x", "..\\x")
+        ),
         ({"data": [{"file": "rows.json", "sha256": "0"}]}, "has changed since"),
         ({"data": [{"file": "rows.json"}]}, "does not say which files"),
         ({"data": 7}, "does not say which files"),
