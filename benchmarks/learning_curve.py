@@ -34,6 +34,7 @@ from roleplay.text.rows import load_json, parse_row
 from roleplay.text.splits import groups, split_rows
 from train import evaluate, lora
 from train.learning import recipe
+from train.learning.settings import LoraFlags
 
 HELD_OUT = 200  # rows at most that judge every run
 PLOTTED = ("held-out loss", "choice", "facts")
@@ -76,7 +77,7 @@ def run(character: Character, values: Sequence[dict[str, Any]], epochs: float, s
         data = Path(home) / "rows.json"
         data.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
         folder = lora.train(
-            lora.LoraFlags(
+            LoraFlags(
                 name=f"{character.name}-part",
                 character=str(character.folder),
                 data=[str(data)],

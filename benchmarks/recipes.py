@@ -30,8 +30,8 @@ from train.learning import memory
 from train.learning.adapter import attach_lora
 from train.learning.attention import ATTENTION
 from train.learning.loss import use_chunked_loss
+from train.learning.settings import LoraFlags, lora_config, pack_wishes
 from train.learning.trainer import CharacterTrainer
-from train.lora import LoraFlags, lora_config, pack_wishes
 
 Result = TypeVar("Result")
 UPDATE = 16  # rows

@@ -39,7 +39,8 @@ from roleplay.text.rows import Row, load_json, parse_row
 from roleplay.text.splits import check_no_overlap, split_rows
 from train.learning import packing
 from train.learning.loss import label_losses, use_chunked_loss
-from train.lora import LoraFlags, encode
+from train.learning.settings import LoraFlags
+from train.lora import encode
 
 TUTORIAL = LoraFlags(
     template="tutorial", learning_rate=1e-4, schedule="linear", warmup=0.0, epochs=3.0, **recipes.ADAPTER

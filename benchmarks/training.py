@@ -36,7 +36,8 @@ from roleplay.text import personas
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
-from train.lora import LoraFlags, encode
+from train.learning.settings import LoraFlags
+from train.lora import encode
 
 RATIOS = (
     "ours/tutorial",

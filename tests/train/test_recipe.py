@@ -1,5 +1,7 @@
 """How long to train by the number of rows, and what is said when a run ends."""
 
+from pathlib import Path
+
 import pytest
 
 from train.learning import recipe
@@ -35,7 +37,10 @@ def test_small_sets_are_named_and_large_ones_are_not():
 
 def test_the_end_of_a_run_shows_replies_and_what_helps_when_they_do_not_end():
     said = [{"prompt": f"ask {n}", "reply": f"reply {n}", "ended": n < 2} for n in range(4)]
-    lines = recipe.closing(said)
+    results = {"last_replies": said, "base_held_out_loss": 5.0, "held_out_loss": 3.25}
+    lines = recipe.closing(Path("adapters/me"), results, 9)
     assert lines[:4] == [*(f"  ask {n}  →  reply {n}" for n in range(3)), "2 of 4 replies end by themselves"]
     assert "--epochs" in lines[4]
-    assert len(recipe.closing([reply | {"ended": True} for reply in said])) == 4
+    assert lines[5:] == ["adapters/me: held-out loss 5.000 -> 3.250 nat per token on 9 rows"]
+    ended = results | {"last_replies": [reply | {"ended": True} for reply in said]}
+    assert not any("--epochs" in line for line in recipe.closing(Path("adapters/me"), ended, 9))

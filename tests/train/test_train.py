@@ -27,7 +27,7 @@ from tests.hub_server import hub_server
 from train import lora
 from train.learning import memory, trainer
 from train.learning.adapter import attach_lora
-from train.lora import LoraFlags
+from train.learning.settings import LoraFlags, lora_config
 
 WRITTEN = {
     "NOTICE",
@@ -161,7 +161,7 @@ def test_lora_plus_teaches_b_faster(base, data, home):
 def test_orthogonal_initialisation_starts_both_matrices_and_changes_nothing(base, home):
     model = attach_lora(
         base_models.load(str(base), home, "float32").model,
-        **lora.lora_config(LoraFlags(initialisation="orthogonal")),
+        **lora_config(LoraFlags(initialisation="orthogonal")),
     )
     pairs = [(m.lora_A["default"].weight, m.lora_B["default"].weight) for m in model.modules() if hasattr(m, "lora_A")]
     assert pairs

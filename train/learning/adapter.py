@@ -31,3 +31,8 @@ def finish(model: PeftModel, share: float) -> None:
 def saved_weights(model: PeftModel) -> dict[str, torch.Tensor]:
     """The weights of a finished adapter as they are written, by peft's names."""
     return {name: weight.to(SAVED) for name, weight in model.state_dict().items() if ".lora_" in name}
+
+
+def told_of(model: PeftModel, rank: int) -> str:
+    """How large an adapter is, in words."""
+    return f"rank {rank}: {model.get_nb_trainable_parameters()[0] / 1e6:.2f} million parameters trainable"

@@ -1,7 +1,8 @@
 """How long to train and how many rows an update takes, by the number of rows; and what to say when a run ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 FEW_ROWS, FEW_HELD_OUT = 30, 30  # fewer do not make a character, or do not judge one
@@ -44,11 +45,13 @@ def warnings(rows: int, held_out: int) -> list[str]:
     return found
 
 
-def closing(last: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lines for the end of a run: the first `last` replies, how many end by themselves, and what helps if few do."""
+def closing(folder: Path, results: Mapping[str, Any], held_out: int) -> list[str]:
+    """Lines for the end of a run: three replies, how many end by themselves, what helps if few do, and the loss."""
+    last, losses = results["last_replies"], (results["base_held_out_loss"], results["held_out_loss"])
     ended = sum(reply["ended"] for reply in last)
     lines = [f"  {reply['prompt']}  →  {reply['reply']}" for reply in last[:SHOWN]]
     lines.append(f"{ended} of {len(last)} replies end by themselves")
     if ended < ENOUGH_END * len(last):
         lines.append("It has not learnt when to stop: train longer (a higher --epochs), or write more short replies")
-    return lines
+    told = f"held-out loss {losses[0]:.3f} -> {losses[1]:.3f} nat per token on {held_out} rows"
+    return [*lines, f"{folder}: {told}"]
