@@ -47,7 +47,9 @@ def test_a_space_can_build_with_the_requirements_alone():
 def test_every_environment_variable_is_in_the_table():
     table = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     read = set(
-        re.findall(r'_(?:text|number)\("(\w+)"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8"))
+        re.findall(
+            r'_(?:text|number|choice)\("(\w+)"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8")
+        )
     )
     assert read - {"SPACE_ID"} <= set(re.findall(r"`([A-Z_]+)`", table))
 

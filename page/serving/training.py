@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import torch
@@ -104,9 +105,8 @@ def _run(command: Sequence[str], tell: Tell) -> None:
     Raises `RoleplayError` with its last line where it fails.
     """
     said = "it said nothing"
-    with subprocess.Popen(
-        [*PYTHON, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
-    ) as process:
+    output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([*PYTHON, *command], cwd=ROOT, encoding="utf-8", errors="replace", **output) as process:
         assert process.stdout
         try:
             for line in process.stdout:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -16,6 +17,7 @@ from playwright.sync_api import Browser, expect
 
 from page.build import build, launch_options
 from page.serving import training
+from page.serving.loading_page import say_nothing
 from page.serving.start import Started
 from page.serving.training import Trained
 from roleplay.environment import Environment
@@ -117,6 +119,49 @@ def test_a_failure_leaves_the_page_with_one_sentence(room: Path, tmp_path: Path,
     with space.running(APP, room, 240, **settings) as (url, _), opened(browser, url) as page:
         expect(page.locator("#adapters")).to_contain_text("No adapter could be trained at the start")
         expect(page.locator("#problem")).to_contain_text("add rows")
+
+
+SAYS: dict[str, tuple[str, str]] = {  # what a command does, and the sentence that it fails with
+    "a sentence": ("print('so far'); sys.exit('error: the disk is full: free some')", "^the disk is full: free some$"),
+    "a crash": ("raise MemoryError('CUDA out of memory')", "^MemoryError: CUDA out of memory$"),
+    "killed": ("os.kill(os.getpid(), 9)", "was killed \\(SIGKILL\\), often for its memory"),
+    "silence": ("sys.exit(3)", "^it said nothing$"),
+}
+
+
+@pytest.mark.parametrize(("code", "sentence"), SAYS.values(), ids=SAYS)
+def test_a_command_that_fails_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, sentence: str
+) -> None:
+    (tmp_path / "command.py").write_text(f"import os, sys\n{code}\n")
+    monkeypatch.setattr(training, "PYTHON", (sys.executable, "-u"))
+    with pytest.raises(RoleplayError, match=sentence):
+        training._run([str(tmp_path / "command.py")], say_nothing)
+
+
+def test_the_bar_of_a_command_is_told_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = """
+from tqdm import tqdm
+for _ in tqdm(range(3), desc="Loading weights"): pass
+bar = tqdm(total=4, unit="update", mininterval=0)
+for update in range(4):
+    bar.update()
+    bar.set_postfix({"held-out": "5.630", "loss": f"{update}.5", "rows/s": 12.3})
+bar.close()
+tqdm.write("  Who are you?  →  Mara.")
+"""
+    (tmp_path / "command.py").write_text(script)
+    monkeypatch.setattr(training, "PYTHON", (sys.executable, "-u"))
+    told = list[tuple[Any, ...]]()
+    training._run(
+        [str(tmp_path / "command.py")], lambda stage, share=None, /, **detail: told.append((stage, share, detail))
+    )
+    assert told[0][:2] == ("train", 0.0) and told[0][2]["loss"] == "–"
+    stage, share, detail = told[-1]
+    assert (stage, share, detail["update"], detail["updates"], detail["loss"]) == ("train", 1.0, "4", "4", "3.5")
+    assert capsys.readouterr().out == "  Who are you?  →  Mara.\n"
 
 
 @pytest.mark.parametrize("kept", ["folder", "storage", "repo", "restart"])
