@@ -1,0 +1,139 @@
+"""Every command that is written somewhere can work: README, docs, cards, docstrings, and what programs advise.
+
+Each is parsed by the flags of the program that it names, in this process; nothing is run.
+"""
+
+import ast
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roleplay import flags
+from roleplay.environment import ROOT
+
+PROSE = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("*/README.md"),
+    *ROOT.glob("train/publishing/*.md.jinja"),
+]
+CODE = [ROOT / "app.py"] + [
+    path
+    for room in ("page", "roleplay", "train", "dataset", "benchmarks", "tests")
+    for path in (ROOT / room).rglob("*.py")
+]
+OTHERS = ("cd", "export", ".", "sh", "pip", "ollama", "vllm", "llama-server", "hf", "make", "git", "trackio")
+SETTINGS = set(re.findall(r'"([A-Z_]{4,})"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8")))
+OURS = re.compile(r"(?:^|(?<=[ `(:]))((?:[A-Z_]+=\S+ )*python (?:-m [\w.]+|app\.py)[^\n`]*)", re.MULTILINE)
+
+
+def fenced(text: str) -> Iterator[str]:
+    """The lines of the shell blocks of Markdown, those that go on in the next one joined."""
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        yield from re.sub(r"\s*\\\n\s*", " ", block).splitlines()
+
+
+def written(path: Path) -> Iterator[str]:
+    """The commands in a file, as a shell would be given them."""
+    text = path.read_text(encoding="utf-8")
+    if path in PROSE:
+        yield from (re.sub(r"\{%.*?%\}", "", line) for line in fenced(text) if not line.startswith("{%"))
+        yield from (found[0] for found in map(OURS.match, re.findall(r"`([^`]+)`", text.replace("\n", " "))) if found)
+        return
+    for said in texts(ast.parse(text), only_manual="tests" in path.parts):
+        yield from (found.rstrip(").") for found in OURS.findall(re.sub(r"\s*\\\n\s*", " ", said)))
+
+
+def texts(module: ast.Module, only_manual: bool) -> Iterator[str]:
+    """The strings of a module, its docstring among them; what is put in when it runs is a VALUE."""
+    if only_manual:
+        yield ast.get_docstring(module) or ""
+        return
+    formatted = [node for node in ast.walk(module) if isinstance(node, ast.JoinedStr)]
+    parts = {id(part) for node in formatted for part in node.values}
+    for node in formatted:
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "VALUE" for part in node.values)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.value
+
+
+def simple(line: str) -> Iterator[list[str]]:
+    """The programs that a line calls, each with its arguments; settings before it stay before it."""
+    words = shlex.split(re.sub(r"\{\{.*?\}\}", "VALUE", line).replace("...", ""), comments=True)
+    one: list[str] = []
+    for word in [*words, "&&"]:
+        if word in ("&&", "|", ";", ">"):
+            yield from [one] if one else []
+            one = []
+        else:
+            one.append(word)
+
+
+COMMANDS = sorted(
+    {
+        (str(path.relative_to(ROOT)), shlex.join(one))
+        for path in (*PROSE, *CODE)
+        for line in written(path)
+        for one in simple(line)
+    }
+)
+
+
+@cache
+def flags_of(module: str) -> Any:
+    """The dataclass that a program parses its command line with, as the call to `parse` names it; None without."""
+    loaded = importlib.import_module(module)
+    for node in ast.walk(ast.parse(Path(str(loaded.__file__)).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "parse":
+            return getattr(loaded, ast.unparse(node.args[0]))
+    return None
+
+
+def check(words: list[str]) -> None:
+    """Raises `SystemExit` or `AssertionError` for a command that cannot work."""
+    while "=" in words[0]:
+        assert words[0].split("=")[0] in SETTINGS, f"no setting {words[0]}"
+        words = words[1:]
+        if not words:
+            return
+    program, arguments = words[0].rpartition("/bin/")[2], words[1:]
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(arguments) <= set(targets), f"no target {arguments}"
+    elif program == "python" and arguments[:2] == ["-m", "pytest"]:
+        assert all((ROOT / path).exists() for path in arguments[2:] if not path.startswith("-"))
+    elif program == "python" and arguments[:2] != ["-m", "venv"]:
+        module, rest = ("app", arguments[1:]) if arguments[0] == "app.py" else (arguments[1], arguments[2:])
+        known = flags_of(module)
+        assert known or not rest or module == "tests.zero_space", f"{module} takes no arguments"
+        if known:
+            flags.parse(known, None, rest)
+    else:
+        assert program in (*OTHERS, "python"), f"unknown program {program}"
+        assert all((ROOT / name).exists() for name in arguments if name.startswith("requirements"))
+
+
+@pytest.mark.parametrize(("where", "command"), [c for c in COMMANDS if "-m VALUE" not in c[1]])
+def test_every_written_command_can_work(where: str, command: str) -> None:
+    check(shlex.split(command))
+
+
+def test_commands_are_found_and_a_wrong_one_fails() -> None:
+    places = {where for where, _ in COMMANDS}
+    assert {
+        "README.md",
+        "docs/deploy.md",
+        "train/push.py",
+        "page/serving/start.py",
+        "train/publishing/card.md.jinja",
+    } <= places
+    for wrong in ("python -m train.lora --epoch 3", "python app.py me", "make demos", "NO_SUCH=1 python app.py"):
+        with pytest.raises((SystemExit, AssertionError)):
+            check(shlex.split(wrong))
