@@ -4,7 +4,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
-.PHONY: help demo train character test check format screenshots test-space test-vllm
+.PHONY: help demo train character test check format screenshots test-space test-vllm test-llama
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -49,7 +49,7 @@ format: .venv/dev ## rewrite the code in the project's format
 screenshots: .venv/dev ## make the README's screenshots from the real page
 	$(BIN)/python -m tests.screenshots
 
-test-space: .venv/dev ## push to a stand-in hub, install what arrived and start it (3 GB in an environment of its own)
+test-space: .venv/dev ## push to a stand-in hub, install what arrived and start it (0.9 GB in an environment of its own)
 	$(PYTHON) -m venv .venv-space
 	$(BIN)/python -m tests.space --python .venv-space/bin/python
 
@@ -58,3 +58,8 @@ test-vllm: .venv/dev ## check the app against a real vLLM server on loopback (3.
 	.venv-vllm/bin/pip install --quiet --requirement tests/vllm/requirements.txt
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(BIN)/python -m tests.vllm.run --python .venv-vllm/bin/python
+
+test-llama: .venv/dev ## check the exported GGUF's words in a real llama.cpp (34 MB in an environment of its own)
+	$(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/pip install --quiet --requirement tests/llama/requirements.txt
+	$(BIN)/python -m tests.llama.run --python .venv-llama/bin/python

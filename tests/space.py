@@ -87,7 +87,7 @@ def answers(url: str) -> bool:
 def main() -> None:
     python = Path(parse(Flags, __doc__).python).absolute()
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch, hub_server(patch) as hub:
-        push.main(["--space", "me/room"])
+        push.main(["--space", "me/room", "--hardware", "cpu-basic"])
         folder = take_out(hub.repos["spaces/me/room"], Path(scratch) / "app")
         subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True)
         cache = str(Environment().cache)
