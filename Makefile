@@ -49,7 +49,7 @@ format: .venv/dev ## rewrite the code in the project's format
 screenshots: .venv/dev ## make the README's screenshots from the real page
 	$(BIN)/python -m tests.screenshots
 
-test-space: .venv/dev ## push to a stand-in hub, install what arrived and start it (0.9 GB in an environment of its own)
+test-space: .venv/dev ## push to a stand-in hub, install what arrived and start it (2 GB in an environment of its own)
 	$(PYTHON) -m venv .venv-space
 	$(BIN)/python -m tests.space --python .venv-space/bin/python
 
