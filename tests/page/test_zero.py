@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -105,15 +108,28 @@ def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
     assert found["kept in the main process"] == 0
 
 
-@pytest.mark.parametrize("engine_url", ["", "http://127.0.0.1:9/v1"])
-def test_a_space_reports_its_start_and_serves_nothing_before(tmp_path: Path, engine_url: str) -> None:
+@pytest.fixture
+def engine_url(tmp_path: Path) -> Iterator[str]:
+    """A server that has a base model and no adapter, as far as a start asks it."""
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "models").write_text('{"data": [{"id": "base", "max_model_len": 512}]}')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_space_reports_its_start_and_serves_nothing_before(tmp_path: Path, engine_url: str, remote: bool) -> None:
     """ZeroGPU starts no Space in which nothing is decorated, as with ENGINE_URL alone."""
     tiny.gemma().save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.zero_space", "app", str(tmp_path)]
-    settings = {"BASE_MODEL": str(tmp_path / "base"), "ENGINE_URL": engine_url, "SYSTEM": "spaces", "CPU_CORES": "1"}
     (tmp_path / "app").mkdir()
-    with space.running(command, tmp_path / "app", 240, PYTHONPATH=str(ROOT), GRADIO_SSR_MODE="True", **settings):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.zero_space", "app", str(tmp_path)]
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "SYSTEM": "spaces", "CPU_CORES": "1", "GRADIO_SSR_MODE": "True"}
+    settings |= {"ENGINE_URL": engine_url if remote else "", "PYTHONPATH": str(ROOT)}
+    with space.running(command, tmp_path / "app", 240, **settings):
         said = (tmp_path / "said.txt").read_text()
     assert "opens when all is loaded" in said and said.count("startup report") == 1
-    assert "says what is loaded until it opens" not in said
+    assert ("server       " in said) is remote
