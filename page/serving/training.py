@@ -24,6 +24,7 @@ from roleplay.errors import RoleplayError, first_line
 from roleplay.text.personas import CHARACTER
 from roleplay.weights.layout import CONFIG
 
+RUN = "run.json"  # in every folder of a training that has begun
 STOP_SECONDS = 60  # in which a training that is stopped has written its checkpoint
 PYTHON = (sys.executable, "-u", "-X", "utf8", "-m")
 _BAR = re.compile(  # as tqdm draws the bar of `train.lora`; the loss is there from the first update on
@@ -55,10 +56,13 @@ def name_of(base: str) -> str:
 
 def bring_back(storage: Path) -> None:
     """Copy to adapters/ and runs/ what an earlier start kept in the storage, where it is not there yet."""
-    for kept in storage.glob(f"adapters/*/{CONFIG}"):
-        _copy(kept.parent, ROOT / "adapters" / kept.parent.name)
-    for run in storage.glob("runs/*/run.json"):
-        _copy(run.parent, ROOT / "runs" / run.parent.name)
+    try:
+        for kept in (*storage.glob(f"adapters/*/{CONFIG}"), *storage.glob(f"runs/*/{RUN}")):
+            target = ROOT / kept.parent.relative_to(storage)
+            if not target.exists():
+                _copy(kept.parent, target)
+    except OSError as error:
+        print(f"storage      {storage} cannot be brought back ({error.strerror}): what it keeps is left out")
 
 
 def train(base: str, settings: Environment, tell: Tell) -> Trained:
@@ -143,7 +147,8 @@ def _saved_on_stop(run: Path, storage: Path | None) -> Iterator[None]:
     except KeyboardInterrupt:
         if storage:
             shutil.rmtree(storage / "runs" / run.name, ignore_errors=True)
-            _copy(run, storage / "runs" / run.name)
+            with suppress(OSError):
+                _copy(run, storage / "runs" / run.name)
         print(f"training     stopped: the next start goes on from {run}")
         sys.exit(130)
     finally:
@@ -151,9 +156,8 @@ def _saved_on_stop(run: Path, storage: Path | None) -> Iterator[None]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Every file, the configuration last: an adapter that arrived in part is none. A mounted bucket cannot rename."""
-    if not target.exists():
-        for path in sorted(source.rglob("*"), key=lambda path: path.name in (CONFIG, "run.json")):
-            if path.is_file():
-                (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target / path.relative_to(source))
+    """Every file, last the one by which a folder is known: a copy in part is none. A mounted bucket cannot rename."""
+    for path in sorted(source.rglob("*"), key=lambda path: path.name in (CONFIG, RUN)):
+        if path.is_file():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.relative_to(source))

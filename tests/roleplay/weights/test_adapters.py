@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3ForCausalLM
 
+from roleplay.environment import ROOT
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import TEMPLATES
 from roleplay.weights import adapters, base_models, embedded, inspection, layout, probe
@@ -263,3 +264,8 @@ def test_probe_is_the_kl_divergence() -> None:
 def test_probe_refuses_scores_that_are_not_finite() -> None:
     with pytest.raises(AdapterError, match="not finite"):
         probe.kl_to_base(torch.tensor([[math.nan, 0.0]]), torch.zeros(1, 2))
+
+
+def test_the_default_adapter_is_the_embedded_models() -> None:
+    folder = ROOT / "adapters" / "zhenhuan-gemma3-270m"
+    assert inspection.inspect(folder).base_fingerprint == embedded.FINGERPRINT
