@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from dataset import preferences as command
 from dataset.preferences import preferences
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.errors import DataError, HubError
+from roleplay.errors import DataError, HubError, RoleplayError
 from roleplay.results.intervals import wilson
 from roleplay.results.votes import Ballot, Box, Tally, Vote, cast, count, prompt_sha256, read_votes
 from tests.hub_server import READ_ONLY, Hub
@@ -216,3 +217,16 @@ def test_preference_rows_need_one_prompt_and_a_winner() -> None:
     assert roles == ["system", "user", "assistant", "user"]
     assert rows[0]["prompt"][-1]["content"] == ASKED.user
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_preference_rows_go_into_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Box(tmp_path / "votes").add(vote("left"))
+    out = tmp_path / "new" / "deep" / "rows.jsonl"
+    monkeypatch.setattr("sys.argv", ["preferences", "--votes", str(tmp_path / "votes"), "--out", str(out)])
+    command.main()
+    assert [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] == preferences([vote("left")])
+    monkeypatch.setattr("sys.argv", ["preferences", "--votes", str(tmp_path / "votes"), "--out", f"{out}/in/a/file"])
+    with pytest.raises(RoleplayError, match="cannot write"):
+        command.main()
