@@ -56,6 +56,7 @@ class Hub(ThreadingHTTPServer):
         self.storage = ""  # address of a Xet storage that holds the large files, "" for none
         self.log: list[str] = []  # "PUT /store/..."
         self.corrupt: Callable[[bytes], bytes] = lambda data: data  # what storage does to a file
+        self.spoil: Callable[[bytes], bytes] = lambda data: data  # what a commit does to a small one
 
     def add(self, name: str, files: dict[str, bytes], private: bool = True) -> Repo:
         repo = self.repos[name] = Repo(private, dict(files))
@@ -232,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
             item = json.loads(line)
             value = item["value"]
             if item["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
+                files[value["path"]] = self.server.spoil(base64.b64decode(value["content"]))
             elif item["key"] == "lfsFile":
                 files[value["path"]] = self.server.stored[value["oid"]]
             elif item["key"] == "deletedFile":

@@ -478,3 +478,13 @@ def test_an_adapter_for_another_base_is_refused(folder: Path) -> None:
         AdapterError, match=json.loads((folder / "training.json").read_text())["base_model"]["fingerprint"]
     ):
         LocalEngine(base, [inspection.inspect(folder)])
+
+
+def test_every_answer_gives_its_memory_back(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    trims, trim = list[None](), engine.heap.trim
+    monkeypatch.setattr(engine.heap, "trim", lambda: trims.append(trim()))
+    last(local, ask())
+    stopped = local.answer(ask())
+    next(stopped)
+    stopped.close()
+    assert len(trims) == 2

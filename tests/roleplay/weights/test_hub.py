@@ -66,8 +66,9 @@ def test_push_again_after_it_broke_off_for_good(server: Hub, folder: Path) -> No
     assert not [line for line in server.log if line.startswith("PUT")]  # the weights had arrived
 
 
-def test_damage_on_the_way_is_noticed(server: Hub, folder: Path) -> None:
-    server.corrupt = lambda data: data[:-1] + b"?"
+@pytest.mark.parametrize("kind", ["corrupt", "spoil"], ids=["large", "small"])
+def test_damage_on_the_way_is_noticed(server: Hub, folder: Path, kind: str) -> None:
+    setattr(server, kind, lambda data: data[:-1] + b"?")
     with pytest.raises(HubError, match="arrived at me/tiny with another hash"):
         upload.push_adapter(folder, hub="me/tiny")
 
