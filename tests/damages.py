@@ -30,6 +30,7 @@ GUESTS, INVITED = "roleplay/engine/guests.py", "roleplay/engine/test_guests.py"
 SAMPLING, ENGINE = "roleplay/engine/sampling.py", "roleplay/engine/test_engine.py"
 PROMPTS, PROMPT = "roleplay/text/prompts.py", "roleplay/text/test_prompt.py"
 PACKING, TRAINING = "train/test_packing.py", "train/test_train.py"
+CHECKPOINTS = "train/learning/checkpoints.py"
 ROWS, CORPUS = "roleplay/weights/training_rows.py", "roleplay/weights/test_corpus.py"
 MODELS = "roleplay/weights/test_models.py"
 REMOTE = "roleplay/engine/test_remote.py"
@@ -67,7 +68,7 @@ DAMAGES = [
     Damage("a conversation has an end", "page/chat/exchanges.py", "if exchanges >= MAX_EXCHANGES else", "if False else", TRANSCRIPT, "refusals"),
     Damage("a saved conversation is bounded", SAVED, "if room < 0:", "if False:", TRANSCRIPT, "worst"),
     Damage("so is why an answer ended", SAVED, '[:MAX_STOP]', "", TRANSCRIPT, "worst"),
-    Damage("so is an adapter's name", SAVED, "[:MAX_NAME]", "", TRANSCRIPT, "worst"),
+    Damage("so is an adapter's name", SAVED, 'str(item["adapter"])[:MAX_NAME]', 'str(item["adapter"])', TRANSCRIPT, "worst"),
     Damage("loading one is rated", "page/handlers.py", "seconds = self.loads.take(visitor.address) if saved else 0", "seconds = 0", HANDLERS, "loading"),
     Damage("a vote is on what the server has said", SAVED, "UNVEILED if verdict == OPEN else verdict", "verdict", TRANSCRIPT, "comes_back"),
     Damage("a conversation is its tab's", "page/events.py", "sessionStorage", "localStorage", "page/test_page.py", "each_tab"),
@@ -82,7 +83,7 @@ DAMAGES = [
     Damage("no value that is not finite", INSPECTION, "if not torch.isfinite(tensor).all():", "if False:", ADAPTERS, "test_refused"),
     Damage("no gap of random values", INSPECTION, "if missing := sorted(wanted - set(shapes)):", "if False:", ADAPTERS, "test_refused"),
     Damage("no template of a stranger's", PROMPTS, "if text == jinja:", "if True:", PROMPT, "our_own_templates"),
-    Damage("no other base model", INSPECTION, "adapter.base_fingerprint != fingerprint:", "False:", ADAPTERS, "not_made_for"),
+    Damage("no other base model", INSPECTION, "adapter.base_fingerprint != fingerprint and not dequantised:", "False:", ADAPTERS, "not_made_for"),
     Damage("only Gemma is loaded", "roleplay/weights/base_models.py", "if kind not in ARCHITECTURES:", "if False:", MODELS, "only_gemma"),
     Damage("a damaged package is refused", "roleplay/weights/embedded.py", "if digest.hexdigest() != package.EXPECTED_SHA256:", "if False:", MODELS, "damaged_package"),
     Damage("guests are few", GUESTS, "len(self._bytes) > self._limit or", "", INVITED, "least_recently"),
@@ -123,11 +124,11 @@ DAMAGES = [
     Damage("positions restart after the prefix", "train/learning/packing.py", "positions += range(prefix, len(example.input_ids))", "positions += range(len(positions), len(positions) + len(example.input_ids) - prefix)", PACKING, "gradient_are_exact"),
     Damage("no label is learned for another row", "train/learning/packing.py", "predictors.append(start + position - 1 if position > prefix else prefix - 1)", "predictors.append(start + position - 1)", PACKING, "gradient_are_exact or twenty_updates"),
     Damage("SIGTERM ends a training with a checkpoint", "train/learning/callbacks.py", "for number in (signal.SIGINT, signal.SIGTERM):", "for number in (signal.SIGINT,):", TRAINING, "signal_saves and sigterm"),
-    Damage("a run goes on with its settings", "train/lora.py", '*("name", "character"', '*("epochs", "learning_rate", "name", "character"', TRAINING, "everything_as_it_was"),
-    Damage("and its persona", "train/lora.py", '"persona": persona.system_prompt,', '"persona": "",', TRAINING, "everything_as_it_was"),
-    Damage("and its data", "train/lora.py", 'return {file["file"]: file["sha256"] for file in files} | {', "return {", TRAINING, "everything_as_it_was"),
+    Damage("a run goes on with its settings", CHECKPOINTS, '*("name", "character"', '*("epochs", "learning_rate", "name", "character"', TRAINING, "everything_as_it_was"),
+    Damage("and its persona", CHECKPOINTS, '"persona": persona,', '"persona": "",', TRAINING, "everything_as_it_was"),
+    Damage("and its data", CHECKPOINTS, 'return {file["file"]: file["sha256"] for file in files} | {', "return {", TRAINING, "everything_as_it_was"),
     Damage("a checkpoint is whole or absent", "train/learning/trainer.py", "            self.args.output_dir = str(staging)\n", "            staging.mkdir(parents=True, exist_ok=True)\n", TRAINING, "full_disk_is_one_line"),
-    Damage("a share of the update is kept", "train/learning/adapter.py", "weight.data.mul_(share)", "pass", TRAINING, "share_of_the_update"),
+    Damage("a share of the update is kept", "train/learning/adapter.py", 'kept = share if ".lora_B." in name else 1.0', "kept = 1.0", TRAINING, "share_of_the_update"),
     Damage("an update gives its memory back", "train/learning/trainer.py", "            heap.trim()\n", "            pass\n", TRAINING, "end_to_end"),
     Damage("no held-out row is learned", "roleplay/text/splits.py", "if a < len(train) <= b:", "if False:", "roleplay/text/test_rows.py", "overlap"),
     Damage("scenes are never parted", "roleplay/text/splits.py", "for number, row in enumerate(rows) if row.scene]", "for number, row in enumerate(rows) if False]", "roleplay/text/test_rows.py", "group or split"),

@@ -129,7 +129,7 @@ def test_a_stop_gives_the_lent_gpu_back_at_once() -> None:
             return lambda request: held.append(lend(request)) or held[-1]  # type: ignore[func-returns-value]
 
     engine = ScriptedEngine()
-    stream = ZeroEngine(engine, Held(), NoGpu).answer(Request(BOTH, Sampling()))  # type: ignore[arg-type]
+    stream = ZeroEngine(engine, Held()).answer(Request(BOTH, Sampling()))  # type: ignore[arg-type]
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert (len(held), engine.closed_early) == (1, 1)

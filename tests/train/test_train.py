@@ -23,7 +23,6 @@ from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import parse
-from roleplay.text.personas import Persona
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS
 from tests import tiny
@@ -32,7 +31,7 @@ from tests.hub_server import hub_server
 from train import lora
 from train.learning import memory, trainer
 from train.learning.adapter import attach_lora
-from train.learning.checkpoints import check_resume
+from train.learning.checkpoints import check_resume, what_must_stay
 from train.learning.settings import LoraFlags, lora_config
 
 WRITTEN = {
@@ -296,14 +295,13 @@ OTHER: dict[type, Callable[[Any], Any]] = {
     str: lambda value: f"{value}x",
     list: lambda value: value[1:],
 }
-BEGUN = LoraFlags(), Persona("a", "You are a."), [{"file": "rows.json", "sha256": "00"}], "fingerprint"
+BEGUN = dataclasses.asdict(LoraFlags()), "You are a.", [{"file": "rows.json", "sha256": "00"}], "fingerprint"
 CHANGED = {
-    field.name: (dataclasses.replace(BEGUN[0], **{field.name: OTHER[type(getattr(BEGUN[0], field.name))](value)}),)
-    for field in dataclasses.fields(LoraFlags)
-    if field.name not in OF_NO_MATTER
-    for value in [getattr(BEGUN[0], field.name)]
+    name: (BEGUN[0] | {name: OTHER[type(value)](value)},)
+    for name, value in BEGUN[0].items()
+    if name not in OF_NO_MATTER
 } | {
-    "persona": (BEGUN[0], Persona("a", "You are b.")),
+    "persona": (BEGUN[0], "You are b."),
     "rows.json": (*BEGUN[:2], [{"file": "rows.json", "sha256": "01"}]),
     "base model": (*BEGUN[:3], "another"),
 }
@@ -311,12 +309,12 @@ CHANGED = {
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_run_goes_on_only_with_everything_as_it_was(tmp_path, name):
-    assert check_resume(tmp_path, lora.what_must_stay(*BEGUN), False) is None
+    assert check_resume(tmp_path, what_must_stay(*BEGUN), False) is None
     (tmp_path / "checkpoint-2").mkdir()
-    assert check_resume(tmp_path, lora.what_must_stay(*BEGUN), True) == str(tmp_path / "checkpoint-2")
+    assert check_resume(tmp_path, what_must_stay(*BEGUN), True) == str(tmp_path / "checkpoint-2")
     now = (*CHANGED[name], *BEGUN[len(CHANGED[name]) :])
     with pytest.raises(RoleplayError, match=f"{name} is .* but was .* set it back"):
-        check_resume(tmp_path, lora.what_must_stay(*now), True)
+        check_resume(tmp_path, what_must_stay(*now), True)
 
 
 def run(home: Path, base: Path, data: Path, *flags: str) -> subprocess.Popen[str]:
