@@ -4,7 +4,7 @@ BIN := .venv/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
-.PHONY: help demo train character test check format screenshots test-space test-vllm test-llama
+.PHONY: help demo train character test mutants check format screenshots test-space test-vllm test-llama
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +41,9 @@ check: .venv/dev ## format, lint and types
 
 test: check ## set up and run every test, offline
 	$(BIN)/python -m pytest
+
+mutants: .venv/dev ## damage the product on purpose, a hundred times, and see that the tests notice (tests/damages.py)
+	$(BIN)/python -m tests.mutants
 
 format: .venv/dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .

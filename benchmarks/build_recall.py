@@ -2,7 +2,7 @@
 
     python -m benchmarks.build_recall
 
-It reads ../shared/data, writes nothing, and exits with status 1 when fewer than 99 % are found.
+It reads shared/data, writes nothing, and exits with status 1 when fewer than 99 % are found.
 
 A row stands in the files when its reply directly follows its line in them, once everything that is not dialogue is
 taken away: headings, stage directions, speakers' names, space and punctuation. This is read straight from the text,
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.rows import FOLDERS, public
 from dataset.build import build
 from dataset.screenplay import read_screenplays
-from roleplay.environment import ROOT
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.rows import load_json
@@ -31,7 +31,10 @@ _NOT_DIALOGUE = re.compile(r"^(?:第\S+[集幕]\S*$|[^：；，。！？]{1,12}�
 
 @dataclass(frozen=True)
 class Flags:
-    data: str = flag(str(ROOT.parent / "shared" / "data"), "the folder with huanhuan.json and screenplay/*.txt")
+    data: str = flag(
+        str((public("screenplay") or FOLDERS[-1] / "screenplay").parent),
+        "the folder with huanhuan.json and screenplay/*.txt",
+    )
     missed: bool = flag(False, "list the rows that stand in the files and were not found")
 
 
@@ -80,7 +83,7 @@ def measure(data: Path, character: str = "甄嬛") -> Recall:
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(Flags, __doc__, argv)
     recall = measure(Path(settings.data))
-    print(f"{recall.rows:6,} distinct rows in huanhuan.json")
+    print(f"{recall.rows:6,} distinct rows in {Path(settings.data) / 'huanhuan.json'}")
     print(f"{recall.apart:6,} of them with both texts somewhere in the files")
     print(f"{recall.standing:6,} of them standing in the files, the reply right after the line")
     print(

@@ -3,10 +3,11 @@
     python -m benchmarks.cancel --json runs/cancel.json
 
 Prints threads, memory and the lock as it goes, and at the end whether an undisturbed answer still says what it said
-before; writes the figures as one JSON object.
+before; writes the figures as one JSON object. Exits with status 1 where one does not, or a thread or the lock is left.
 """
 
 import random
+import sys
 import tempfile
 import threading
 from dataclasses import asdict, dataclass
@@ -54,9 +55,10 @@ def undisturbed(engine: LocalEngine) -> dict[str, str]:
     return {side: answer.text for side, answer in final.items()}
 
 
-def main() -> None:
+def main() -> int:
     flags = parse(Flags, __doc__)
     base, process, chance = base_models.load(EMBEDDED, Environment().cache), psutil.Process(), random.Random(flags.seed)
+    print(*base.describe(), sep="\n")
     with tempfile.TemporaryDirectory() as folder:
         engine = LocalEngine(base, [random_adapter(base, Path(folder) / "random")])
     before, lines = undisturbed(engine), []
@@ -73,11 +75,14 @@ def main() -> None:
             lines.append(line)
             print(*(f"{name} {value}" for name, value in line.items()), sep="  ", flush=True)
         stop_one(engine, chance, flags.longest)
-    report = {"settings": asdict(flags), "lines": lines, "same_answer": undisturbed(engine) == before}
-    print("an undisturbed answer says the same:", report["same_answer"])
-    write(report, flags.json)
+    same, left = undisturbed(engine) == before, lines[-1]["python_threads"] > lines[0]["python_threads"]
+    free = not any(line["locked"] for line in lines)
+    told = {"dtype": base.dtype[0], "same_answer": same, "no_thread_left": not left, "no_lock_left": free}
+    print(*(f"{name.replace('_', ' ')}: {value}" for name, value in told.items()), sep="\n")
+    write({"settings": asdict(flags), "lines": lines, **told}, flags.json)
+    return int(left or not (same and free))
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        main()
+        sys.exit(main())

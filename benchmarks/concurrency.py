@@ -5,10 +5,11 @@
     python -m benchmarks.concurrency --engine-url http://gpu-box:8000/v1
 
 It prints, per engine and number of users, tokens per second over all of them and the time to the first token (95th
-percentile), and writes the same as JSON.
+percentile), and writes the same as JSON; exits with status 1 when an answer failed.
 """
 
 import statistics
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -91,10 +92,11 @@ def measure(name: str, engine: Engine, persona: str, count: int, settings: Flags
     return Figures(name, count, tokens, seconds, tokens / seconds, p95, len(answers) - len(good))
 
 
-def main() -> None:
+def main() -> int:
     settings, environment = parse(Flags, __doc__), Environment()
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(environment.base_model, environment.cache)
+    print(*base.describe(), sep="\n")
     engines: dict[str, Engine] = {"in-process": LocalEngine(base, [adapter])}
     figures = []
     with ExitStack() as stack:
@@ -115,9 +117,10 @@ def main() -> None:
                 speed = f"{row.tokens_per_second:>9.1f} {row.first_token_p95:>14.2f} s {row.failed:>7}"
                 print(f"{name:<16} {count:>5} {speed}", flush=True)
     if settings.json:
-        write({"settings": asdict(settings), "figures": figures}, settings.json)
+        write({"settings": asdict(settings), "dtype": base.dtype[0], "figures": figures}, settings.json)
+    return int(any(row["failed"] for row in figures))
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        main()
+        sys.exit(main())

@@ -30,7 +30,7 @@ from page.chat.choices import PERSONA
 from page.serving.start import About, Started
 from page.state import CHOSEN
 from roleplay.engine.protocol import Answer, Request, Sampling
-from roleplay.errors import one_line_errors
+from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.votes import Box
 from roleplay.text import personas
@@ -115,7 +115,7 @@ def measure(flags: Flags) -> dict[str, float]:
             ways, arrivals = pool.submit(read, *arguments).result()
         demo.close()
     if len(ways) != flags.tokens:
-        raise AssertionError(f"{len(ways)} of {flags.tokens} tokens arrived")
+        raise RoleplayError(f"{len(ways)} of {flags.tokens} tokens arrived: the page loses some")
     middle, high = np.percentile(ways, [50, 95])
     return {
         "tokens": len(ways),

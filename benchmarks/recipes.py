@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from benchmarks.generation import GEMMA_2B
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.generation import load as load_random
-from roleplay.environment import ROOT, Environment
+from roleplay.environment import Environment
 from roleplay.errors import RoleplayError
 from roleplay.text.personas import Persona
 from roleplay.text.prompts import IGNORED, Example
@@ -36,13 +36,6 @@ from train.learning.trainer import CharacterTrainer
 Result = TypeVar("Result")
 UPDATE = 16  # rows
 TUTORIAL_PERSONA = Persona("甄嬛", "现在你要扮演皇帝身边的女人--甄嬛")
-HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
-OWN_ROWS = ROOT / "dataset" / "zhenhuan" / "rows.json"
-
-
-def default_data() -> str:
-    """The tutorial's rows where they are at hand, else the project's own."""
-    return str(HUANHUAN if HUANHUAN.is_file() else OWN_ROWS)
 
 
 def load(name: str, dtype: str) -> base_models.BaseModel:

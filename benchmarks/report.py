@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from roleplay.disk import write_text
+
 
 def write(report: Mapping[str, Any], path: str) -> None:
     """Write `report` as one JSON object, its folder made where it is missing."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(path), json.dumps(report, ensure_ascii=False, indent=1) + "\n")

@@ -29,6 +29,7 @@ from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from benchmarks import recipes
+from benchmarks import rows as files
 from benchmarks.generation import EMBEDDED
 from benchmarks.recipes import TUTORIAL_PERSONA
 from benchmarks.report import write
@@ -37,6 +38,7 @@ from roleplay.flags import flag, parse
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row, load_json, parse_row
 from roleplay.text.splits import check_no_overlap, split_rows
+from roleplay.weights import base_models
 from train.learning import packing
 from train.learning.loss import label_losses, use_chunked_loss
 from train.learning.settings import LoraFlags
@@ -67,7 +69,7 @@ class Flags:
     json: str = flag("runs/time_to_quality.json", "file that the curves and ratios are written to")
     base_model: str = flag(EMBEDDED, "as train.lora takes it")
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
-    data: str = flag(recipes.default_data(), "file of rows; a *_scenes.csv beside it names their scenes")
+    data: str = flag(files.default_data(), "file of rows; a *_scenes.csv beside it names their scenes")
     rows: int = flag(800, "rows to learn; fewer make a shorter run for every arm", within=(1, inf))
     held_out_rows: int = flag(100, "rows of other scenes, at most, that the loss is computed on", within=(1, inf))
     seeds: list[int] = flag([0, 1, 2], "each gives other initial weights, order and dropout; the rows stay the same")
@@ -167,7 +169,9 @@ def learn(recipe: str, settings: LoraFlags, target: float, flags: Flags) -> list
 def main() -> None:
     flags = parse(Flags, __doc__)
     runs: list[dict[str, Any]] = []
-    report: dict[str, Any] = {"settings": asdict(flags), "choices": CHOICES, "runs": runs, "ratios": {}}
+    dtype = flags.dtype or base_models.choose_dtype(base_models.choose_device()[0])[0]
+    data = files.tell(flags.data, read_with_scenes(Path(flags.data)), dtype)
+    report: dict[str, Any] = {"settings": asdict(flags), "data": data, "choices": CHOICES, "runs": runs, "ratios": {}}
     for seed in flags.seeds:
         ((updates, tutorial_seconds, target),) = recipes.in_own_process(
             learn, "tutorial", dataclasses.replace(TUTORIAL, seed=seed), -math.inf, flags

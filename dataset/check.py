@@ -35,7 +35,7 @@ from dataset.findings import (
     named_rows,
 )
 from dataset.report import Finding, Lengths, Report, Segment
-from roleplay.disk import write_json
+from roleplay.disk import write_json, write_text
 from roleplay.environment import Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
@@ -171,8 +171,7 @@ def as_text(report: Report) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(Path(path), text)
     print(f"wrote {path}", file=sys.stderr)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from roleplay.disk import write_text
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
@@ -49,7 +50,7 @@ def main() -> None:
     settings = parse(PreferenceFlags, __doc__)
     rows = preferences(Box(Path(settings.votes)).votes())
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    Path(settings.out).write_text(text, encoding="utf-8")
+    write_text(Path(settings.out), text)
     print(f"{len(rows)} preference rows in {settings.out}")
 
 

@@ -25,8 +25,12 @@ def read_json(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON that a person can read; raises `RoleplayError` where the disk does not take it."""
-    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    """Write `value` as JSON that a person can read, as `write_text` does."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file and the folders to it; raises `RoleplayError` where the disk does not take it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

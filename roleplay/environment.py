@@ -11,6 +11,21 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 PRIVATE = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 
+# The client of the Hub's storage reads these; by itself it tries a dead one for six minutes and says nothing.
+STORAGE = {
+    "HF_XET_CLIENT_RETRY_MAX_ATTEMPTS": "3",
+    "HF_XET_CLIENT_RETRY_MAX_DURATION": "20s",
+    "HF_XET_CLIENT_CONNECT_TIMEOUT": "10s",
+    "HF_XET_CLIENT_READ_TIMEOUT": "30s",
+}
+
+
+def bound_storage() -> None:
+    """Have a transfer to or from the Hub's storage that fails end soon, unless the environment says when."""
+    for name, value in STORAGE.items():
+        os.environ.setdefault(name, value)
+
+
 def _text(name: str, default: str = "") -> str:
     return os.environ.get(name, "").strip() or default
 

@@ -53,8 +53,10 @@ class Hub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}  # "models/user/name"
         self.stored: dict[str, bytes] = {}  # large files by SHA-256
         self.faults: dict[str, list[int | str]] = {}
+        self.storage = ""  # address of a Xet storage that holds the large files, "" for none
         self.log: list[str] = []  # "PUT /store/..."
         self.corrupt: Callable[[bytes], bytes] = lambda data: data  # what storage does to a file
+        self.spoil: Callable[[bytes], bytes] = lambda data: data  # what a commit does to a small one
 
     def add(self, name: str, files: dict[str, bytes], private: bool = True) -> Repo:
         repo = self.repos[name] = Repo(private, dict(files))
@@ -231,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
             item = json.loads(line)
             value = item["value"]
             if item["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
+                files[value["path"]] = self.server.spoil(base64.b64decode(value["content"]))
             elif item["key"] == "lfsFile":
                 files[value["path"]] = self.server.stored[value["oid"]]
             elif item["key"] == "deletedFile":
@@ -247,7 +249,17 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound"})
             about = entry(path, files[path])
             commit = revision if revision in repo.history else repo.commits[-1]
-            self.answer(200, files[path], {"X-Repo-Commit": commit, "ETag": f'"{about.get("lfs", about)["oid"]}"'})
+            headers = {"X-Repo-Commit": commit, "ETag": f'"{about.get("lfs", about)["oid"]}"'}
+            if self.server.storage and "lfs" in about:
+                headers |= {"X-Xet-Hash": about["lfs"]["oid"], "X-Xet-Refresh-Route": f"{self.server.url}/xet-token"}
+            self.answer(200, files[path], headers)
+
+    def storage_token(self) -> None:
+        names = ("X-Xet-Cas-Url", "X-Xet-Access-Token", "X-Xet-Token-Expiration")
+        self.answer(200, b"", dict(zip(names, (self.server.storage, "token", str(2**32)), strict=True)))
+
+    def storage_fails(self) -> None:
+        self.answer(503, {"error": "out of order"})
 
     def space(self, name: str, what: str) -> None:
         if self.may_write() and (repo := self.repo(f"spaces/{name}")):
@@ -311,6 +323,8 @@ NAME = r"[\w.-]+/[\w.-]+"
 ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate),
+    ("GET", "/xet-token", Handler.storage_token),
+    ("GET", "/broken-storage/.*", Handler.storage_fails),
     ("GET", "/api/models", Handler.search),
     ("GET", rf"/api/((?:models|datasets|spaces)/{NAME})(?:/revision/(\w+))?", Handler.info),
     ("GET", rf"/api/(models/{NAME})/auth-check", Handler.auth_check),

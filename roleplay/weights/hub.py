@@ -15,6 +15,7 @@ import huggingface_hub
 from huggingface_hub import HfApi
 from huggingface_hub import errors as hf
 
+from roleplay.environment import bound_storage
 from roleplay.errors import AdapterError, HubError
 from roleplay.weights import inspection
 from roleplay.weights.adapters import Adapter
@@ -23,6 +24,8 @@ from roleplay.weights.layout import FILES, MAX_BYTES, NEEDED
 MAX_LISTED = 50
 ADAPTER_TAG = "roleplay-adapter"  # on the card of every adapter of this project
 REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+
+bound_storage()
 
 
 def check_name(repo: str) -> None:

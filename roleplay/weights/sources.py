@@ -23,7 +23,8 @@ from roleplay.weights.base_models import MODELSCOPE
 
 LOOK_SECONDS = 0.5  # between two looks at how much has arrived
 WHOLE = re.compile(r"[0-9a-f]{40}")  # a revision that can't come to mean another
-LOST = (httpx2.TransportError, requests.ConnectionError, requests.Timeout, hf.OfflineModeIsEnabled)
+# The last is what the client of the Hub's storage raises.
+LOST = (httpx2.TransportError, requests.ConnectionError, requests.Timeout, hf.OfflineModeIsEnabled, RuntimeError)
 
 Say = Callable[[str], None]  # is told how far it is: "me/poet: 3 of 8 MB"
 

@@ -8,6 +8,8 @@ from gradio_client import Client
 from page.build import build, launch_options
 from page.chat import exchanges
 from page.chat.choices import NUMBERS, Choices
+from page.look import as_said, heading
+from page.plain_chatbot import pane
 from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.errors import RoleplayError
@@ -120,3 +122,16 @@ def test_nothing_is_offered_as_an_api(tmp_path) -> None:  # type: ignore[no-unty
     info = Client(url, verbose=False).view_api(return_format="dict")
     demo.close()
     assert info == {"named_endpoints": {}, "unnamed_endpoints": {}}
+
+
+def test_what_a_pane_sends_is_inert_and_what_comes_back_is_what_was_said() -> None:
+    said = [{"role": "assistant", "content": "<img src=x onerror=hit()> &lt;b&gt;"}]
+    sent = pane().postprocess(said)
+    assert sent.root[0].content[0].text == "<\u2060img src=x onerror=hit()> &\u2060lt;b&\u2060gt;"  # type: ignore[union-attr]
+    back = pane().preprocess(sent)
+    assert back[0]["content"][0]["text"] == said[0]["content"]
+
+
+def test_names_and_greetings_are_text() -> None:
+    assert "<img" not in heading("<img src=x>") and "&lt;img src=x&gt;" in heading("<img src=x>")
+    assert not set(as_said("<b>*x*</b> [a](b) `c` _d_")) & set("<>*[]()`_")

@@ -209,7 +209,7 @@ def test_training_rows_are_read_by_the_trainer(tmp_path: Path) -> None:
 
 def test_markdown_holds_both_answers() -> None:
     text = saved.as_markdown(RECORD, "Zhen Huan", "en")
-    assert text.startswith("# Zhen Huan\n\n> persona" if RECORD[-1].personas else "# Zhen Huan\n")
+    assert text.startswith("# Zhen Huan\n\n\n**You**\n\none\n")  # the newest exchange has no persona
     assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
 
 

@@ -133,3 +133,19 @@ def test_a_space_reports_its_start_and_serves_nothing_before(tmp_path: Path, eng
         said = (tmp_path / "said.txt").read_text()
     assert "opens when all is loaded" in said and said.count("startup report") == 1
     assert ("server       " in said) is remote
+
+
+def test_a_stop_gives_the_lent_gpu_back_at_once() -> None:
+    """Whatever else still holds the call: without a word to it, it would go on to its end."""
+    held = list[Iterator[Any]]()
+
+    class Held(Lent):
+        def __call__(self, task: Callable[..., Iterator[Any]], duration: Callable[..., int]) -> Callable[..., Any]:
+            lend = super().__call__(task, duration)
+            return lambda request: held.append(lend(request)) or held[-1]  # type: ignore[func-returns-value]
+
+    engine = ScriptedEngine()
+    stream = ZeroEngine(engine, Held()).answer(Request(BOTH, Sampling()))  # type: ignore[arg-type]
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert (len(held), engine.closed_early) == (1, 1)

@@ -1,5 +1,6 @@
 """`train.lora` on a tiny random Gemma: what it learns, what it writes, what it refuses, and what it survives."""
 
+import dataclasses
 import json
 import os
 import random
@@ -7,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from roleplay import heap
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
@@ -27,6 +31,7 @@ from tests.hub_server import hub_server
 from train import lora
 from train.learning import memory, trainer
 from train.learning.adapter import attach_lora
+from train.learning.checkpoints import check_resume, what_must_stay
 from train.learning.settings import LoraFlags, lora_config
 
 WRITTEN = {
@@ -87,8 +92,10 @@ def settings(base: Path, rows: Path, **changes) -> LoraFlags:
     return LoraFlags(**(few | changes))
 
 
-def test_end_to_end(base, data, home):
+def test_end_to_end(base, data, home, monkeypatch):
     before = load_file(base / "model.safetensors")
+    trims, trim = [], heap.trim
+    monkeypatch.setattr(heap, "trim", lambda: trims.append(trim()))
     folder = lora.train(settings(base, data, epochs=3.0))
     assert {path.name for path in folder.iterdir()} == WRITTEN
     assert not (home / "runs" / "me").exists()
@@ -103,6 +110,7 @@ def test_end_to_end(base, data, home):
     results = training["results"]
     assert results["held_out_loss"] < results["base_held_out_loss"] - 0.05
     assert results["updates"] == 3 * 7  # 54 rows to learn, 8 an update
+    assert len(trims) >= results["updates"]  # what an update has freed goes back to the system
     assert training["data"][0]["rows"] == 60
     assert training["base_model"]["dtype"] == base_models.choose_dtype("cpu")[0]
     for written in (folder / "training.json", folder / "README.md", folder / "adapter_config.json"):
@@ -276,6 +284,39 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_run(base, data, hom
     assert not (home / "runs").exists()
 
 
+OF_NO_MATTER = {  # to what is learned
+    *("name", "character", "data", "persona", "resume", "overwrite"),
+    *("push", "push_modelscope", "trackio", "trackio_space"),
+}
+OTHER: dict[type, Callable[[Any], Any]] = {
+    bool: lambda value: not value,
+    int: lambda value: value + 1,
+    float: lambda value: value / 2 + 0.01,
+    str: lambda value: f"{value}x",
+    list: lambda value: value[1:],
+}
+BEGUN = dataclasses.asdict(LoraFlags()), "You are a.", [{"file": "rows.json", "sha256": "00"}], "fingerprint"
+CHANGED = {
+    name: (BEGUN[0] | {name: OTHER[type(value)](value)},)
+    for name, value in BEGUN[0].items()
+    if name not in OF_NO_MATTER
+} | {
+    "persona": (BEGUN[0], "You are b."),
+    "rows.json": (*BEGUN[:2], [{"file": "rows.json", "sha256": "01"}]),
+    "base model": (*BEGUN[:3], "another"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_run_goes_on_only_with_everything_as_it_was(tmp_path, name):
+    assert check_resume(tmp_path, what_must_stay(*BEGUN), False) is None
+    (tmp_path / "checkpoint-2").mkdir()
+    assert check_resume(tmp_path, what_must_stay(*BEGUN), True) == str(tmp_path / "checkpoint-2")
+    now = (*CHANGED[name], *BEGUN[len(CHANGED[name]) :])
+    with pytest.raises(RoleplayError, match=f"{name} is .* but was .* set it back"):
+        check_resume(tmp_path, what_must_stay(*now), True)
+
+
 def run(home: Path, base: Path, data: Path, *flags: str) -> subprocess.Popen[str]:
     """The script itself, in a process of its own that writes into `home`."""
     code = (
@@ -324,10 +365,11 @@ def test_a_killed_run_resumes_to_the_same_bits(base, data, tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(base, data, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_a_signal_saves_and_says_how_to_go_on(base, data, tmp_path, number):
     process = run(tmp_path, base, data, "--epochs", "50")
     wait_for_checkpoint(process, tmp_path / "runs" / "me")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Go on with: --resume" in out

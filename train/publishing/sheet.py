@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from roleplay.disk import read_json, write_json
+from roleplay.disk import read_json, write_json, write_text
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
@@ -51,14 +51,8 @@ def write_sheet(path: Path, subjects: Sequence[Subject], prompts: Sequence[Promp
         "rubric": marks.RUBRIC,
         "how": marks.HOW,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for file, name in ((path, "sheet.html.jinja"), (path.with_suffix(TEXT), "sheet.txt.jinja")):
-            file.write_text(template(__file__, name, {}).render(values), encoding="utf-8")
-    except OSError as error:
-        raise RoleplayError(
-            f"cannot write {path} ({error.strerror}): free some disk, or choose another place"
-        ) from error
+    for file, name in ((path, "sheet.html.jinja"), (path.with_suffix(TEXT), "sheet.txt.jinja")):
+        write_text(file, template(__file__, name, {}).render(values))
     write_json(path.with_suffix(KEY), _key(talks, subjects))
     print(f"wrote {path} with {len(talks)} conversations, the same as {path.with_suffix(TEXT).name}, and")
     print(f"{path.with_suffix(KEY).name}, which says whose they are and is not for the readers")

@@ -217,7 +217,8 @@ def _passing(error: Exception) -> bool:
     """Whether trying again may help: a lost connection, also while a large file went out, or a server's own error."""
     if isinstance(error, hf.HfHubHTTPError):
         return error.response.status_code >= 500
-    return isinstance(error, httpx2.TransportError) or isinstance(error.__cause__, httpx2.HTTPError | OSError)
+    # The client of the Hub's storage raises a RuntimeError without a cause.
+    return isinstance(error, httpx2.TransportError) or isinstance(error.__cause__, httpx2.HTTPError | OSError | None)
 
 
 def _verify(api: HfApi, repo: str, kind: str, files: Mapping[str, Path], commit: str) -> None:

@@ -1,6 +1,7 @@
 """Adapters from the Hub in a running engine: found, fetched, chatted with, refused, and sent away when too many."""
 
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -196,3 +197,24 @@ def test_no_hub_where_it_is_not_allowed(engine: LocalEngine, tmp_path: Path) -> 
     demo = build(Started(engine), Box(tmp_path))
     names: set[Any] = {fn.name for fn in demo.fns.values()}
     assert "show_shift" in names and not names & {"find_on_hub", "load_from_hub"}
+
+
+def test_one_guest_arrives_at_a_time(server: Hub, pristine: Path, engine: LocalEngine, guests: Guests) -> None:
+    add(server, pristine, "you/poet")
+    with guests._lock:
+        second = threading.Thread(target=guests.invite, args=("you/poet",))
+        second.start()
+        second.join(0.5)
+        assert second.is_alive() and server.log == []
+    second.join()
+    assert engine.adapters() == ["tiny", "you/poet"]
+
+
+def test_guests_are_bounded_in_bytes_too(
+    server: Hub, pristine: Path, engine: LocalEngine, guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roleplay.engine.guests.MAX_BYTES", (pristine / layout.WEIGHTS).stat().st_size * 3 // 2)
+    for number in range(2):
+        add(server, pristine, f"you/a{number}")
+        guests.invite(f"you/a{number}")
+    assert engine.adapters() == ["tiny", "you/a1"]

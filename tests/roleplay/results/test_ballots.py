@@ -4,16 +4,19 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 
+from dataset import preferences as command
 from dataset.preferences import preferences
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
-from roleplay.errors import DataError, HubError
+from roleplay.errors import DataError, HubError, RoleplayError
 from roleplay.results.intervals import wilson
 from roleplay.results.votes import Ballot, Box, Tally, Vote, cast, count, prompt_sha256, read_votes
 from tests.hub_server import READ_ONLY, Hub
@@ -216,3 +219,57 @@ def test_preference_rows_need_one_prompt_and_a_winner() -> None:
     assert roles == ["system", "user", "assistant", "user"]
     assert rows[0]["prompt"][-1]["content"] == ASKED.user
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_preference_rows_go_into_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Box(tmp_path / "votes").add(vote("left"))
+    out = tmp_path / "new" / "deep" / "rows.jsonl"
+    monkeypatch.setattr("sys.argv", ["preferences", "--votes", str(tmp_path / "votes"), "--out", str(out)])
+    command.main()
+    assert [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] == preferences([vote("left")])
+    monkeypatch.setattr("sys.argv", ["preferences", "--votes", str(tmp_path / "votes"), "--out", f"{out}/in/a/file"])
+    with pytest.raises(RoleplayError, match="cannot write"):
+        command.main()
+
+
+def added_meanwhile(box: Box) -> threading.Thread:
+    """A vote that another thread is adding; it has had time to be written."""
+    thread = threading.Thread(target=box.add, args=(vote(),))
+    thread.start()
+    thread.join(0.5)
+    return thread
+
+
+def test_a_vote_waits_for_another_process_that_writes(tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".lock"):
+        thread = added_meanwhile(Box(tmp_path))
+        assert thread.is_alive() and not Box(tmp_path).path.exists()
+    thread.join()
+    assert len(Box(tmp_path).votes()) == 1
+
+
+def test_a_vote_waits_while_the_file_goes_to_the_hub(server: Hub, tmp_path: Path) -> None:
+    box = Box.on_hub(tmp_path, "me/votes")
+    assert box._uploads
+    with box._uploads.lock:
+        thread = added_meanwhile(box)
+        assert thread.is_alive() and not box.path.exists()
+    thread.join()
+    assert len(box.votes()) == 1
+    box.close()
+
+
+def test_a_vote_is_on_the_disk_itself_when_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = dict[int, int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        synced[os.fstat(descriptor).st_ino] = os.fstat(descriptor).st_size
+
+    monkeypatch.setattr(os, "fsync", noted)
+    box = Box(tmp_path)
+    box.add(vote())
+    assert synced[box.path.stat().st_ino] == box.path.stat().st_size > 0
+    assert tmp_path.stat().st_ino in synced  # where the name of a new file stands

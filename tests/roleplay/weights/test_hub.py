@@ -1,6 +1,7 @@
 """Cards, pushes and downloads: the real Hub and ModelScope clients against `hub_server` on loopback."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from roleplay.errors import AdapterError, HubError
-from roleplay.weights import adapters, hub, inspection, layout
+from roleplay.errors import AdapterError, HubError, ModelError
+from roleplay.weights import adapters, base_models, hub, inspection, layout, sources
 from tests import tiny
 from tests.hub_server import READ_ONLY, Hub
 from train.publishing import upload
@@ -65,8 +66,9 @@ def test_push_again_after_it_broke_off_for_good(server: Hub, folder: Path) -> No
     assert not [line for line in server.log if line.startswith("PUT")]  # the weights had arrived
 
 
-def test_damage_on_the_way_is_noticed(server: Hub, folder: Path) -> None:
-    server.corrupt = lambda data: data[:-1] + b"?"
+@pytest.mark.parametrize("kind", ["corrupt", "spoil"], ids=["large", "small"])
+def test_damage_on_the_way_is_noticed(server: Hub, folder: Path, kind: str) -> None:
+    setattr(server, kind, lambda data: data[:-1] + b"?")
     with pytest.raises(HubError, match="arrived at me/tiny with another hash"):
         upload.push_adapter(folder, hub="me/tiny")
 
@@ -226,3 +228,22 @@ def test_listing_is_for_one_base(server: Hub) -> None:
     server.add("models/a/y", {"tags": b"base_model:adapter:other/model" + ours}, private=False)
     server.add("models/a/z", {"tags": b"base_model:adapter:google/gemma-2b-it lora"}, private=False)  # of any trainer
     assert hub.hub_adapters("google/gemma-2b-it") == ["a/x"]
+
+
+@pytest.mark.parametrize("storage", ["", "http://127.0.0.1:9"], ids=["broken", "unreachable"])
+def test_storage_that_fails_is_a_sentence_and_soon(
+    server: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    """As users have it, with the Hub's Xet storage on: its client would try for six minutes."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    server.storage = storage or f"{server.url}/broken-storage"
+    server.add("models/me/poet", tiny.contents(folder))
+    server.add("models/me/base", {"config.json": b"{}", "model.safetensors": b"weights"})
+    started = time.monotonic()
+    with pytest.raises(HubError, match="the connection to the Hub was lost") as lost:
+        hub.fetch_adapter("me/poet", tmp_path)
+    assert isinstance(lost.value.__cause__, sources.LOST) and upload._passing(lost.value.__cause__)
+    with pytest.raises(ModelError, match="me/base cannot be fetched and is not in the cache"):
+        base_models.fetch("me/base", tmp_path)
+    assert time.monotonic() - started < 120

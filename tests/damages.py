@@ -1,0 +1,143 @@
+# ruff: noqa: E501 - a damage is one line
+"""What may be damaged: one line of the product for each promise of README, docs and SECURITY.md, and who must notice.
+
+`tests.mutants` applies each in a copy of the tree and runs the tests that are named with it. It knows no test.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Damage:
+    """`old` becomes `new` in `file`, wherever it stands; then a test of `tests` that `chosen` (pytest's -k) fails."""
+
+    broken: str  # what no longer holds
+    file: str
+    old: str
+    new: str
+    tests: str  # under tests/
+    chosen: str
+
+
+VOTES, BALLOTS = "roleplay/results/votes.py", "roleplay/results/test_ballots.py"
+LIMITS, RATES = "page/test_limits.py", "page/serving/rate_limit.py"
+MIDDLEWARE, FAULTS = "page/serving/middleware.py", "page/test_faults.py"
+SAVED, TRANSCRIPT = "page/chat/saved.py", "page/test_transcript.py"
+HANDLERS = "page/test_handlers.py"
+INSPECTION, ADAPTERS = "roleplay/weights/inspection.py", "roleplay/weights/test_adapters.py"
+UPLOAD, HUB = "train/publishing/upload.py", "roleplay/weights/test_hub.py"
+GUESTS, INVITED = "roleplay/engine/guests.py", "roleplay/engine/test_guests.py"
+SAMPLING, ENGINE = "roleplay/engine/sampling.py", "roleplay/engine/test_engine.py"
+PROMPTS, PROMPT = "roleplay/text/prompts.py", "roleplay/text/test_prompt.py"
+PACKING, TRAINING = "train/test_packing.py", "train/test_train.py"
+CHECKPOINTS = "train/learning/checkpoints.py"
+ROWS, CORPUS = "roleplay/weights/training_rows.py", "roleplay/weights/test_corpus.py"
+MODELS = "roleplay/weights/test_models.py"
+REMOTE = "roleplay/engine/test_remote.py"
+
+# fmt: off
+DAMAGES = [
+    # Votes
+    Damage("one process at a time writes a file of votes", VOTES, 'with FileLock(self.folder / ".lock"), self.path', "with self.path", BALLOTS, "another_process"),
+    Damage("a vote is on the disk", VOTES, "os.fsync(file.fileno())", "pass", BALLOTS, "disk_itself"),
+    Damage("so is the name of its file", VOTES, "os.fsync(directory)", "pass", BALLOTS, "disk_itself"),
+    Damage("no vote is written while the file is sent", VOTES, "with self._lock, self._uploads.lock if self._uploads else nullcontext():", "with self._lock:", BALLOTS, "goes_to_the_hub"),
+    Damage("an exchange counts once", VOTES, "if vote.exchange in self._voted:", "if False:", HANDLERS, "voted_on_once or twenty"),
+    Damage("however many votes come at once", VOTES, "with self._lock, self", "with nullcontext(), self", HANDLERS, "twenty"),
+    Damage("a torn line is repaired", VOTES, "file.truncate(_whole_bytes(file.read()))", "file.read()", BALLOTS, "torn"),
+    Damage("the winner is who stood there", VOTES, '"left": self.order[0], "right": self.order[1]', '"left": self.order[1], "right": self.order[0]', BALLOTS, "winner_follows"),
+    Damage("votes do not become public", VOTES, "if not private and not public:", "if False:", BALLOTS, "public_dataset"),
+    Damage("nothing but one's own votes is sent", VOTES, "allow_patterns=self.path.name", 'allow_patterns="*"', BALLOTS, "nothing_is_sent"),
+    Damage("the order of a blind pair is drawn", "page/chat/exchanges.py", "dice.sample(SIDES, 2)", "SIDES", "page/test_app.py", "blind_orders"),
+    # What strangers may send
+    Damage("messages are rated", RATES, "if not asked or len", "if True or len", LIMITS, "minute_slides"),
+    Damage("a household of IPv6 is one client", RATES, "if address.version == 6 else str(address)", "if False else str(address)", LIMITS, "household"),
+    Damage("an IPv4 address is one however written", RATES, "if address.version == 6 and address.ipv4_mapped:", "if False:", LIMITS, "written_as_ipv6"),
+    Damage("passwords cannot be tried for ever", "page/serving/logins.py", "if self._rate.take(client):", "if False:", LIMITS, "wrong_passwords"),
+    Damage("other addresses are closed", MIDDLEWARE, 'if not _OPEN.fullmatch(scope["path"]):', "if False:", LIMITS, "test_closed"),
+    Damage("a long request is refused", MIDDLEWARE, '"0")) > self._limit', '"0")) > 1 << 60', LIMITS, "long_request_is_not_read"),
+    Damage("a request without a length ends", MIDDLEWARE, "return message if taken <= self._limit else", "return message if True else", LIMITS, "without_a_length"),
+    Damage("a crash is one sentence", MIDDLEWARE, 'message["status"] in (400, 500)', "False", FAULTS, "what_fails_is"),
+    Damage("the log has a line on a crash", MIDDLEWARE, "            log_fault()\n", "            traceback.print_exc()\n", FAULTS, "short_line"),
+    Damage("and on what Gradio refuses", "page/build.py", "part.traceback = SimpleNamespace(print_exc=log_fault)", "pass", FAULTS, "gradio_refuses"),
+    Damage("an error's toast is text", "page/toasts.py", "gr.Error(escape(sentence)", "gr.Error((sentence)", HANDLERS, "cannot_be_written"),
+    Damage("a pane's text is inert", "page/plain_chatbot.py", "part.text = shown.defuse(part.text)", "pass", "page/test_app.py", "inert"),
+    Damage("a stranger's name is text", "page/look.py", "</span>{escape(name)}", "</span>{name}", "page/test_app.py", "greetings"),
+    Damage("a stranger's greeting is text", "page/look.py", "return text.translate(_ENTITIES)", "return text", "page/test_app.py", "greetings"),
+    Damage("a message has an end", "page/chat/exchanges.py", "if len(message.strip()) > MAX_MESSAGE:", "if False:", TRANSCRIPT, "refusals"),
+    Damage("a conversation has an end", "page/chat/exchanges.py", "if exchanges >= MAX_EXCHANGES else", "if False else", TRANSCRIPT, "refusals"),
+    Damage("a saved conversation is bounded", SAVED, "if room < 0:", "if False:", TRANSCRIPT, "worst"),
+    Damage("so is why an answer ended", SAVED, '[:MAX_STOP]', "", TRANSCRIPT, "worst"),
+    Damage("so is an adapter's name", SAVED, 'str(item["adapter"])[:MAX_NAME]', 'str(item["adapter"])', TRANSCRIPT, "worst"),
+    Damage("loading one is rated", "page/handlers.py", "seconds = self.loads.take(visitor.address) if saved else 0", "seconds = 0", HANDLERS, "loading"),
+    Damage("a vote is on what the server has said", SAVED, "UNVEILED if verdict == OPEN else verdict", "verdict", TRANSCRIPT, "comes_back"),
+    Damage("a conversation is its tab's", "page/events.py", "sessionStorage", "localStorage", "page/test_page.py", "each_tab"),
+    Damage("a browser may forbid storage", "page/events.py", "catch {{ return null; }}", "finally {{ }}", "page/test_page.py", "forbids_storage"),
+    Damage("what becomes of a vote is said", "page/layout.py", 'gr.Markdown(I18N("vote_note"), elem_id="vote-note")', "pass", "page/test_controls.py", "becomes_of_a_vote"),
+    # Adapters and models from strangers
+    Damage("no pickle, no code", INSPECTION, "if path.suffix.lower() not in READABLE:", "if False:", ADAPTERS, "test_refused"),
+    Damage("no file of any size", INSPECTION, "if size > limit:", "if False:", ADAPTERS, "test_refused"),
+    Damage("nor one from the hub", "roleplay/weights/hub.py", "if sizes.get(name, 0) > limit:", "if False:", "roleplay/weights/test_sources.py", "any_size"),
+    Damage("no link out of the folder", INSPECTION, "if not path.resolve().is_relative_to(home):", "if False:", ADAPTERS, "test_refused"),
+    Damage("no setting but plain LoRA's", INSPECTION, "if not good:", "if False:", ADAPTERS, "test_refused"),
+    Damage("no value that is not finite", INSPECTION, "if not torch.isfinite(tensor).all():", "if False:", ADAPTERS, "test_refused"),
+    Damage("no gap of random values", INSPECTION, "if missing := sorted(wanted - set(shapes)):", "if False:", ADAPTERS, "test_refused"),
+    Damage("no template of a stranger's", PROMPTS, "if text == jinja:", "if True:", PROMPT, "our_own_templates"),
+    Damage("no other base model", INSPECTION, "adapter.base_fingerprint != fingerprint and not dequantised:", "False:", ADAPTERS, "not_made_for"),
+    Damage("only Gemma is loaded", "roleplay/weights/base_models.py", "if kind not in ARCHITECTURES:", "if False:", MODELS, "only_gemma"),
+    Damage("a damaged package is refused", "roleplay/weights/embedded.py", "if digest.hexdigest() != package.EXPECTED_SHA256:", "if False:", MODELS, "damaged_package"),
+    Damage("guests are few", GUESTS, "len(self._bytes) > self._limit or", "", INVITED, "least_recently"),
+    Damage("guests are small", GUESTS, " or sum(self._bytes.values()) > MAX_BYTES", "", INVITED, "bounded_in_bytes"),
+    Damage("one guest comes at a time", GUESTS, "        with self._lock:", "        if True:", INVITED, "one_guest_arrives"),
+    # What goes out
+    Damage("no secret goes out", UPLOAD, "if found := _SECRET.search(data):", "if (found := _SECRET.search(data)) and False:", HUB, "must_not_go_out"),
+    Damage("no path of this machine goes out", UPLOAD, "if home and own.search(data):", "if False:", HUB, "must_not_go_out"),
+    Damage("no secret is a public variable", UPLOAD, "if name in SECRETS or _SECRET", "if False and _SECRET", "train/test_push.py", "secret_among"),
+    Damage("nobody's Space is emptied", UPLOAD, "if foreign and not space.overwrite:", "if False:", "train/test_push.py", "another_kind"),
+    Damage("a push is private", UPLOAD, "api.create_repo(repo, private=private)", "api.create_repo(repo, private=False)", HUB, "push_is_private"),
+    Damage("small files arrive as they left", UPLOAD, "entry.blob_id == _git_hash(data)", "True", HUB, "damage_on_the_way and not modelscope"),
+    Damage("large files arrive as they left", UPLOAD, "entry.lfs.sha256 == hashlib.sha256(data).hexdigest()", "True", HUB, "damage_on_the_way and not modelscope"),
+    Damage("a reply on a card is text", "train/publishing/card.py", 'text = text.replace(sign, entity)', "pass", "train/test_card.py", "markup"),
+    Damage("an export says what the adapter says", "train/export.py", "if kl > MAX_KL:", "if False:", "train/test_export.py", "answers_differently"),
+    Damage("a failed export leaves nothing", "roleplay/disk.py", "        shutil.rmtree(staging, ignore_errors=True)\n        if not", "        if not", "train/test_export.py", "full_disk"),
+    # Answers
+    Damage("no text is a control token", PROMPTS, "if not found:", "if True:", PROMPT, "control_token"),
+    Damage("both sides have the same dice", SAMPLING, "gumbel(sampling.seed, len(reply), tokens)", "-torch.log(-torch.log(torch.rand(len(tokens)).double()))", ENGINE, "equal_distributions"),
+    Damage("top-p leaves the rest out", SAMPLING, "keep = 1 + int((reached[:-1] < top_p).sum())", "keep = len(values)", ENGINE, "draws_follow or top_p"),
+    Damage("scores that are not finite draw nothing", SAMPLING, "if not math.isfinite(logits.max().item()):", "if False:", ENGINE, "not_finite"),
+    Damage("a reply stops", "roleplay/engine/batch.py", "elif token in self._stop_ids:", "elif False:", ENGINE, "one_side_goes_on"),
+    Damage("an adapter acts on its own row alone", "roleplay/engine/decoder.py", "y[part].addmm_(x[part] @ pair.down, pair.up)", "y.addmm_(x @ pair.down, pair.up)", ENGINE, "each_says_alone"),
+    Damage("a cache is of whose weights made it", "roleplay/engine/cache.py", "if candidate.key == key:", "if True:", ENGINE, "no_old_cache or kept_cache or each_says_alone"),
+    Damage("kept caches are bounded", "roleplay/engine/cache.py", "while self.bytes > self.limit:", "while False:", ENGINE, "pool_is_bounded"),
+    Damage("one answer after the other", "roleplay/engine/local.py", "while not self._lock.acquire(timeout=WAIT):", "while self._lock.acquire(blocking=False) and False:", ENGINE, "eight_threads_get or waiting_request or leave_nothing"),
+    Damage("an answer gives its memory back", "roleplay/engine/local.py", "            heap.trim()\n", "", ENGINE, "memory_back"),
+    Damage("holes go back to the system", "roleplay/heap.py", "ctypes.CDLL(None).malloc_trim(0)", "pass", "roleplay/test_heap.py", "holes"),
+    Damage("caches go back to the system", "roleplay/heap.py", "ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, size)", "pass", "roleplay/test_heap.py", "caches"),
+    Damage("a stopped answer leaves the lent GPU", "roleplay/engine/lent_gpu.py", "with closing(self._generate(request)) as stream:", "if stream := self._generate(request):", "page/test_zero.py", "gives_the_lent"),
+    Damage("forked processes end without the shutdown", "page/serving/start.py", "if os.getpid() == own:", "if True:", "page/test_start.py", "forked"),
+    Damage("a stop is heard before the first word", "roleplay/engine/remote.py", "news.get(timeout=LISTEN_SECONDS)", "news.get()", REMOTE, "before_the_first_word"),
+    Damage("a stop hangs up at the server", "roleplay/engine/remote.py", "one.shutdown(socket.SHUT_RDWR)", "pass", REMOTE, "closing"),
+    # Training
+    Damage("only replies are learned", PROMPTS, "labels += [IGNORED] * len(asked)", "labels += asked", PROMPT, "golden or start_with"),
+    Damage("--loss-on last learns the last reply", PROMPTS, 'first = 0 if loss_on == "all" else len(kept) - 1', "first = 0", PROMPT + " tests/" + PACKING, "golden or gradient_are_exact"),
+    Damage("a row sees itself and the prefix alone", "train/learning/attention.py", "hidden = (part != part[:, None]) & (part > 0) | _unseen(position, window)", "hidden = _unseen(position, window)", PACKING, "agree or neighbours"),
+    Damage("positions restart after the prefix", "train/learning/packing.py", "positions += range(prefix, len(example.input_ids))", "positions += range(len(positions), len(positions) + len(example.input_ids) - prefix)", PACKING, "gradient_are_exact"),
+    Damage("no label is learned for another row", "train/learning/packing.py", "predictors.append(start + position - 1 if position > prefix else prefix - 1)", "predictors.append(start + position - 1)", PACKING, "gradient_are_exact or twenty_updates"),
+    Damage("SIGTERM ends a training with a checkpoint", "train/learning/callbacks.py", "for number in (signal.SIGINT, signal.SIGTERM):", "for number in (signal.SIGINT,):", TRAINING, "signal_saves and sigterm"),
+    Damage("a run goes on with its settings", CHECKPOINTS, '*("name", "character"', '*("epochs", "learning_rate", "name", "character"', TRAINING, "everything_as_it_was"),
+    Damage("and its persona", CHECKPOINTS, '"persona": persona,', '"persona": "",', TRAINING, "everything_as_it_was"),
+    Damage("and its data", CHECKPOINTS, 'return {file["file"]: file["sha256"] for file in files} | {', "return {", TRAINING, "everything_as_it_was"),
+    Damage("a checkpoint is whole or absent", "train/learning/trainer.py", "            self.args.output_dir = str(staging)\n", "            staging.mkdir(parents=True, exist_ok=True)\n", TRAINING, "full_disk_is_one_line"),
+    Damage("a share of the update is kept", "train/learning/adapter.py", 'kept = share if ".lora_B." in name else 1.0', "kept = 1.0", TRAINING, "share_of_the_update"),
+    Damage("an update gives its memory back", "train/learning/trainer.py", "            heap.trim()\n", "            pass\n", TRAINING, "end_to_end"),
+    Damage("no held-out row is learned", "roleplay/text/splits.py", "if a < len(train) <= b:", "if False:", "roleplay/text/test_rows.py", "overlap"),
+    Damage("scenes are never parted", "roleplay/text/splits.py", "for number, row in enumerate(rows) if row.scene]", "for number, row in enumerate(rows) if False]", "roleplay/text/test_rows.py", "group or split"),
+    Damage("rows that have changed are not taken", ROWS, "if file_sha256(path) == sha256), None)", "if True), None)", CORPUS, "folder_by_what"),
+    Damage("rows are found outside the project", ROWS, '_places(FOLDERS[-1]).get(sha256, "")', '""', CORPUS, "wherever"),
+    Damage("rows are found inside the project", ROWS, "[PROJECT / recorded, Path(place)]", "[Path(place)]", CORPUS, "wherever"),
+    Damage("no path of this machine is recorded", ROWS, "else place.name", "else str(place)", CORPUS, "wherever"),
+    Damage("a stranger's file of rows stays in the project", ROWS, '".." in way.parts', "False", CORPUS, "cannot_be_had"),
+    Damage("an adapter is judged as its own character", "roleplay/text/characters.py", ' and not settings.get("persona"):', ":", "roleplay/text/test_characters.py", "trained_as"),
+    Damage("two first starts make one model", "roleplay/weights/embedded.py", "with FileLock(_lock_path(folder)):", "if True:", MODELS, "two_first_starts"),
+    Damage("storage that fails is tried again", UPLOAD, "httpx2.HTTPError | OSError | None", "httpx2.HTTPError | OSError", HUB, "storage_that_fails and unreachable"),
+]

@@ -1,0 +1,84 @@
+"""`app.main` itself, in a process of its own, with all that guards an open page: password, proxies, rate, votes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener, install_opener
+
+import pytest
+
+from roleplay.environment import ROOT
+from roleplay.results.votes import Box
+from tests import tiny
+from tests.hub_server import TOKEN, Hub
+from tests.raw import Visitor
+from tests.roleplay.results.test_ballots import vote
+from tests.space import free_port
+
+# The project's own folder gets no votes.
+START = "import sys; from pathlib import Path; import app; app.ROOT = Path(sys.argv.pop(1)); app.main()"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def status(url: str) -> int:
+    try:
+        return Visitor(None, url).ask("config")[0]  # type: ignore[arg-type]
+    except OSError:
+        return 0
+
+
+@pytest.fixture
+def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
+    """The running app with an adapter from the hub; at its end it has sent its votes."""
+    tiny.gemma(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    server.add("models/me/tiny", tiny.contents(folder))
+    early = Box.on_hub(tmp_path / "early", "me/votes")
+    early.add(replace(vote("tie"), adapter="me/tiny"))
+    early.close()
+    port = str(free_port())
+    told = {"PORT": port, "HOST": "127.0.0.1", "BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "me/tiny"}
+    told |= {"APP_AUTH": "me:secret", "MESSAGES_PER_MINUTE": "1", "FORWARDED_ALLOW_IPS": "127.0.0.1"}
+    told |= {"VOTES_REPO": "me/votes", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    told |= {"ROLEPLAY_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", START, str(tmp_path / "home")]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | told, stdout=subprocess.PIPE, text=True) as process:
+        address, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 240
+        while status(address) != 401:  # nobody yet, then the page that says what is loading
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        yield address
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+
+
+@pytest.mark.timeout(600)
+def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url: str) -> None:
+    stranger = Visitor(None, url)  # type: ignore[arg-type]
+    assert stranger.ask("config")[0] == 401
+    assert stranger.ask("login", b"username=me&password=wrong", **FORM)[0] == 400
+    install_opener(build_opener(HTTPCookieProcessor()))
+    try:
+        right = urlencode({"username": "me", "password": "secret"}).encode()
+        assert stranger.ask("login", right, **FORM)[0] == 200
+        config: dict[str, Any] = json.loads(stranger.ask("config")[1])
+        fns = {event["id"]: SimpleNamespace(name=event["api_name"]) for event in config["dependencies"]}
+        demo: Any = SimpleNamespace(fns=fns)
+        said = [
+            Visitor(demo, url, {"X-Forwarded-For": seen}).say("hi", "me/tiny")
+            for seen in ("8.8.8.8", "8.8.8.8", "9.9.9.9")
+        ]
+        assert ["At most 1 messages a minute" in text for text in said] == [False, True, False]
+        board = json.dumps(Visitor(demo, url).call("show_scoreboard", ["me/tiny"])[-1])
+    finally:
+        install_opener(build_opener())
+    assert "1 ties, 0 both bad" in board
