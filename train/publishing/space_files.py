@@ -3,6 +3,7 @@
 It knows no hub; `upload` sends what is put together here.
 """
 
+import json
 import posixpath
 import re
 import shutil
@@ -28,21 +29,22 @@ def chosen(tracked: Mapping[str, Path], folders: Sequence[Path]) -> dict[str, Pa
     return files
 
 
-def assemble(files: Mapping[str, Path], target: Path, preload: str = "") -> dict[str, Path]:
+def assemble(files: Mapping[str, Path], target: Path, name: str = "", preload: str = "") -> dict[str, Path]:
     """Write the Space to the folder `target`; returns its files.
 
-    Markdown loses its links to what is not there, and the README's front matter has a `preload` repository downloaded
-    when the Space is built and not when it starts.
+    Markdown loses its links to what is not there. The README's front matter speaks of the character `name` where it is
+    not the one that this repository comes with, and has a `preload` repository downloaded when the Space is built and
+    not when it starts.
     """
     shutil.rmtree(target, ignore_errors=True)
-    for name, path in files.items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
+    for file, path in files.items():
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            text = unlinked(path.read_text(encoding="utf-8"), name, files)
-            (target / name).write_text(_preloading(text, preload) if name == CARD else text, encoding="utf-8")
+            text = unlinked(path.read_text(encoding="utf-8"), file, files)
+            (target / file).write_text(_speaking_of(name, preload, text) if file == CARD else text, encoding="utf-8")
         else:
-            shutil.copyfile(path, target / name)
-    return {name: target / name for name in files}
+            shutil.copyfile(path, target / file)
+    return {file: target / file for file in files}
 
 
 def unlinked(text: str, page: str, files: Collection[str]) -> str:
@@ -57,8 +59,17 @@ def unlinked(text: str, page: str, files: Collection[str]) -> str:
     return _LINK.sub(kept, text)
 
 
-def _preloading(readme: str, base: str) -> str:
-    if not base:
-        return readme
+def _speaking_of(name: str, preload: str, readme: str) -> str:
+    """The README with a front matter that is about the character `name`; "" leaves it as it is."""
     _, front, text = readme.split("---\n", 2)
-    return f"---\n{front}preload_from_hub:\n  - {base}\n---\n{text}"
+    told = {
+        "title": f"{name} beside the base model",
+        "emoji": "🎭",
+        "short_description": f"Gemma as {name:.32}, tuned and untuned",  # the Hub takes 60 characters
+    }
+    lines = []
+    for line in front.splitlines():
+        key = line.split(":")[0]
+        lines.append(f"{key}: {json.dumps(told[key], ensure_ascii=False)}" if name and key in told else line)
+    preloaded = f"preload_from_hub:\n  - {preload}\n" if preload else ""
+    return "\n".join(["---", *lines, preloaded]) + f"---\n{text}"
