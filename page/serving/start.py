@@ -54,10 +54,10 @@ class Started:
 
 def add_adapters(engine: LocalEngine | RemoteEngine, settings: Environment, tell: Tell) -> list[Adapter]:
     """The adapters that the engine takes: those that ADAPTER names in its order, fetched where they are on a hub, then
-    the other local ones. What cannot be had or does not fit is left out with a printed line."""
+    the other local ones, the newest first. What cannot be had or does not fit is left out with a printed line."""
     wanted = sources.parse(settings.adapter)
     named = {source.text for source in wanted}
-    local = [sources.Source(name) for name in adapters.local_adapters(FOLDER) if name not in named]
+    local = [sources.Source(name) for name in adapters.newest_first(FOLDER) if name not in named]
     added = []
     for source in [*wanted, *local]:
         tell("adapters")
@@ -70,6 +70,8 @@ def add_adapters(engine: LocalEngine | RemoteEngine, settings: Environment, tell
             added.append(adapter)
         except RoleplayError as error:
             print(f"left out     {source.text}: {error}")
+    if added and not wanted:
+        print(f"opens on     {added[0].name}: the newest adapter by the time of its files; ADAPTER names another")
     return added
 
 
