@@ -164,6 +164,7 @@ def as_text(report: Report) -> str:
     for finding in report.findings:
         lines.append(f"{finding.level:14}{finding.text}")
         lines += [f"{'':14}  {example[:150]}" for example in finding.examples]
+    lines.append(f"preview       as {report.persona} reads it; what is learnt stands in ⟦ ⟧")
     for row in report.preview:
         text = "".join(f"⟦{part.text}⟧" if part.labelled else part.text for part in row)
         lines.append("\n" + text)
@@ -184,7 +185,10 @@ def _sources(settings: CheckFlags) -> tuple[str, Persona]:
         raise DataError(f"{lacking}give a file, or a --character with rows")
     if settings.persona:
         return file, load_persona(settings.persona)
-    return file, character.persona if character else personas.default()
+    if character:
+        return file, character.persona
+    default = personas.default()
+    return file, replace(default, name=f"{default.name} (no --character or --persona was given)")
 
 
 def _surprise(settings: CheckFlags, rows: Sequence[Row], persona: Persona) -> tuple[dict[str, Any], str]:
@@ -218,7 +222,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         facts["surprise"], told = _surprise(settings, rows, persona)
         text += f"\n\n{told}"
     as_json = json.dumps(facts, ensure_ascii=False, indent=1)
-    print(as_json if settings.json == "-" else text)
     if settings.json not in ("", "-"):
         _write(settings.json, as_json + "\n")
     if settings.html:
@@ -228,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{file}: {len(values) - len(rows)} rows cannot be read; mend them, then --dedupe")
         write_json(Path(settings.dedupe), dedupe(values, rows))
         print(f"wrote {settings.dedupe}", file=sys.stderr)
+    print(as_json if settings.json == "-" else text)  # last: whoever reads it may stop reading
     if any(finding.level == "error" for finding in report.findings):
         sys.exit(1)
 

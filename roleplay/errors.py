@@ -1,8 +1,11 @@
 """The errors a user may meet: each is one line that says what failed, with which value, and what to do."""
 
+import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class RoleplayError(Exception):
@@ -32,9 +35,28 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """The edge of every script: a `RoleplayError` ends the program with its one line and status 2."""
+    """The edge of every script: a `RoleplayError` ends the program with its one line and status 2.
+
+    Where nobody reads its output any more, as behind `head`, it ends without a word and with status 141, as a program
+    that the signal SIGPIPE ends.
+    """
     try:
-        yield
-    except RoleplayError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            yield
+        except RoleplayError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not (closed := [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]):
+            raise  # a connection of the program's own
+        for stream in closed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python complains when it ends
+        sys.exit(141)
+
+
+def _unread(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream)
+    return any(flags & select.POLLERR for _, flags in poll.poll(0))  # set where a pipe's other end is closed

@@ -50,7 +50,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def training() -> dict[str, Any]:
     return {
         "settings": {"rank": RANK, "learning_rate": 0.0004},
-        "data": [{"file": "zhenhuan.json", "sha256": "ab" * 32, "rows": 1200}],
+        "data": [{"file": "zhenhuan.json", "sha256": "ab" * 32, "rows": 1200, "languages": {"zh": 900, "en": 300}}],
         "held_out": {"rows": 120},
         "base_model": {"name": BASE_NAME, "fingerprint": base_models.fingerprint(gemma()), "parameters": 268_098_176},
         "persona": {"name": "甄嬛 · Zhen Huan", "system_prompt": "你是甄嬛。", "greeting": "", "openers": []},

@@ -21,12 +21,13 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import SpaceHardware
 
+from roleplay.disk import read_json
 from roleplay.environment import ROOT
-from roleplay.errors import HubError, one_line_errors
+from roleplay.errors import AdapterError, HubError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import inspection, sources
 from roleplay.weights.hub import check_name
-from roleplay.weights.layout import CARD, NOTICE, WEIGHTS
+from roleplay.weights.layout import CARD, NOTICE, TRAINING, WEIGHTS
 from train.publishing import gguf, ollama, space_files, upload
 from train.publishing.card import gguf_card, write_card
 
@@ -117,7 +118,8 @@ def push_space(settings: PushFlags) -> None:
     if preload:
         print(f"preloaded: {base}, when the Space is built")
     target = ROOT / "runs" / "push" / settings.space.replace("/", "--")
-    files = space_files.assemble(files, target, preload, settings.hardware)
+    about = space_files.About(character(settings), preload, settings.hardware)
+    files = space_files.assemble(files, target, about)
     show(files)
     print(f"variables: {variables or 'none'}; secrets: {settings.secrets or 'none'}")
     if settings.dry_run:
@@ -148,6 +150,14 @@ def speakers(settings: PushFlags) -> tuple[list[Path], str]:
     elif not repos and not folders:
         return [path for path in (ROOT / "adapters" / DEFAULT,) if path.is_dir()], ""
     return folders, ",".join([*repos, *(folder.name for folder in folders)])
+
+
+def character(settings: PushFlags) -> str:
+    """Whose Space it is: who the first adapter was trained to be, else its repository's name; "" for the default."""
+    if settings.adapter and Path(settings.adapter[0]).name != DEFAULT:
+        training = read_json(Path(settings.adapter[0]) / TRAINING, kind=AdapterError)
+        return str(training["persona"]["name"]).strip()
+    return "" if settings.adapter else settings.adapter_repo.split(",")[0].split("@")[0].split("/")[-1]
 
 
 def named_variables(entries: Sequence[str]) -> dict[str, str]:

@@ -68,9 +68,9 @@ def add_adapters(
     engine: LocalEngine | RemoteEngine, wanted: Sequence[Source], cache: Path, tell: Tell
 ) -> list[Adapter]:
     """The adapters that the engine takes: those `wanted` in their order, fetched where they are on a hub, then the
-    other local ones. What cannot be had or does not fit is left out with a printed line."""
+    other local ones, the newest first. What cannot be had or does not fit is left out with a printed line."""
     named = {source.text for source in wanted}
-    local = [Source(name) for name in adapters.local_adapters(FOLDER) if name not in named]
+    local = [Source(name) for name in adapters.newest_first(FOLDER) if name not in named]
     added = []
     for source in [*wanted, *local]:
         tell("adapters")
@@ -83,6 +83,8 @@ def add_adapters(
             added.append(adapter)
         except RoleplayError as error:
             print(f"left out     {source.text}: {error}")
+    if added and not wanted:
+        print(f"opens on     {added[0].name}: the newest adapter by the time of its files; ADAPTER names another")
     return added
 
 

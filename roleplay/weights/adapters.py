@@ -37,6 +37,11 @@ def local_adapters(root: Path) -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"*/{CONFIG}") if NAME.fullmatch(path.parent.name))
 
 
+def newest_first(root: Path) -> list[str]:
+    """The same names, the one first whose configuration was written last, as a training does when it ends."""
+    return sorted(local_adapters(root), key=lambda name: -(root / name / CONFIG).stat().st_mtime)
+
+
 def find(root: Path, name: str) -> Path:
     """The folder of a local adapter; raises `AdapterError` for a name that is not listed, and so for any path."""
     names = local_adapters(root)

@@ -5,6 +5,7 @@ Training, evaluation and retrieval share it, so that no held-out row is ever tra
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text import splits
 from roleplay.text.characters import ROWS
+from roleplay.text.languages import language
 from roleplay.text.rows import Row, file_sha256, read_rows
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import TRAINING
@@ -35,7 +37,9 @@ def load_rows(
     files, rows = [], []
     for path in paths:
         found = read_rows(path)
-        files.append({"file": recorded_name(path), "sha256": file_sha256(path), "rows": len(found)})
+        spoken = dict(Counter(language(row.text) for row in found).most_common())
+        known = {"file": recorded_name(path), "sha256": file_sha256(path), "rows": len(found), "languages": spoken}
+        files.append(known)
         rows += found
     train, held = splits.split_rows(rows, held_out, seed)
     if not train or not held:

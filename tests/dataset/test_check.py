@@ -1,6 +1,9 @@
 """What the checker finds in small files of rows, what it writes, and which status it ends with."""
 
 import json
+import os
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from transformers import GemmaTokenizer
 
-from dataset.check import Reading, dedupe, examine, language, main
+from dataset.check import Reading, as_text, dedupe, examine, language, main
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text.personas import Persona, default
@@ -214,3 +217,21 @@ def test_the_public_set(encoder: PromptEncoder) -> None:
     assert not any(finding.level == "error" for finding in report.findings)
     single = dedupe(values, rows)
     assert len(single) == 3256 and sum(value.get("weight", 1) for value in single) == len(values)
+
+
+def test_the_preview_says_who_reads_it(encoder: PromptEncoder) -> None:
+    report, _ = examine(GOOD, "rows.json", Reading(encoder, Persona("Amos Pascoe", "You are Amos.")))
+    assert "preview       as Amos Pascoe reads it" in as_text(report)
+
+
+def test_nobody_reads_on_and_the_report_is_new_all_the_same(tokenizer_folder: Path, tmp_path: Path) -> None:
+    rows, report = tmp_path / "rows.json", tmp_path / "report.json"
+    rows.write_text(json.dumps(GOOD), encoding="utf-8")
+    report.write_text("stale")
+    unread, output = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "dataset.check", str(rows), "--tokenizer", str(tokenizer_folder)]
+    done = subprocess.run([*command, "--json", str(report)], stdout=output, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (141, f"wrote {report}\n")
+    assert json.loads(report.read_text(encoding="utf-8"))["persona"].endswith("(no --character or --persona was given)")

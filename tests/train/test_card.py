@@ -1,6 +1,7 @@
 """The model card: what the Hub reads of it, what people read in it, and what it never becomes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,32 @@ def test_card_names_where_it_was_pushed_to(folder: Path, repos: tuple[str, str])
     compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
 
 
+def test_the_card_of_a_lighthouse_keeper_speaks_of_him(folder: Path) -> None:
+    training = tiny.training()
+    training["persona"] |= {"name": "Amos Pascoe", "system_prompt": "You are Amos.", "openers": ["What's for supper?"]}
+    training["data"] = [{"file": "rows.json", "sha256": "ab" * 32, "rows": 84, "languages": {"en": 82, "zh": 2}}]
+    training["base_model"] |= {"name": "/home/amos/models/gemma"}
+    training["settings"] |= {"base_model": "/home/amos/models/gemma"}
+    training["results"] |= {"seconds": 61, "updates": 1}
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    (folder / layout.BOARD).unlink()
+    text = card.write_card(folder).read_text(encoding="utf-8")
+    assert ModelCard(text).data.language == ["en"]
+    assert "1 update in 1 minute." in text and "'content': \"What's for supper?\"" in text
+    assert "/home/amos" not in text and 'AutoModelForCausalLM.from_pretrained("gemma")' in text
+    assert not re.search("[\u4e00-\u9fff]", text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(20, "less than a minute"), (90, "2 minutes"), (61 * 60, "61 minutes"), (60, "1 minute")]
+)
+def test_minutes_are_said_as_people_do(folder: Path, seconds: int, said: str) -> None:
+    training = tiny.training()
+    training["results"] |= {"seconds": seconds}
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    assert f"100 updates in {said}." in card.write_card(folder).read_text(encoding="utf-8")
+
+
 def test_the_terms_go_with_the_card(folder: Path) -> None:
     assert "subject to the Gemma Terms of Use" in (folder / layout.NOTICE).read_text(encoding="utf-8")
 
@@ -89,12 +116,10 @@ def test_card_of_the_bare_minimum(folder: Path) -> None:
 
 @pytest.mark.parametrize("base", ["./models/gemma", "../gemma", "/data/gemma", "~/gemma"])
 def test_a_base_that_is_not_on_the_hub_is_not_claimed_to_be(base: str) -> None:
-    assert card.metadata({"base_model": {"name": base}}).base_model is None
+    assert card.metadata(tiny.training() | {"base_model": {"name": base}}).base_model is None
 
 
 def test_card_without_results_is_refused(folder: Path) -> None:
     (folder / layout.TRAINING).write_text('{"settings": {}}')
-    with pytest.raises(
-        AdapterError, match=r"training.json or scoreboard.json is incomplete \(KeyError\('base_model'\)"
-    ):
+    with pytest.raises(AdapterError, match=r"training.json or scoreboard.json is incomplete \(KeyError\('persona'\)"):
         card.write_card(folder)

@@ -196,3 +196,20 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
 def test_the_command_told_badly(arguments: list[str], sentence: str) -> None:
     with pytest.raises(HubError, match=sentence):
         push.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        (["{folder}"], "甄嬛 · Zhen Huan beside the base model"),
+        (["--adapter-repo", "you/mara@v1"], "mara beside the base model"),
+        ([], "Zhen Huan beside her base model"),
+    ],
+)
+def test_a_space_is_called_after_who_speaks_in_it(
+    server: Hub, folder: Path, tmp_path: Path, given: list[str], title: str
+) -> None:
+    push.main([*(part.format(folder=folder) for part in given), "--space", "me/room"])
+    front = yaml.safe_load(server.repos["spaces/me/room"].files["README.md"].decode().split("---\n", 2)[1])
+    assert front["title"] == title and len(front["short_description"]) <= 60
+    assert ("consort" in front["short_description"]) is (not given)

@@ -7,6 +7,7 @@ prepares values. It knows no hub.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,18 @@ from roleplay.errors import AdapterError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
 from roleplay.templates import template
+from roleplay.text.languages import language
 from roleplay.weights import embedded
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.hub import ADAPTER_TAG
 from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, NOTICE, TRAINING
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256)  # the values its --max-lora-rank takes
+LOCAL = (".", "/", "~")  # what the path of a folder begins with
 TAGS = ["lora", "peft", "gemma", "role-play", ADAPTER_TAG]
 SAMPLES = 8
+SPOKEN = 0.05  # share of the rows from which on a language counts as one that the adapter speaks
+QUESTIONS = {"zh": "你是谁？", "en": "Who are you?"}  # where the persona has no opener
 
 
 def write_card(folder: Path, hub: str = "", modelscope: str = "") -> Path:
@@ -48,16 +53,25 @@ def write_card(folder: Path, hub: str = "", modelscope: str = "") -> Path:
     return folder / CARD
 
 
+def languages(training: Mapping[str, Any]) -> list[str]:
+    """What the rows are in, zh and en, the commoner first; by the openers where an older training did not record it."""
+    rows = Counter[str]()
+    for file in training["data"]:
+        rows.update(file.get("languages", {}))
+    rows = rows or Counter(map(language, training["persona"]["openers"]))
+    return [name for name, count in rows.most_common() if name in QUESTIONS and count >= SPOKEN * rows.total()]
+
+
 def metadata(
     training: Mapping[str, Any], relation: str = "adapter", library: str = "peft", tags: Sequence[str] = TAGS
 ) -> ModelCardData:
     """What the Hub reads of a card: language, licence, library, base model and tags."""
     base = training["base_model"]["name"]
-    named = base if base.count("/") == 1 and not base.startswith((".", "/", "~")) else None  # else a folder
+    named = base if base.count("/") == 1 and not base.startswith(LOCAL) else None
     return ModelCardData(
         base_model=named,
         base_model_relation=relation if named else None,
-        language=["zh", "en"],
+        language=languages(training) or None,
         library_name=library,
         license="gemma",
         pipeline_tag="text-generation",
@@ -77,6 +91,7 @@ def _card(
     folder: Path, training: Mapping[str, Any], board: Mapping[str, Any], rank: int, repos: tuple[str, str]
 ) -> str:
     hub, modelscope = repos
+    persona, spoken = training["persona"], languages(training)
     return template(__file__, "card.md.jinja", FILTERS).render(
         name=folder.name,
         hub=hub,
@@ -87,10 +102,12 @@ def _card(
         training=training,
         base=training["base_model"],
         dequantised=training["base_model"]["fingerprint"] == embedded.FINGERPRINT,
-        persona=training["persona"],
+        persona=persona,
+        question=next(iter(persona["openers"]), QUESTIONS[next(iter(spoken), "en")]),
+        chinese="zh" in spoken,
         results=training["results"],
         rows=sum(item["rows"] for item in training["data"]),
-        minutes=training["results"]["seconds"] / 60,
+        spent=_spent(training["results"]["seconds"]),
         curve=CURVE if (folder / CURVE).exists() else "",
         board=board,
         samples=board.get("samples", [])[:SAMPLES],
@@ -103,13 +120,23 @@ def _card(
     )
 
 
+def _spent(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes:,} minute{'s' * (minutes > 1)}" if minutes else "less than a minute"
+
+
 def _loss(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
 def _cell(value: object) -> str:
-    """Anything as a cell of a table, which it cannot leave."""
-    return str(value).replace("|", "&#124;")
+    """Anything as a cell of a table, which it cannot leave; of a path, which is the trainer's own, only the name."""
+    return _place(str(value)).replace("|", "&#124;")
+
+
+def _place(text: str) -> str:
+    """A base model as a stranger may have it: of a path on the machine that trained it, only the name."""
+    return Path(text).name if text.startswith(LOCAL) else text
 
 
 def _line(text: str) -> str:
@@ -126,4 +153,5 @@ FILTERS: dict[str, Callable[..., str]] = {
     "commas": "{:,.0f}".format,
     "repr": repr,
     "basename": lambda path: Path(path).name,
+    "place": _place,
 }

@@ -3,10 +3,12 @@
 It knows no hub; `upload` sends what is put together here.
 """
 
+import json
 import posixpath
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from roleplay.weights.layout import CARD
@@ -30,23 +32,34 @@ def chosen(tracked: Mapping[str, Path], folders: Sequence[Path]) -> dict[str, Pa
     return files
 
 
-def assemble(files: Mapping[str, Path], target: Path, preload: str = "", hardware: str = "") -> dict[str, Path]:
+@dataclass(frozen=True)
+class About:
+    """What a Space's files are made for: a character's `name`, "" for the one that this repository comes with, a base
+    model's repository to `preload` when the Space is built, and its `hardware`."""
+
+    name: str = ""
+    preload: str = ""
+    hardware: str = ""
+
+
+def assemble(files: Mapping[str, Path], target: Path, about: About) -> dict[str, Path]:
     """Write the Space to the folder `target`; returns its files.
 
-    Markdown loses its links to what is not there, and the README's front matter has a `preload` repository downloaded
-    when the Space is built and not when it starts. A CPU's `hardware` gets PyTorch without CUDA.
+    Markdown loses its links to what is not there. The README's front matter speaks of the character, and has a
+    repository downloaded when the Space is built and not when it starts. A CPU's hardware gets PyTorch without CUDA.
     """
     shutil.rmtree(target, ignore_errors=True)
-    for name, path in files.items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
+    for file, path in files.items():
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            text = unlinked(path.read_text(encoding="utf-8"), name, files)
-            (target / name).write_text(_preloading(text, preload) if name == CARD else text, encoding="utf-8")
-        elif name == REQUIREMENTS and hardware.startswith("cpu"):
-            (target / name).write_text(_without_cuda(path.read_text(encoding="utf-8")), encoding="utf-8")
+            text = unlinked(path.read_text(encoding="utf-8"), file, files)
+            text = _speaking_of(about.name, about.preload, text) if file == CARD else text
+            (target / file).write_text(text, encoding="utf-8")
+        elif file == REQUIREMENTS and about.hardware.startswith("cpu"):
+            (target / file).write_text(_without_cuda(path.read_text(encoding="utf-8")), encoding="utf-8")
         else:
-            shutil.copyfile(path, target / name)
-    return {name: target / name for name in files}
+            shutil.copyfile(path, target / file)
+    return {file: target / file for file in files}
 
 
 def unlinked(text: str, page: str, files: Collection[str]) -> str:
@@ -61,11 +74,20 @@ def unlinked(text: str, page: str, files: Collection[str]) -> str:
     return _LINK.sub(kept, text)
 
 
-def _preloading(readme: str, base: str) -> str:
-    if not base:
-        return readme
+def _speaking_of(name: str, preload: str, readme: str) -> str:
+    """The README with a front matter that is about the character `name`; "" leaves it as it is."""
     _, front, text = readme.split("---\n", 2)
-    return f"---\n{front}preload_from_hub:\n  - {base}\n---\n{text}"
+    told = {
+        "title": f"{name} beside the base model",
+        "emoji": "🎭",
+        "short_description": f"Gemma as {name:.32}, tuned and untuned",  # the Hub takes 60 characters
+    }
+    lines = []
+    for line in front.splitlines():
+        key = line.split(":")[0]
+        lines.append(f"{key}: {json.dumps(told[key], ensure_ascii=False)}" if name and key in told else line)
+    preloaded = f"preload_from_hub:\n  - {preload}\n" if preload else ""
+    return "\n".join(["---", *lines, preloaded]) + f"---\n{text}"
 
 
 def _without_cuda(requirements: str) -> str:
