@@ -74,6 +74,9 @@ DAMAGES = [
     Damage("a conversation is its tab's", "page/events.py", "sessionStorage", "localStorage", "page/test_page.py", "each_tab"),
     Damage("a browser may forbid storage", "page/events.py", "catch {{ return null; }}", "finally {{ }}", "page/test_page.py", "forbids_storage"),
     Damage("what becomes of a vote is said", "page/layout.py", 'gr.Markdown(I18N("vote_note"), elem_id="vote-note")', "pass", "page/test_controls.py", "becomes_of_a_vote"),
+    Damage("a private page asks for its password", "app.py", "auth = (user, password) if settings.auth else None", "auth = None", "page/test_main.py", "asks_for_a_password"),
+    Damage("the page is started with its rate", "app.py", "build(started, box, settings.rate)", "build(started, box)", "page/test_main.py", "asks_for_a_password"),
+    Damage("and with the votes on the hub", "app.py", "Box.on_hub(votes, repo, settings.votes_public) if repo else Box(votes)", "Box(votes)", "page/test_main.py", "asks_for_a_password"),
     # Adapters and models from strangers
     Damage("no pickle, no code", INSPECTION, "if path.suffix.lower() not in READABLE:", "if False:", ADAPTERS, "test_refused"),
     Damage("no file of any size", INSPECTION, "if size > limit:", "if False:", ADAPTERS, "test_refused"),

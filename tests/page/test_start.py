@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,25 +135,19 @@ def test_the_chat_starts_without_what_only_training_needs(settings: Environment,
     assert done.stdout.endswith("['one', 'two'] []\n")
 
 
-SHUTDOWN = """
-import os, signal, sys, time
-from page.serving.start import end_on_signals
-
-end_on_signals(lambda: print("shut down", os.getpid(), flush=True))
-if (child := os.fork()) == 0:
-    time.sleep(60)
-time.sleep(0.2)
-os.kill(child, signal.SIGTERM)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
-print("parent", os.getpid(), flush=True)
-os.kill(os.getpid(), signal.SIGTERM)
-time.sleep(60)
-"""
-
-
 def test_a_forked_process_ends_without_the_shutdown_of_its_parent() -> None:
     """ZeroGPU forks one for every answer: ended by a signal, it must not push the parent's votes."""
-    done = subprocess.run([sys.executable, "-c", SHUTDOWN], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    parent, ended = done.stdout.splitlines()
-    assert ended.split() == ["shut", "down", parent.split()[1]], done.stderr
-    assert done.returncode == 128 + signal.SIGTERM
+    reader, writer = os.pipe()
+    if (parent := os.fork()) == 0:
+        start.end_on_signals(partial(os.write, writer, b"shut down. "))  # type: ignore[arg-type]
+        if (child := os.fork()) == 0:
+            time.sleep(60)
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        os.write(writer, b"the child has ended. ")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == 128 + signal.SIGTERM
+    assert os.read(reader, 1000) == b"the child has ended. shut down. "
+    os.close(reader)
