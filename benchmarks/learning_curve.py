@@ -2,7 +2,6 @@
 
     python -m benchmarks.learning_curve --character keeper --rows 30 80 --times 0.5 1 2 --json runs/keeper.json
     python -m benchmarks.learning_curve --rows 1000 2000 4000 --json runs/curve.json --plot docs/learning-curve.png
-    python -m benchmarks.learning_curve --rows --json runs/curve.json --plot docs/learning-curve.png    # the plot alone
 
 From a character's training rows it takes whole scenes until there are enough, trains on them, and measures on the same
 held-out rows: the loss, the choice of a row's own reply, what it knows, how many replies end, what was copied. Three
