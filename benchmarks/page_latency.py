@@ -78,8 +78,8 @@ def read(url: str, submit: int, answer: int, settings: list[Any]) -> tuple[list[
     """Ask once; returns every token's way in milliseconds, and the seconds at which an update came."""
     ways, arrivals, seen = list[float](), list[float](), set[str]()
     with httpx.Client(base_url=f"{url}gradio_api/", timeout=60) as client:
-        # States (None) stay on the server: the message itself, the histories, the record.
-        for function, data in ((submit, ["hello"]), (answer, [None, None, None, *settings])):
+        # States (None) stay on the server: the message that is asked, and the record.
+        for function, data in ((submit, ["hello", None, *settings]), (answer, [None, None, *settings])):
             asked = {"data": data, "fn_index": function, "session_hash": "benchmark", "event_data": None}
             client.post("queue/join", json=asked).raise_for_status()
             with client.stream("GET", "queue/data", params={"session_hash": "benchmark"}) as stream:
@@ -109,7 +109,7 @@ def measure(flags: Flags) -> dict[str, float]:
         }
         values = asdict(Sampling()) | asked
         settings = [values[name] for name in CHOSEN]
-        arguments = (url, number_of(demo, "_clear_and_save_textbox"), number_of(demo, "_submit_fn"), settings)
+        arguments = (url, number_of(demo, "send"), number_of(demo, "answer"), settings)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(read, *arguments).result()
             ways, arrivals = pool.submit(read, *arguments).result()

@@ -6,17 +6,20 @@ several that `state` puts together.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from functools import partial
+from inspect import isgeneratorfunction
 from typing import Any
 
 import gradio as gr
 
 from page.adapters_panel import PanelHandlers
 from page.handlers import Handlers
-from page.layout import Controls, place_panes
-from page.state import CHOSEN, arguments, reads, visitor
+from page.layout import Controls
+from page.state import arguments, reads, visitor
 
-PANES = ("left", "left_state", "right")
+PANES = ("left", "right")
 IDLE = ("ballot", "saved", "compare", "blind", "message")  # what changes when nothing is being answered any more
+ASKED = ("asked", "record", *PANES, "message", "ballot", "compare", "blind")  # what changes when a message is sent
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 # A download is a disk's and a connection's work: one at a time, and the others wait in the queue.
@@ -25,7 +28,6 @@ STORE = "roleplay-conversation"  # in the tab's own storage: a BrowserState woul
 # A Space is shown in a frame, where a browser may forbid storage: then nothing is kept.
 WRITE = f"(text) => {{ try {{ sessionStorage.setItem('{STORE}', text); }} catch {{}} }}"
 READ = f"() => {{ try {{ return sessionStorage.getItem('{STORE}'); }} catch {{ return null; }} }}"
-NO_OPENER = "…"  # never shown: without any, a ChatInterface would not hear the openers of another adapter's persona
 
 
 def wiring(controls: Mapping[str, Any]) -> Callable[..., Any]:
@@ -34,27 +36,36 @@ def wiring(controls: Mapping[str, Any]) -> Callable[..., Any]:
     def on(touched: Any, handler: Callable[..., Any], changes: Iterable[str], options: Any = FREE, **fixed: str) -> Any:
         """One event; what is `fixed` it says by itself, no control does."""
 
-        def call(request: gr.Request, **values: Any) -> dict[Any, Any]:
-            updates = handler(**arguments(handler, values | fixed, request))
+        def named(updates: Mapping[str, Any]) -> dict[Any, Any]:
             return {controls[name]: update for name, update in updates.items()}
 
-        call.__name__ = handler.__name__
+        # Gradio hands in what happened, such as which message was edited, where the browser says so.
+        def call(request: gr.Request, event: gr.EventData = None, **values: Any) -> dict[Any, Any]:  # type: ignore
+            return named(handler(**arguments(handler, values | fixed | {"event": event}, request)))
+
+        def stream(request: gr.Request, **values: Any) -> Iterator[dict[Any, Any]]:
+            with closing(handler(**arguments(handler, values | fixed, request))) as updates:
+                yield from map(named, updates)
+
+        run = stream if isgeneratorfunction(handler) else call
+        run.__name__ = handler.__name__
         read = {name: controls[name] for name in reads(handler) if name not in fixed}
-        return gr.on(touched, call, inputs_kwargs=read, outputs=[controls[name] for name in changes], **options)
+        listen = partial(gr.on, touched) if isinstance(touched, list) else touched
+        return listen(run, inputs_kwargs=read, outputs=[controls[name] for name in changes], **options)
 
     return on
 
 
 def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_once: int) -> None:
     """Every event of the page; `at_once` answers may run at the same time."""
-    chat = begin_chat(c, h, at_once)
-    on = wiring({**c.by_name(), "left_state": chat.chatbot_state})
+    on = wiring(c.by_name())
+    converse(c, h, on, at_once)
 
     on([demo.load, c.message.submit], h.show_problem, ["problem"])
     on(demo.load, h.restore, [*PANES, "record", "compare", "persona", "given"], {**FREE, "js": READ})
     c.saved.change(None, c.saved, None, js=WRITE)
     on(c.message.stop, h.mark_stopped, ["record", *PANES, *IDLE])
-    on(c.left.undo, h.undo_last, ["record", "right", *IDLE])
+    on(c.left.undo, h.undo_last, ["record", *PANES, *IDLE])
     on([c.left.clear, c.right.clear], h.clear_all, ["record", *PANES, *IDLE])
 
     on(c.compare.change, h.show_base, ["right", "blind"])
@@ -78,36 +89,21 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
         made.then(None, c.file, None, js="(file) => window.saveFile(...file)")
 
 
-def begin_chat(c: Controls, h: Handlers, at_once: int) -> gr.ChatInterface:
-    """Sending, stopping, retrying, undoing and editing as Gradio bundles them; it hands values over by position."""
-    controls, openers = c.by_name(), h.persona_of(h.first).openers
-    read, changed = ("record", *CHOSEN), ("right", "record", *IDLE)
+def converse(c: Controls, h: Handlers, on: Callable[..., Any], at_once: int) -> None:
+    """A message that is sent, chosen, tried again or edited is shown at once, then waits for its answer."""
 
-    def answer(message: str, history: list[Any], request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        named = {"message": message, "history": history, **dict(zip(read, values, strict=True))}
-        with closing(h.answer(**arguments(h.answer, named, request))) as stream:  # type: ignore[type-var]
-            for updates in stream:
-                yield updates["left"], *(updates.get(name, gr.skip()) for name in changed)
-
-    def check_message(message: str, request: gr.Request) -> dict[str, Any]:
+    def check_message(request: gr.Request, message: str, **others: Any) -> dict[str, Any]:
         refusal = h.check_message(message, visitor(request))
         return gr.validate(not refusal, refusal)
 
-    with c.ask:
-        chat = gr.ChatInterface(
-            answer,
-            chatbot=c.left,
-            textbox=c.message,
-            additional_inputs=[controls[name] for name in read],
-            additional_outputs=[controls[name] for name in changed],
-            examples=[[opener] for opener in openers or (NO_OPENER,)],
-            cache_examples=False,
-            editable=True,
-            flagging_mode="never",
-            concurrency_limit=at_once,
-            validator=check_message,
-            api_visibility="private",
-        )
-    c.left.examples = [{"text": opener} for opener in openers]
-    place_panes(c)
-    return chat
+    asked = [
+        on(c.message.submit, h.send, ASKED, {**FREE, "validator": check_message}),
+        on(c.left.example_select, h.ask_opener, ASKED),
+        on(c.left.retry, h.ask_again, ASKED),
+        on(c.left.edit, h.ask_edited, ASKED),
+    ]
+    # In the browser the last answer may not have ended when the next one begins, hence "multiple".
+    one_queue = {"concurrency_limit": at_once, "concurrency_id": "answer", "trigger_mode": "multiple"}
+    answer = {**one_queue, "api_visibility": "private", "show_progress": "minimal"}
+    answered = [on(event.success, h.answer, ["record", *PANES, *IDLE], answer) for event in asked]
+    c.message.stop(None, None, None, cancels=answered, api_visibility="private")

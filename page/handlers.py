@@ -5,14 +5,16 @@ here knows where a control stands or what touches it.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import gradio as gr
 
 from page.chat import exchanges, shown
-from page.chat.choices import GIVEN, NOTHING, NUMBERS, PERSONA, Choices
-from page.chat.exchanges import Exchange
+from page.chat.choices import GIVEN, LENGTHS, NOTHING, NUMBERS, PERSONA, Choices
+from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, OVERTAKEN, Exchange
 from page.chat.saved import Kept, as_markdown, as_rows, from_json, to_json
 from page.look import I18N, as_said, heading
 from page.scoreboard_tab import scoreboard_html
@@ -32,12 +34,18 @@ Record = list[Exchange]
 Updates = dict[str, Any]
 
 
+def _may_go_on(now: Exchange) -> bool:
+    """Whether the next message may be sent: the character has answered, and it is no secret which answer is hers."""
+    return now.verdict != OPEN and ADAPTER in now.answers and bool(now.answers[ADAPTER].stop)
+
+
 class Handlers:
-    """The handlers of one page: they ask its engine, vote into its box and keep nothing themselves."""
+    """The handlers of one page: they ask its engine, vote into its box and keep nothing but who is being answered."""
 
     def __init__(self, started: Started, box: Box, rate: Rate) -> None:
         self.engine, self.about, self.fallback = started.engine, started.about, started.persona
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
+        self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""
         self.sides = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
@@ -54,29 +62,70 @@ class Handlers:
         refusal = exchanges.refusal(visitor.language, message)
         return refusal or self.rate.sentence(self.rate.wait(visitor.address), visitor.language)
 
-    def answer(
-        self, message: str, history: list[Any], record: Record, choices: Choices, visitor: Visitor
-    ) -> Iterator[Updates]:
-        """Both sides' answers as they grow; "left" is the newest message alone, since the rest is in `history`."""
-        language, retriever = visitor.language, self._retriever(choices.adapter)
-        record = exchanges.align(shown.users(history), record)
-        refused = self.rate.sentence(self.rate.take(visitor.address), language)
-        try:
-            new = exchanges.begin(message, choices, retriever)
-        except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
-            new, refused = exchanges.begin(message, replace(choices, seed=""), retriever), refused or str(error)
-        if about := self.about.get(choices.adapter):
-            new = replace(new, revision=about.revision)
+    def send(self, message: str, record: Record, choices: Choices, visitor: Visitor) -> Updates:
+        """The message under both panes, and an empty composer; what is still written of the last answer ends there."""
+        if running := self.running.get(visitor.session):
+            running.set()
+        return self._ask(message, exchanges.close(record, OVERTAKEN), choices, visitor, value="")
+
+    def ask_opener(self, event: gr.EventData, choices: Choices, visitor: Visitor) -> Updates:
+        """The opener that was chosen, as the first message."""
+        return {"record": []} | self._ask(str(event.value["text"]), [], choices, visitor)
+
+    def ask_again(self, record: Record, choices: Choices, visitor: Visitor) -> Updates:
+        """The last message once more, without the answers to it."""
+        message, record = self._last_message(record), record[:-1]
+        return {"record": record} | self._ask(message, record, choices, visitor)
+
+    def ask_edited(self, event: gr.EventData, record: Record, choices: Choices, visitor: Visitor) -> Updates:
+        """An earlier message in other words, and nothing of what came after it."""
+        before = shown.pane_messages(record, 0, choices.blind, self.sides, visitor.language)[: event.index]
+        record = record[: len(shown.users(before))]
+        return {"record": record} | self._ask(str(event.value), record, choices, visitor)
+
+    def _last_message(self, record: Record) -> str:
+        return record[-1].user if record else ""
+
+    def _ask(self, message: str, record: Record, choices: Choices, visitor: Visitor, **composer: Any) -> Updates:
+        """The page while `message` waits for its answer, which `answer` finds in "asked"."""
         # The switches rest meanwhile: an answer that is shown blind must not end up under a label.
         rest = gr.update(interactive=False)
-        busy = {"ballot": gr.update(visible=False), "compare": rest, "blind": rest}
-        for now in exchanges.grow(self.engine, record, new, language, refused):
-            whole = [*record, now]
-            left = shown.answer_message(now, 0, choices.blind, self.sides, language)
-            updates = {"left": left, "right": self._panes(whole, choices.blind, language)["right"], "record": whole}
-            yield updates | busy
-            busy = {}
-        yield updates | self._idle(whole, choices)
+        return {
+            "asked": message[: 2 * MAX_MESSAGE],
+            **self._panes([*record, Exchange(exchanges.cut(message))], choices.blind, visitor.language),
+            "message": gr.update(interactive=False, placeholder="", submit_btn=False, stop_btn=True, **composer),
+            "ballot": gr.update(visible=False),
+            "compare": rest,
+            "blind": rest,
+        }
+
+    def answer(self, asked: str, record: Record, choices: Choices, visitor: Visitor) -> Iterator[Updates]:
+        """Both sides' answers as they grow, until they are whole or the next message is sent."""
+        language, retriever = visitor.language, self._retriever(choices.adapter)
+        record = exchanges.close(record, OVERTAKEN)[: MAX_EXCHANGES + 1]
+        refused = self.rate.sentence(self.rate.take(visitor.address), language)
+        try:
+            new = exchanges.begin(asked, choices, retriever)
+        except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
+            new, refused = exchanges.begin(asked, replace(choices, seed=""), retriever), refused or str(error)
+        if about := self.about.get(choices.adapter):
+            new = replace(new, revision=about.revision)
+        overtaken = self.running[visitor.session] = Event()
+        free = False
+        try:
+            with closing(exchanges.grow(self.engine, record, new, language, refused)) as growing:  # type: ignore[type-var]
+                for now in growing:
+                    if overtaken.is_set():
+                        return
+                    whole = [*record, now]
+                    updates = {"record": whole, **self._panes(whole, choices.blind, language)}
+                    if not free and (free := _may_go_on(now)):
+                        updates["message"] = gr.update(interactive=True, placeholder=I18N("ask"), submit_btn=True)
+                    yield updates
+            yield updates | self._idle(whole, choices)
+        finally:
+            if self.running.get(visitor.session) is overtaken:
+                del self.running[visitor.session]
 
     def mark_stopped(self, left: list[Any], record: Record, choices: Choices, visitor: Visitor) -> Updates:
         """Every answer that was cut off, marked so."""
@@ -84,14 +133,14 @@ class Handlers:
         return {"record": record, **self._panes(record, choices.blind, visitor.language), **self._idle(record, choices)}
 
     def undo_last(self, record: Record, choices: Choices, visitor: Visitor) -> Updates:
-        """The conversation without its last exchange; the left pane has undone it by itself."""
-        record = record[:-1]
-        right = self._panes(record, choices.blind, visitor.language)["right"]
-        return {"record": record, "right": right, **self._idle(record, choices)}
+        """The conversation without its last exchange, whose message is back in the composer."""
+        message, record = self._last_message(record), record[:-1]
+        updates = {"record": record, **self._panes(record, choices.blind, visitor.language)}
+        return {**updates, **self._idle(record, choices), "message": message}
 
     def clear_all(self, choices: Choices) -> Updates:
         """An empty conversation with the same settings."""
-        return {"record": [], "left": [], "left_state": [], "right": [], **self._idle([], choices)}
+        return {"record": [], "left": [], "right": [], **self._idle([], choices)}
 
     def restore(self, saved: str | None, visitor: Visitor) -> Updates:
         """What this tab kept, or the page as it starts."""
@@ -123,9 +172,9 @@ class Handlers:
         return self.about[adapter].retriever if adapter in self.about else None
 
     def _panes(self, record: Sequence[Exchange], blind: bool, language: str) -> Updates:
-        """The left pane as it is shown and as the ChatInterface goes on from it, and the right pane."""
+        """What both panes show."""
         left, right = (shown.pane_messages(record, number, blind, self.sides, language) for number in (0, 1))
-        return {"left": left, "left_state": left, "right": right}
+        return {"left": left, "right": right}
 
     def _idle(self, record: Record, choices: Choices) -> Updates:
         """Ballot, the tab's copy, both switches and composer as they are while nothing is being answered."""
@@ -135,7 +184,7 @@ class Handlers:
             "saved": to_json(Kept(record, choices.compare, choices.persona, choices.given)),
             "compare": free,
             "blind": free,
-            "message": gr.update(placeholder=I18N("ask")),
+            "message": gr.update(interactive=True, placeholder=I18N("ask"), submit_btn=True, stop_btn=False),
         }
 
     # The comparison
@@ -157,7 +206,6 @@ class Handlers:
         return {
             "record": record,
             "left": gr.update(value=panes["left"], label=left),
-            "left_state": panes["left_state"],
             "right": gr.update(value=panes["right"], label=right, visible=compare),
             "compare": compare,
             "ballot": gr.update(visible=False),
@@ -207,8 +255,8 @@ class Handlers:
         return {"given": gr.update(**self.given_options(adapter, given))}
 
     def set_numbers(self, preset: str) -> Updates:
-        """The sliders at a preset; the length is no matter of taste and stays."""
-        return {name: getattr(exchanges.PRESETS[preset], name) for name in NUMBERS if name != "max_new_tokens"}
+        """The sliders at a preset; the lengths are no matter of taste and stay."""
+        return {name: getattr(exchanges.PRESETS[preset], name) for name in NUMBERS if name not in LENGTHS}
 
     def export(self, kind: str, record: Record, adapter: str | None, visitor: Visitor) -> Updates:
         """The file to save, by name and text."""

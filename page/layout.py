@@ -1,7 +1,7 @@
 """Where everything stands on the page. Nothing happens here: `events` finds every control by its name in `Controls`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gradio as gr
@@ -23,6 +23,7 @@ SLIDERS = {
     "repetition_penalty": (1, 2, 0.05),
     "frequency_penalty": (0, 2, 0.05),
     "max_new_tokens": (1, 1024, 1),
+    "base_max_new_tokens": (0, 1024, 1),
 }
 
 
@@ -32,17 +33,16 @@ class Controls:
 
     record: gr.State  # the conversation, a list of exchanges
     saved: gr.Textbox  # its copy for the browser tab, as JSON
+    asked: gr.State  # the message that is answered next
     problem: gr.Markdown
     title: gr.HTML
     adapter: gr.Dropdown
     compare: gr.Checkbox
     blind: gr.Checkbox
-    panes: gr.Row
     left: PlainChatbot
     right: PlainChatbot
     ballot: gr.Row
     votes: dict[str, gr.Button]
-    ask: gr.Column
     message: gr.Textbox
     shift: gr.Markdown | None  # how far the adapter moves the model
     hub: gr.Dropdown | None  # adapters that may join, with the buttons that find and load them
@@ -67,34 +67,28 @@ class Controls:
 def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], started: Started) -> Controls:
     """The page for the adapters of these `names`, the first of which speaks as `persona`.
 
-    `given` are the choices of what the base model may be given and the one taken. The panes and the message's box are
-    placed when the conversation begins, by `place_panes` and in `ask`.
+    `given` are the choices of what the base model may be given and the one taken.
     """
     both = bool(names)
     drawn: dict[str, Any] = {
         "record": gr.State([]),
+        "asked": gr.State(""),
         "saved": gr.Textbox(visible="hidden", elem_id="saved"),
         "problem": gr.Markdown(visible=False, elem_id="health"),
         **_head(names, persona),
     }
     with gr.Tabs(elem_id="tabs"):
         with gr.Tab(I18N("chat")):
-            drawn |= {"panes": gr.Row(elem_id="panes"), **_panes(persona, both)}
+            with gr.Row(elem_id="panes"):
+                drawn |= _panes(persona, both)
             with gr.Column(elem_id="composer"):
                 drawn |= _composer()
             with gr.Row(elem_id="desk"):
                 drawn |= draw_panel(both, started)
-                drawn |= {**_persona(persona, given, both), **_sampling(), **_keep()}
+                drawn |= {**_persona(persona, given, both), **_sampling(started.base_tokens), **_keep()}
         with gr.Tab(I18N("scoreboard"), visible=both) as scores:
             board = gr.HTML(elem_id="board")
     return Controls(**drawn, scores=scores, board=board)
-
-
-def place_panes(controls: Controls) -> None:
-    """Both panes side by side over the one composer, and not where a ChatInterface puts its own."""
-    with controls.panes:
-        controls.left.unrender().render()
-        controls.right.render()
 
 
 def _head(names: Sequence[str], persona: Persona) -> dict[str, Any]:
@@ -112,9 +106,10 @@ def _head(names: Sequence[str], persona: Persona) -> dict[str, Any]:
 
 def _panes(persona: Persona, both: bool) -> dict[str, Any]:
     label, waits = I18N(ADAPTER if both else "base_only"), I18N("base_waits")
+    openers = [{"text": opener} for opener in persona.openers]
     return {
-        "left": pane(label=label, placeholder=as_said(persona.greeting), elem_id="left", render=False),
-        "right": pane(label=I18N(BASE), placeholder=waits, visible=both, elem_id="right", render=False),
+        "left": pane(label=label, placeholder=as_said(persona.greeting), examples=openers, elem_id="left"),
+        "right": pane(label=I18N(BASE), placeholder=waits, visible=both, elem_id="right"),
     }
 
 
@@ -122,16 +117,16 @@ def _composer() -> dict[str, Any]:
     with gr.Row(visible=False, elem_id="ballot") as ballot:
         gr.Markdown(I18N("vote_note"), elem_id="vote-note")
         votes = {vote: gr.Button(I18N(vote), size="sm") for vote in ("left", "tie", "bad", "right")}
-    message = gr.Textbox(
-        label=I18N("message"),
-        placeholder=I18N("ask"),
-        max_lines=6,
-        submit_btn=True,
-        stop_btn=True,
-        autofocus=True,
-        render=False,
-    )
-    return {"ballot": ballot, "votes": votes, "ask": gr.Column(elem_id="ask"), "message": message}
+    with gr.Column(elem_id="ask"):
+        message = gr.Textbox(
+            label=I18N("message"),
+            show_label=False,
+            placeholder=I18N("ask"),
+            max_lines=6,
+            submit_btn=True,
+            autofocus=True,
+        )
+    return {"ballot": ballot, "votes": votes, "message": message}
 
 
 def _persona(persona: Persona, given: Mapping[str, Any], both: bool) -> dict[str, Any]:
@@ -143,21 +138,23 @@ def _persona(persona: Persona, given: Mapping[str, Any], both: bool) -> dict[str
         }
 
 
-def _sampling() -> dict[str, Any]:
+def _sampling(base_tokens: int) -> dict[str, Any]:
+    first = replace(Sampling(), base_max_new_tokens=base_tokens)
     with gr.Accordion(I18N("sampling"), open=False):
         with gr.Row():
             presets = {name: gr.Button(I18N(name), size="sm") for name in PRESETS}
         return {
             "presets": presets,
-            "numbers": {name: _slider(name) for name in NUMBERS},
+            "numbers": {name: _slider(name, getattr(first, name)) for name in NUMBERS},
             # A gr.Number that is empty becomes 0 as soon as the accordion opens (Gradio 6.31).
             "seed": gr.Textbox(label=I18N("seed"), placeholder=I18N("new_seed"), max_length=10),
         }
 
 
-def _slider(name: str) -> gr.Slider:
+def _slider(name: str, value: float) -> gr.Slider:
     low, high, step = SLIDERS[name]
-    return gr.Slider(low, high, getattr(Sampling(), name), step=step, label=I18N(name))
+    info = I18N("blind_lengths") if name == "base_max_new_tokens" else None
+    return gr.Slider(low, high, value, step=step, label=I18N(name), info=info)
 
 
 def _keep() -> dict[str, Any]:

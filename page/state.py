@@ -15,15 +15,16 @@ CHOSEN = (*(field.name for field in fields(Choices) if field.name != "numbers"),
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who asks: the browser's language, and the address that the limit of messages counts by."""
+    """Who asks: the browser's language, the address that the limit of messages counts by, and which page it is."""
 
     language: str
     address: str
+    session: str = ""
 
 
 def visitor(request: gr.Request) -> Visitor:
     """Whoever sent this request."""
-    return Visitor(language(request.headers.get("accept-language")), request.client.host)
+    return Visitor(language(request.headers.get("accept-language")), request.client.host, request.session_hash or "")
 
 
 def choices(values: Mapping[str, Any]) -> Choices:
@@ -34,8 +35,8 @@ def choices(values: Mapping[str, Any]) -> Choices:
 
 
 def reads(handler: Callable[..., Any]) -> list[str]:
-    """The controls that a handler reads: its parameters say so, `choices` for several and `visitor` for none."""
-    several = {"choices": CHOSEN, "visitor": ()}
+    """The controls that a handler reads: its parameters say so, `choices` for several, others for none."""
+    several = {"choices": CHOSEN, "visitor": (), "event": ()}
     names = [control for name in signature(handler).parameters for control in several.get(name, (name,))]
     return list(dict.fromkeys(names))
 

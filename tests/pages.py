@@ -108,7 +108,7 @@ def ask(page: Page, text: str, wait: bool = True) -> None:
 
 def answered(page: Page) -> None:
     """Waits until nothing is being answered."""
-    expect(page.locator("#ask .submit-button")).to_be_visible()
+    expect(page.locator("#ask .stop-button")).to_have_count(0)
     expect(page.locator("#ask textarea")).to_be_enabled()
 
 

@@ -43,13 +43,25 @@ class Visitor:
         """The events of a whole call, to the last."""
         status, text = self.join(name, data, number)
         assert status == 200, text
+        return self.events()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What comes of the calls that are in the queue."""
         _, stream = self.ask(f"gradio_api/queue/data?session_hash={self.session}")
         events = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
         return [event for event in events if event["msg"] not in ("close_stream", "heartbeat")]
 
-    def say(self, message: str, adapter: str, number: int = 0) -> str:
-        """Everything that the server sends of an answer."""
+    def send(self, message: str, adapter: str = "") -> tuple[int, str]:
+        """Put a message into the queue, as the composer does."""
+        return self.join("send", [message, None, *self._chosen(adapter)])
+
+    def say(self, message: str, adapter: str) -> str:
+        """Everything that the server sends of an answer, also where it did not take the message."""
+        if self.send(message, adapter)[0] == 200:
+            self.events()
+        return json.dumps(self.call("answer", [None, None, *self._chosen(adapter)])[-1], ensure_ascii=False)
+
+    def _chosen(self, adapter: str) -> list[Any]:
         values = {"compare": True, "blind": False, "persona": "", "given": PERSONA, "adapter": adapter, "seed": 1}
-        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 8), strict=True))
-        data = [message, [], None, *(values[name] for name in CHOSEN)]
-        return json.dumps(self.call("answer", data, number)[-1], ensure_ascii=False)
+        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 8, 0), strict=True))
+        return [values[name] for name in CHOSEN]

@@ -36,7 +36,7 @@ def ask(page: Page, question: str) -> None:
     page.locator("#ask textarea").press("Enter")
     page.locator("#left .user.message").nth(before).wait_for()
     page.locator("#left .bot.message:not(.pending)").nth(before).wait_for()
-    page.locator("#ask .submit-button").wait_for()
+    page.locator("#ask .stop-button").wait_for(state="detached")
     page.wait_for_function("!document.querySelector('#ask textarea').disabled")
 
 

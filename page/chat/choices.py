@@ -9,6 +9,7 @@ from roleplay.engine.protocol import Sampling
 PERSONA, NOTHING, EXAMPLES = "persona", "nothing", "examples"
 GIVEN = (PERSONA, NOTHING, EXAMPLES)
 NUMBERS = tuple(field.name for field in fields(Sampling) if field.name != "seed")
+LENGTHS = ("max_new_tokens", "base_max_new_tokens")  # of these the numbers that say how long an answer may be
 
 
 @dataclass(frozen=True)

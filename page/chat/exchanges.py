@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Engine, Question, Request, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, ENDS, Answer, Engine, Question, Request, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import CHOICES, Ballot, Vote, cast
 from roleplay.text.prompts import Turn
@@ -27,6 +27,7 @@ MAX_TURNS = 40  # earlier turns that an engine is given at most
 UPDATES_PER_SECOND = 30
 SIDES = (ADAPTER, BASE)
 OPEN, UNVEILED = "open", "unveiled"  # verdicts of a blind exchange before a vote, and without one
+STOPPED, OVERTAKEN = "stopped", "overtaken"  # why an answer is not whole: by Stop, or by the next message
 VOTES = CHOICES
 PRESETS = {
     "steady": Sampling(),
@@ -53,7 +54,7 @@ class Exchange:
     @property
     def votable(self) -> bool:
         """Whether it was asked blind, is not voted on yet, and both sides came to their end."""
-        ended = [self.answers[side].stop in ("end", "length") for side in SIDES if side in self.answers]
+        ended = [self.answers[side].stop in ENDS for side in SIDES if side in self.answers]
         return self.verdict == OPEN and ended == [True, True]
 
     def given(self, side: str) -> str:
@@ -79,7 +80,7 @@ def request(past: Sequence[Exchange], new: Exchange) -> Request:
     questions = {
         side: question(past, side, persona, new.user, examples.get(side, ())) for side, persona in new.personas.items()
     }
-    return Request(questions, new.sampling, new.adapter)
+    return Request(questions, new.sampling, new.adapter, cut_loops=True)
 
 
 def cut(text: str) -> str:
@@ -104,11 +105,10 @@ def unveil(record: Iterable[Exchange]) -> list[Exchange]:
     return [replace(e, verdict=UNVEILED) if e.verdict == OPEN else e for e in record]
 
 
-def close(record: Iterable[Exchange]) -> list[Exchange]:
-    """The record with every answer that was cut off marked as stopped."""
+def close(record: Iterable[Exchange], stop: str = STOPPED) -> list[Exchange]:
+    """The record with `stop` as the end of every answer that was cut off."""
     return [
-        replace(e, answers={s: a if a.stop else replace(a, stop="stopped") for s, a in e.answers.items()})
-        for e in record
+        replace(e, answers={s: a if a.stop else replace(a, stop=stop) for s, a in e.answers.items()}) for e in record
     ]
 
 
@@ -128,10 +128,12 @@ def begin(message: str, choices: Choices, retriever: Retriever | None = None) ->
     """A new exchange, not answered yet.
 
     Where the base model is given examples, `retriever` finds them. With no adapter only the base model speaks, with
-    the persona. A blind exchange gets an order that no seed predicts.
+    the persona. A blind exchange gets an order that no seed predicts, and for both sides the shorter of
+    the two lengths.
     """
     persona, dice = choices.persona.strip(), random.SystemRandom()
     personas = {ADAPTER: persona} if choices.adapter else {BASE: persona}
+    sampling = _sampling(choices, fresh=dice.randrange(2**32))
     examples: Sequence[Turn] = ()
     if choices.compare and choices.adapter:
         personas[BASE] = "" if choices.given == NOTHING else persona
@@ -141,7 +143,7 @@ def begin(message: str, choices: Choices, retriever: Retriever | None = None) ->
         personas=personas,
         examples=tuple(examples),
         adapter=choices.adapter,
-        sampling=_sampling(choices, fresh=dice.randrange(2**32)),
+        sampling=_equal(sampling) if choices.blind else sampling,
         order=tuple(dice.sample(SIDES, 2)) if choices.blind else SIDES,
         verdict=OPEN if choices.blind and len(personas) == 2 else "",
         number=uuid4().hex if choices.blind else "",
@@ -153,6 +155,12 @@ def _sampling(choices: Choices, fresh: int) -> Sampling:
     typed = "" if choices.seed is None else str(choices.seed).strip()[:MAX_SEED]
     seed = int(typed) if typed.isdecimal() else typed or fresh
     return Sampling(**choices.numbers, seed=seed)  # type: ignore[arg-type]
+
+
+def _equal(sampling: Sampling) -> Sampling:
+    """The same with one length for both sides, the shorter: a long answer would tell which side is the base model."""
+    length = min(sampling.of(side).max_new_tokens for side in SIDES)
+    return replace(sampling, max_new_tokens=length, base_max_new_tokens=0)
 
 
 def grow(
@@ -190,6 +198,8 @@ def judge(
         return list(record), None
     *past, last = record
     said = {side: answer.text for side, answer in last.answers.items()}
+    stops = {side: answer.stop for side, answer in last.answers.items()}
     made = provenance.get(last.adapter, {})
-    vote = cast(choice, Ballot(request(past, last), said, last.order, made, len(last.examples), last.number))
+    ballot = Ballot(request(past, last), said, last.order, made, len(last.examples), last.number, stops)
+    vote = cast(choice, ballot)
     return [*past, replace(last, verdict=choice)], vote

@@ -91,6 +91,7 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
         for side in SIDES:
             if side in exchange.answers:
                 note = footer(language, exchange, side)
+                note += " · " + WORDS[language]["at_most"].format(limit=exchange.sampling.of(side).max_new_tokens)
                 lines += [f"**{titles[side]}**", "", exchange.answers[side].text, "", f"*{note}*", ""]
     return "\n".join(lines)
 

@@ -73,7 +73,8 @@ def answer_message(
         return _message("assistant", "–", WORDS[language]["not_asked"]) if missing else None
     answer = exchange.answers[side]
     if exchange.verdict == OPEN:
-        note = WORDS[language]["hidden" if answer.stop else "writing"]
+        limit = exchange.sampling.max_new_tokens  # of both sides
+        note = WORDS[language]["hidden" if answer.stop else "writing"].format(limit=limit)
     else:
         note = footer(language, exchange, side, shuffled)
     return _message("assistant", answer.text or "…", note)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
+from transformers import PreTrainedTokenizerBase
+
 from page.serving import training
 from page.serving.loading_page import Tell, say_nothing
 from page.serving.training import Trained
@@ -29,6 +31,7 @@ from roleplay.weights.adapters import Adapter
 from roleplay.weights.sources import Source
 
 FOLDER = ROOT / "adapters"
+BASE_TOKENS = 64  # of an answer by a base model that does not end one: enough to compare, and as long as it is read
 REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
 
 
@@ -54,6 +57,7 @@ class Started:
     guests: Guests | None = None  # where adapters from the Hub may join
     command: str = ""  # that makes an adapter for this base model, "" where it is not known
     trained: Trained = field(default_factory=Trained)  # what a training at the start came to
+    base_tokens: int = 0  # length of the base side's answers until a visitor chooses; 0 is the adapter side's
 
 
 def named_adapters(settings: Environment) -> list[Source]:
@@ -131,6 +135,19 @@ def _known(usable: Sequence[Adapter], fixed: Persona | None) -> tuple[dict[str, 
     return {a.name: _with_rows(_about(a, fixed), a) for a in usable}, first or personas.default()
 
 
+def choose_base_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:
+    """How long the base side's answers are at first, and why; 0 is as long as the adapter side's."""
+    if tokenizer.chat_template:
+        return 0, "its tokenizer has a chat template, so it was taught to end an answer"
+    return BASE_TOKENS, "its tokenizer has no chat template, so it was never taught to end an answer"
+
+
+def _base_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    tokens, reason = choose_base_tokens(tokenizer)
+    print(f"base length  {f'at most {tokens} tokens' if tokens else 'that of the adapter'}: {reason}")
+    return tokens
+
+
 def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lender: Lender | None = None) -> Started:
     """The engine that the settings ask for: this machine's, with ENGINE_URL a server's, on ZeroGPU a lent GPU's.
 
@@ -149,7 +166,7 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
         usable = add_adapters(remote, wanted, settings.cache, tell)
         if lender:
             borrow_nothing(lender)
-        return Started(remote, *_known(usable, fixed), REMOTE_AT_ONCE)
+        return Started(remote, *_known(usable, fixed), REMOTE_AT_ONCE, base_tokens=_base_tokens(tokenizer))
     if not lender:  # a lent GPU is not there yet
         base_models.check_accelerator(settings.accelerator)
     heap.return_blocks(heap.CACHES)
@@ -163,14 +180,17 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
         base, engine, usable = _load(settings, name, wanted, tell)
     about, persona = _known(usable, fixed)
     command = f"python -m train.lora --base-model {shlex.quote(base.name)} --name mine"
+    length = _base_tokens(base.tokenizer)
     if lender:  # guests cannot join: what is forked has the weights of the start
-        return Started(ZeroEngine(engine, lender), about, persona, ZERO_AT_ONCE, None, command, trained)
+        zero = ZeroEngine(engine, lender)
+        return Started(zero, about, persona, ZERO_AT_ONCE, None, command, trained, length)
 
     def arrived(guest: Adapter) -> None:
         about[guest.name] = _about(guest, fixed)
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
-    return Started(engine, about, persona, 1, guests if settings.hub_adapters else None, command, trained)
+    joining = guests if settings.hub_adapters else None
+    return Started(engine, about, persona, 1, joining, command, trained, length)
 
 
 def _load(

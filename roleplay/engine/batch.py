@@ -10,7 +10,7 @@ import torch
 
 from roleplay.engine.cache import CachePool, KeyValues
 from roleplay.engine.decoder import Decoder, Lora, Segment
-from roleplay.engine.protocol import Sampling
+from roleplay.engine.protocol import ENDS, Sampling
 from roleplay.engine.sampling import next_token
 from roleplay.text.prompts import PromptEncoder
 
@@ -57,7 +57,7 @@ class RunningRow:
         self.stream = TextStream(encoder)
         self.reply: list[int] = []
         self.seconds_to_first_token = self.seconds = 0.0
-        self.stop = ""  # "end" (a stop token), "length", or a sentence that says what failed
+        self.stop = ""  # one of `protocol.ENDS`, or a sentence that says what failed
         self.cache: KeyValues  # given by the batch, with `asked`, `started`
         self._stop_ids = encoder.stop_ids
 
@@ -83,7 +83,7 @@ class RunningRow:
         else:
             self.reply.append(token)
             self.stream.add(token)
-            if len(self.reply) == self.sampling.max_new_tokens:
+            if len(self.reply) >= self.sampling.max_new_tokens:
                 self.end("length")
 
     def end(self, stop: str) -> None:
@@ -121,7 +121,7 @@ class RunningBatch:
     def leave(self, row: RunningRow) -> None:
         """`row` is computed no more; its cache is kept for what follows, unless something failed."""
         self.rows.remove(row)
-        if row.stop in ("", "end", "length") and row.cache.length:
+        if row.stop in ("", *ENDS) and row.cache.length:
             self.pool.put(row.voice.key, (row.prompt + row.reply)[: row.cache.length], row.cache)
 
     def give_up(self, reason: str) -> None:

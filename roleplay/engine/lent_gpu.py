@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from roleplay.engine.local import LocalEngine
-from roleplay.engine.protocol import Answer, Request
+from roleplay.engine.protocol import ADAPTER, Answer, Request
 from roleplay.errors import ModelError, RoleplayError, first_line
 
 START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt
@@ -64,8 +64,8 @@ class ZeroEngine:
 
     def duration(self, request: Request) -> int:
         """Seconds to ask for: what the longest reply takes at the measured pace, and a margin."""
-        seconds = START_SECONDS + MARGIN * request.sampling.max_new_tokens * self._seconds_per_token
-        return min(math.ceil(seconds), LONGEST)
+        longest = max(request.sampling.of(side).max_new_tokens for side in request.questions or (ADAPTER,))
+        return min(math.ceil(START_SECONDS + MARGIN * longest * self._seconds_per_token), LONGEST)
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         answers: dict[str, Answer] = {}

@@ -15,7 +15,8 @@ from roleplay import heap
 from roleplay.engine.batch import RunningBatch, RunningRow, Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Request
+from roleplay.engine.loops import repeats
+from roleplay.engine.protocol import ADAPTER, BASE, LOOP, Answer, Request
 from roleplay.errors import AdapterError, RoleplayError, first_line
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights import base_models
@@ -165,7 +166,7 @@ class LocalEngine:
         while not self._lock.acquire(timeout=WAIT):
             yield {name: side.answer() for name, side in sides.items()}
         try:
-            yield from self._generate(sides)
+            yield from self._generate(sides, request.cut_loops)
         finally:
             heap.trim()
             self._lock.release()
@@ -177,11 +178,11 @@ class LocalEngine:
         name = request.adapter or next(iter(attached), "")
         if name not in attached and (name or ADAPTER in request.questions):
             raise AdapterError(f"no adapter {name!r:.80} is loaded; there are {', '.join(attached) or 'none'}")
-        room = self.context - request.sampling.max_new_tokens
+        sampled = {side: request.sampling.of(side) for side in request.questions}
+        longest = max(sampling.max_new_tokens for sampling in sampled.values())
+        room = self.context - longest  # the same for both, so that they read the same turns
         if room < 1:
-            raise RoleplayError(
-                f"max_new_tokens is {request.sampling.max_new_tokens}, the context holds {self.context}: lower it"
-            )
+            raise RoleplayError(f"max_new_tokens is {longest}, the context holds {self.context}: lower it")
         # Both sides read the same template, so that they differ in the adapter alone.
         encoder = self.encoders[attached[name].adapter.template if name else "gemma"]
         sides = {}
@@ -191,10 +192,10 @@ class LocalEngine:
             if side == ADAPTER:
                 attached[name].used = time.monotonic()
                 voice = attached[name].voice
-            sides[side] = _Side(RunningRow(encoder, prompt, voice, request.sampling), dropped)
+            sides[side] = _Side(RunningRow(encoder, prompt, voice, sampled[side]), dropped)
         return sides
 
-    def _generate(self, sides: dict[str, _Side]) -> Generator[dict[str, Answer], None, None]:
+    def _generate(self, sides: dict[str, _Side], cut_loops: bool) -> Generator[dict[str, Answer], None, None]:
         batch, shown = RunningBatch(self._decoder, self._pool), 0.0
         try:
             for side in sides.values():
@@ -202,6 +203,9 @@ class LocalEngine:
             while batch.rows:
                 waiting = [row for row in batch.rows if not row.reply]
                 batch.step()
+                for row in [row for row in batch.rows if cut_loops and repeats(row.stream.text)]:
+                    row.end(LOOP)
+                    batch.leave(row)
                 now = time.perf_counter()
                 if now - shown >= MIN_INTERVAL or not batch.rows or any(row.reply for row in waiting):
                     shown = now

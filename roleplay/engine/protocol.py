@@ -1,13 +1,15 @@
 """What is asked of an engine and what it answers: the small protocol between the page and whatever runs the model."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from roleplay.errors import RoleplayError
 from roleplay.text.prompts import Turn
 
 ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
+LOOP = "loop"
+ENDS = ("end", "length", LOOP)  # how a whole answer ends: a stop token, its length, or cut where it repeats itself
 
 
 def _number(default: float, low: float, high: float) -> Any:
@@ -25,6 +27,7 @@ class Sampling:
     repetition_penalty: float = _number(1.0, 1.0, 2.0)  # of a token in prompt or reply; a reply takes up a question
     frequency_penalty: float = _number(0.3, 0.0, 2.0)  # of a token in the reply, for each time that it was said
     max_new_tokens: int = _number(256, 1, 2048)
+    base_max_new_tokens: int = _number(0, 0, 2048)  # the base side's length; 0 is that of the adapter side
     seed: int = _number(0, 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
@@ -32,6 +35,11 @@ class Sampling:
             value, (low, high) = getattr(self, own.name), own.metadata["range"]
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise RoleplayError(f"{own.name} is {value!r}; choose a number from {low} to {high}")
+
+    def of(self, side: str) -> "Sampling":
+        """How one side is sampled: with its own length as `max_new_tokens`."""
+        length = self.base_max_new_tokens if side == BASE else 0
+        return replace(self, max_new_tokens=length or self.max_new_tokens, base_max_new_tokens=0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Request:
     questions: Mapping[str, Question]
     sampling: Sampling = Sampling()
     adapter: str = ""  # which adapter speaks on the adapter side; "" is the engine's default
+    cut_loops: bool = False  # end a side that says the same again and again
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Answer:
     tokens: int = 0
     seconds_to_first_token: float = 0.0
     seconds: float = 0.0  # since the request was taken up
-    stop: str = ""  # "end" (a stop token), "length", or a sentence that says what failed
+    stop: str = ""  # one of `ENDS`, or a sentence that says what failed
     dropped_turns: int = 0  # oldest turns that no longer fitted the context
 
     @property

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from transformers import PreTrainedTokenizerBase
 
-from roleplay.engine.protocol import ADAPTER, Answer, Request
+from roleplay.engine.loops import repeats
+from roleplay.engine.protocol import ADAPTER, LOOP, Answer, Request, Sampling
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights.adapters import Adapter
@@ -84,12 +85,13 @@ class RemoteEngine:
         if ADAPTER in request.questions and name not in usable:
             raise RoleplayError(f"the server has no adapter {name!r}: choose one of {', '.join(usable) or 'none'}")
         encoder = self._encoders[self._known[name].template if name in self._known else "gemma"]
-        limit = context - request.sampling.max_new_tokens
+        sampled = {side: request.sampling.of(side) for side in request.questions}
+        limit = context - max(sampling.max_new_tokens for sampling in sampled.values())
         answers, bodies = {}, {}
         for side, question in request.questions.items():
             ids, dropped = encoder.fit(question.persona, question.turns, question.user, limit)
             answers[side] = Answer(dropped_turns=dropped)
-            bodies[side] = _body(name if side == ADAPTER else base, ids, encoder.stop_ids, request)
+            bodies[side] = _body(name if side == ADAPTER else base, ids, encoder.stop_ids, sampled[side])
         news: SimpleQueue[tuple[str, Answer]] = SimpleQueue()
         sockets: list[socket.socket] = []
         try:
@@ -97,7 +99,8 @@ class RemoteEngine:
                 connection = self._connect(SILENCE_SECONDS)
                 sockets.append(connection.sock)
                 path = f"{self._parts.path}/completions"
-                follower = _Follower(connection, path, self._headers, body, started, side, answers[side], news)
+                asked = (body, started, side, answers[side], news, request.cut_loops)
+                follower = _Follower(connection, path, self._headers, *asked)
                 threading.Thread(target=follower.run, daemon=True).start()
             while not all(answer.stop for answer in answers.values()):
                 with contextlib.suppress(Empty):  # whoever reads may stop at any time, also before a word has come
@@ -143,8 +146,7 @@ class RemoteEngine:
         return connection
 
 
-def _body(model: str, ids: list[int], stop_ids: tuple[int, ...], request: Request) -> dict[str, Any]:
-    sampling = request.sampling
+def _body(model: str, ids: list[int], stop_ids: tuple[int, ...], sampling: Sampling) -> dict[str, Any]:
     return {
         "model": model,
         "prompt": ids,
@@ -173,6 +175,7 @@ class _Follower:
     side: str
     answer: Answer
     news: SimpleQueue[tuple[str, Answer]]
+    cut_loops: bool
 
     def run(self) -> None:
         stop = "the server ended the stream before the answer was whole: try again"
@@ -185,6 +188,9 @@ class _Follower:
             for line in response:
                 if line.startswith(b"data: {"):
                     stop = self._take(_decode(line.removeprefix(b"data: "))) or stop
+                    if self.cut_loops and repeats(self.answer.text):
+                        stop = LOOP
+                        break
                     self.news.put((self.side, self.answer))
         except ModelError as error:
             stop = str(error)

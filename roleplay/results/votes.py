@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,13 @@ class Vote:
     questions: Mapping[str, Mapping[str, Any]]  # by side: persona, turns, user
     prompt_sha256: Mapping[str, str]  # by side
     texts: Mapping[str, str]  # by side
-    sampling: Mapping[str, float]  # the seed among them
+    sampling: Mapping[str, float]  # the seed and both lengths among them
     adapter: str
     provenance: Mapping[str, str]  # hashes of base and adapter, template
     time: str
     examples: int = 0  # how many of the base side's first turns were training rows that retrieval found
     exchange: str = ""  # what was voted on, by a name of its own; "" where that was not recorded
+    stops: Mapping[str, str] = field(default_factory=dict)  # by side: one of `protocol.ENDS`
 
     @property
     def winner(self) -> str:
@@ -65,6 +66,7 @@ class Ballot:
     provenance: Mapping[str, str]
     examples: int = 0
     exchange: str = ""
+    stops: Mapping[str, str] = field(default_factory=dict)  # by side
 
 
 def cast(choice: str, ballot: Ballot) -> Vote:
@@ -82,6 +84,7 @@ def cast(choice: str, ballot: Ballot) -> Vote:
         datetime.now(UTC).isoformat(timespec="seconds"),
         ballot.examples,
         ballot.exchange,
+        dict(ballot.stops),
     )
 
 

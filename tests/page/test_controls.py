@@ -229,6 +229,29 @@ def test_what_becomes_of_a_vote_is_said_in_chinese_too(
         expect(page.locator("#ballot")).to_contain_text("投票会连同整段对话交给此页面的运营者")
 
 
+def test_blind_the_composer_does_not_tell_who_has_answered(page: Page, engine: ScriptedEngine) -> None:
+    engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
+    page.get_by_role("button", name="Sampling").click()
+    length = page.get_by_label("number input for Length of the base model")
+    length.fill("32")
+    length.press("Tab")
+    page.get_by_label("Blind", exact=True).check()
+    expect(page.locator("#left")).to_contain_text("Answer A")
+    ask(page, "hold on", wait=False)
+    expect(page.locator("#panes")).to_contain_text("Vote below")
+    expect(page.locator("#ask textarea")).to_be_disabled()
+    engine.gate.set()
+    answered(page)
+    for side in ("left", "right"):
+        expect(footer(page, side)).to_contain_text("both may take 32 tokens")
+    sampling = engine.requests[0].sampling
+    assert sampling.of(ADAPTER).max_new_tokens == sampling.of(BASE).max_new_tokens == 32
+    page.get_by_label("Blind", exact=True).uncheck()
+    ask(page, "and now?")
+    sampling = engine.requests[1].sampling
+    assert (sampling.of(ADAPTER).max_new_tokens, sampling.of(BASE).max_new_tokens) == (256, 32)
+
+
 def test_blind_answer_is_never_shown_under_a_label(page: Page, engine: ScriptedEngine) -> None:
     page.get_by_label("Blind").check()
     expect(page.locator("#left")).to_contain_text("Answer A")

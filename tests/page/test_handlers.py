@@ -4,7 +4,7 @@ import html
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tests.scripted import ScriptedEngine
 VISITOR = state.Visitor("en", "1.2.3.4")
 OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))
 CHOICES = Choices(adapter="one", numbers={name: getattr(Sampling(), name) for name in NUMBERS})
-CONTROLS = {field.name for field in fields(layout.Controls)} | {"left_state", *NUMBERS}
+CONTROLS = {field.name for field in fields(layout.Controls)} | set(NUMBERS)
 
 
 @pytest.fixture
@@ -38,14 +38,16 @@ def handlers(tmp_path: Path) -> Handlers:
 
 
 def said(handlers: Handlers, message: str, record: list[Exchange], **changes: object) -> list[Exchange]:
-    *_, last = handlers.answer(message, [], record, CHOICES.__class__(**vars(CHOICES) | changes), VISITOR)
+    *_, last = handlers.answer(message, record, CHOICES.__class__(**vars(CHOICES) | changes), VISITOR)
     assert last.keys() <= CONTROLS
     return last["record"]
 
 
 def test_an_answer_leaves_the_page_as_it_may_go_on(handlers: Handlers) -> None:
-    first, *_, last = handlers.answer("hi", [], [], CHOICES, VISITOR)
-    assert first["compare"] == first["blind"] == gr.update(interactive=False)
+    sent = handlers.send("hi", [], CHOICES, VISITOR)
+    assert sent["compare"] == sent["blind"] == gr.update(interactive=False)
+    assert (sent["message"]["value"], sent["message"]["interactive"], sent["asked"]) == ("", False, "hi")
+    *_, last = handlers.answer("hi", [], CHOICES, VISITOR)
     assert last["compare"] == last["blind"] == gr.update(interactive=True)
     assert json.loads(last["saved"])["record"][0]["user"] == "hi"
     assert [message["role"] for message in last["right"]] == ["user", "assistant"]
@@ -58,13 +60,56 @@ def test_a_seed_that_is_no_number_is_the_answer(handlers: Handlers) -> None:
     }
 
 
+def test_the_composer_is_free_when_the_character_has_answered_unless_that_tells_who_she_is(handlers: Handlers) -> None:
+    handlers.engine.replies |= {ADAPTER: "Yes.", BASE: "word " * 100}  # type: ignore[attr-defined]
+    for blind, while_writing in ((False, True), (True, False)):
+        updates = list(handlers.answer("hi", [], replace(CHOICES, blind=blind), VISITOR))
+        freed = [number for number, update in enumerate(updates) if update.get("message", {}).get("interactive")]
+        assert (freed[0] < len(updates) - 2) is while_writing
+        assert freed[-1] == len(updates) - 1 and updates[-1]["message"]["stop_btn"] is False
+
+
+def test_the_next_message_ends_what_the_base_model_still_writes(handlers: Handlers) -> None:
+    handlers.engine.replies |= {ADAPTER: "Yes.", BASE: "word " * 100}  # type: ignore[attr-defined]
+    answering = handlers.answer("hi", [], CHOICES, VISITOR)
+    record = next(update["record"] for update in answering if "message" in update)
+    sent = handlers.send("and now?", record, CHOICES, VISITOR)
+    assert list(answering) == [] and handlers.engine.closed_early == 1  # type: ignore[attr-defined]
+    assert WORDS["en"]["overtaken"] in sent["right"][1]["content"][1]["text"]
+    first, second = said(handlers, "and now?", record)
+    assert (first.answers[ADAPTER].stop, first.answers[BASE].stop) == ("end", "overtaken")
+    assert second.answers[BASE].stop == "end" and not handlers.running
+
+
+def test_both_sides_have_their_lengths_and_blind_the_shorter_one(handlers: Handlers) -> None:
+    numbers = CHOICES.numbers | {"max_new_tokens": 256, "base_max_new_tokens": 64}
+    (open_,) = said(handlers, "hi", [], numbers=numbers)
+    assert [open_.sampling.of(side).max_new_tokens for side in (ADAPTER, BASE)] == [256, 64]
+    assert "at most 64 tokens" in handlers.export("markdown", [open_], "one", VISITOR)["file"][1]
+    record = said(handlers, "hi", [], numbers=numbers, blind=True)
+    assert [record[0].sampling.of(side).max_new_tokens for side in (ADAPTER, BASE)] == [64, 64]
+    handlers.cast_vote("left", record, True, VISITOR)
+    (vote,) = handlers.box.votes()
+    assert (vote.sampling["max_new_tokens"], vote.stops) == (64, {ADAPTER: "end", BASE: "end"})
+
+
+def test_an_edited_message_drops_what_came_after_it(handlers: Handlers) -> None:
+    record = said(handlers, "two", said(handlers, "one", []))
+    edited = handlers.ask_edited(gr.EventData(None, {"index": 2, "value": "2"}), record, CHOICES, VISITOR)
+    assert ([e.user for e in edited["record"]], edited["asked"]) == (["one"], "2")
+    again = handlers.ask_again(record, CHOICES, VISITOR)
+    assert ([e.user for e in again["record"]], again["asked"]) == (["one"], "two")
+    assert handlers.ask_again([], CHOICES, VISITOR)["asked"] == ""
+
+
 def test_undo_stop_and_clear(handlers: Handlers) -> None:
     record = said(handlers, "hi", [])
     undone = handlers.undo_last(record, CHOICES, VISITOR)
-    assert (undone["record"], undone["right"], json.loads(undone["saved"])["record"]) == ([], [], [])
+    assert (undone["record"], undone["right"], undone["message"]) == ([], [], "hi")
+    assert json.loads(undone["saved"])["record"] == []
     waiting = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     assert handlers.mark_stopped(waiting, [], CHOICES, VISITOR)["record"] == [Exchange("hi")]
-    assert handlers.clear_all(CHOICES)["left_state"] == []
+    assert handlers.clear_all(CHOICES)["left"] == []
 
 
 def test_a_blind_answer_is_voted_on_once(handlers: Handlers) -> None:
@@ -157,6 +202,7 @@ def test_a_message_and_a_persona_that_are_refused_are_kept_cut(handlers: Handler
     (exchange,) = said(handlers, "x" * 1_000_000, [], persona="p" * 1_000_000)
     assert (len(exchange.user), {len(text) for text in exchange.personas.values()}) == (2000, {2000})
     assert "1,000,000 characters" in exchange.answers[ADAPTER].stop
+    assert len(handlers.send("x" * 1_000_000, [], CHOICES, VISITOR)["asked"]) == 4000
     (exchange,) = said(handlers, "hi", [], seed="9" * 1_000_000)
     assert len(exchange.answers[ADAPTER].stop) < 200
 
@@ -165,7 +211,7 @@ def test_every_number_of_sampling_has_a_slider_and_a_label(handlers: Handlers) -
     assert tuple(layout.SLIDERS) == NUMBERS
     assert all(name in words for name in NUMBERS for words in WORDS.values())
     assert handlers.set_numbers("lively") == {
-        name: getattr(Sampling(temperature=1.0, top_p=0.95, top_k=100), name) for name in NUMBERS[:-1]
+        name: getattr(Sampling(temperature=1.0, top_p=0.95, top_k=100), name) for name in NUMBERS[:-2]
     }
 
 

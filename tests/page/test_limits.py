@@ -119,7 +119,7 @@ def test_open(visitor: Visitor, path: str) -> None:
 
 def test_an_answer_cannot_be_had_past_the_queue(visitor: Visitor) -> None:
     answer = next(index for index, fn in visitor.demo.fns.items() if fn.name == "answer")
-    body = {"data": ["hi", [], *[None] * 13], "fn_index": answer, "session_hash": visitor.session}
+    body = {"data": ["hi", *[None] * 14], "fn_index": answer, "session_hash": visitor.session}
     status, text = visitor.ask("gradio_api/run/predict", body)
     assert status == 404 and "does not accept direct HTTP POST" in text
 
@@ -155,9 +155,9 @@ def test_too_many_messages(tmp_path: Path, language: str, sentence: str) -> None
     headers = {"Accept-Language": language}
     for number in range(PER_MINUTE + 1):
         visitor = Visitor(demo, url, headers)  # a new session is no way around it
-        assert visitor.join("_clear_and_save_textbox", ["hi"])[0] == (200 if number < PER_MINUTE else 422)
+        assert visitor.send("hi")[0] == (200 if number < PER_MINUTE else 422)
         assert (sentence in visitor.say("hi", "zhenhuan-gemma3-270m")) is (number == PER_MINUTE)
-    status, text = Visitor(demo, url, headers).join("_clear_and_save_textbox", ["hi"])
+    status, text = Visitor(demo, url, headers).send("hi")
     demo.close()
     assert (status, sentence in text) == (422, True)
     assert len(engine.requests) == PER_MINUTE
@@ -188,7 +188,7 @@ def test_with_a_password_nothing_answers_without_it(tmp_path: Path) -> None:
     for path in ("config", "gradio_api/info", "gradio_api/queue/data?session_hash=x"):
         assert visitor.ask(path)[0] == 401, path
     assert visitor.join("answer", [])[0] == 401
-    assert visitor.join("_clear_and_save_textbox", ["hi"])[0] == 401
+    assert visitor.send("hi")[0] == 401
     status, page = visitor.ask("")
     assert status == 200 and personas.default().greeting[:8] not in page
     assert visitor.ask("login", b"username=me&password=wrong", **FORM)[0] == 400

@@ -65,6 +65,43 @@ def test_stop_ends_the_generation(page: Page, engine: ScriptedEngine) -> None:
     assert engine.requests[1].questions[ADAPTER].turns == (("hold on", REPLIES[ADAPTER][:8]),)
 
 
+def test_the_next_message_may_be_sent_while_the_base_model_still_writes(page: Page, engine: ScriptedEngine) -> None:
+    engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
+    ask(page, "hold on", wait=False)
+    expect(page.locator("#ask textarea")).to_be_enabled()
+    expect(page.locator("#ask .submit-button")).to_be_visible()
+    expect(page.locator("#ask .stop-button")).to_be_visible()
+    ask(page, "and now?", wait=False)
+    expect(page.locator("#right .bot.message").first).to_contain_text("ended: the next message was sent")
+    answered(page)
+    assert engine.closed_early == 1
+    for side, reply in (("left", "Yes."), ("right", "word word")):
+        expect(page.locator(f"#{side} .user.message")).to_have_count(2)
+        expect(bots(page, side).last).to_contain_text(reply)
+    assert [turn[0] for turn in engine.requests[1].questions[BASE].turns] == ["hold on"]
+
+
+def test_what_is_typed_while_the_base_model_writes_stays(page: Page, engine: ScriptedEngine) -> None:
+    engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
+    ask(page, "hold on", wait=False)
+    expect(page.locator("#ask textarea")).to_be_focused()
+    page.keyboard.type("half a th")
+    engine.gate.set()
+    answered(page)
+    page.keyboard.type("ought")
+    expect(page.locator("#ask textarea")).to_have_value("half a thought")
+
+
+def test_stop_ends_the_base_model_alone(page: Page, engine: ScriptedEngine) -> None:
+    engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
+    ask(page, "hold on", wait=False)
+    expect(page.locator("#ask textarea")).to_be_enabled()
+    page.get_by_role("button", name="Stop").click()
+    answered(page)
+    expect(footer(page, "right")).to_contain_text("stopped")
+    expect(footer(page, "left")).not_to_contain_text("stopped")
+
+
 def test_closed_tab_ends_the_generation(browser: Browser, served: Served, engine: ScriptedEngine) -> None:
     with opened(browser, served.url) as page:
         ask(page, "hold on", wait=False)

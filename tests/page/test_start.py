@@ -151,3 +151,27 @@ def test_a_forked_process_ends_without_the_shutdown_of_its_parent() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == 128 + signal.SIGTERM
     assert os.read(reader, 1000) == b"the child has ended. shut down. "
     os.close(reader)
+
+
+def test_the_page_opens_on_the_newest_adapter_and_says_so(
+    settings: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, hours in (("one", 2), ("two", 1)):
+        when = time.time() - 3600 * hours
+        os.utime(tmp_path / "adapters" / name / layout.CONFIG, (when, when))
+    assert start.start(settings, settings.base_model).engine.adapters() == ["two", "one"]
+    assert "opens on     two: the newest adapter by the time of its files" in capsys.readouterr().out
+    object.__setattr__(settings, "adapter", "one")
+    assert start.start(settings, settings.base_model).engine.adapters() == ["one", "two"]
+    assert "opens on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("chat_template", "tokens"), [(None, start.BASE_TOKENS), ("{{ messages }}", 0)])
+def test_only_a_base_that_does_not_stop_has_a_shorter_length(
+    settings: Environment, capsys: pytest.CaptureFixture[str], chat_template: str | None, tokens: int
+) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(settings.base_model)
+    assert start.start(settings, settings.base_model).base_tokens == tokens
+    assert "base length" in capsys.readouterr().out

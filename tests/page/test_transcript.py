@@ -98,9 +98,20 @@ def test_blind_order_and_labels(blind: bool, verdict: str, left: str, named: boo
 
 
 @pytest.mark.parametrize(
+    ("stop", "told"),
+    [("loop", "cut: it repeated itself"), ("overtaken", "ended: the next message was sent"), ("length", "cut at the")],
+)
+def test_why_an_answer_is_not_whole_is_told_in_a_word(stop: str, told: str) -> None:
+    cut = exchange("x", ADAPTER, answers={ADAPTER: Answer("x", 5, stop=stop)})
+    assert told in shown.footer("en", cut, ADAPTER)
+
+
+@pytest.mark.parametrize(
     ("stops", "verdict", "votable"),
     [
         (("end", "length"), OPEN, True),
+        (("end", "loop"), OPEN, True),
+        (("end", "overtaken"), OPEN, False),
         (("end", ""), OPEN, False),
         (("end", "stopped"), OPEN, False),
         (("end", "out of memory"), OPEN, False),
@@ -171,7 +182,7 @@ def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given
     one = exchange("x", *SIDES, **changes)
     assert one.given(BASE) == given
     assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told)
-    assert f"{told}*" in saved.as_markdown([one], "Zhen Huan", "en")
+    assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from roleplay.engine import remote
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine.loops import repeats
+from roleplay.engine.protocol import ADAPTER, BASE, LOOP, Answer, Question, Request, Sampling
 from roleplay.engine.remote import RemoteEngine
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
@@ -313,3 +314,12 @@ def test_adapter_that_is_not_served(engine: RemoteEngine) -> None:
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(ModelError, match="ENGINE_URL is"):
         RemoteEngine(url, TOKENIZER)
+
+
+def test_each_side_has_its_length_and_a_loop_is_cut(engine: RemoteEngine, server: Server) -> None:
+    server.script["base"] = ["for ever"]
+    request = Request(BOTH, Sampling(max_new_tokens=40, base_max_new_tokens=20), "tiny", cut_loops=True)
+    answers = last(engine, request)
+    assert (answers[ADAPTER].stop, answers[BASE].stop) == ("end", LOOP)
+    assert repeats(answers[BASE].text) and server.gone.wait(5)
+    assert {body["model"]: body["max_tokens"] for body in server.asked} == {"tiny": 40, "base": 20}
