@@ -29,7 +29,7 @@ from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import TEMPLATES, Example, PromptEncoder
 from roleplay.text.rows import Row
-from roleplay.text.splits import repeat_by_weight
+from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.layout import MAX_RANK, NAME
@@ -262,7 +262,8 @@ def train(flags: LoraFlags) -> Path:
         sizes = f"{len(examples)} to learn, {len(held_out)} held out; {plan.rows} a pack, {flags.batch_size} an update"
         weights = f"rank {flags.rank}: {model.get_nb_trainable_parameters()[0] / 1e6:.2f} million parameters trainable"
         print(*base.describe()[:3], f"attention    {attention[0]}: {attention[1]}", sep="\n")
-        print(f"checkpoints  {plan.reason}", f"adapter      {weights}", f"rows         {sizes}", sep="\n")
+        print(f"checkpoints  {plan.reason}", f"adapter      {weights}", sep="\n")
+        print(f"rows         {sizes}", *name_few(held_out_rows), sep="\n")
         print(f"recipe       {chosen.reason}", *recipe.warnings(len(examples), len(held_out)), sep="\n")
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.caught:
@@ -275,7 +276,7 @@ def train(flags: LoraFlags) -> Path:
     if trainer.is_world_process_zero():
         results = trainer.results(result) | {"last_replies": samples.last()}
         record = training_record(flags, persona, files, origin) | {
-            "held_out": label_counts(held_out),
+            "held_out": label_counts(held_out) | {"listed": [Path(row.where).name for row in held_out_rows]},
             "results": results,
         }
         write_adapter(folder, model, record, RESUME)

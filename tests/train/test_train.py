@@ -103,6 +103,7 @@ def test_end_to_end(base, data, home):
     assert results["held_out_loss"] < results["base_held_out_loss"] - 0.05
     assert results["updates"] == 3 * 7  # 54 rows to learn, 8 an update
     assert training["data"][0]["rows"] == 60
+    assert len(training["held_out"]["listed"]) == 6 and training["held_out"]["listed"][0].startswith("rows.json row ")
 
     loaded = base_models.load(str(base), home)
     adapter = inspection.inspect(folder)
