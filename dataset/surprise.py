@@ -24,7 +24,7 @@ class Surprise:
 
 
 def surprises(
-    rows: Sequence[Row], base: BaseModel, template: str, persona: str, done: Callable[[int], object] = int
+    rows: Sequence[Row], base: BaseModel, template: str, persona: str, done: Callable[[float], object] = float
 ) -> list[Surprise]:
     """Every row's surprise, in the order of the rows; the model can no longer return logits afterwards.
 

@@ -9,9 +9,10 @@
 
 The arms are the base model without and with the persona, the base model with the persona and the three nearest
 training rows as example turns (retrieval), and the adapter. It is judged by the lists of the character that it was
-trained as (dataset/NAME/); what that character lacks is skipped. It prints a table; when every section was measured it
-also writes scoreboard.json, scoreboard.png and a new card into the adapter's folder. A base model seldom stops, so base
-arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length for all of them.
+trained as (dataset/NAME/); what that character lacks is skipped. It prints a table, and writes scoreboard.json,
+scoreboard.png and a new card into the adapter's folder, unless a scoreboard of it there has more figures. A base model
+seldom stops, so base arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length
+for all of them. The same lists give a base model the same replies in every evaluation on one machine.
 With --sheet nothing is measured: readers who don't know whose replies they read mark them, and --scores reads that.
 """
 
@@ -27,6 +28,7 @@ from roleplay.disk import write_json
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.results import board as scoreboard
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, aligned, table, verdicts
 from roleplay.text import splits
 from roleplay.text.characters import Character, load_character, trained_as
@@ -38,13 +40,16 @@ from roleplay.weights.adapters import Adapter
 from roleplay.weights.training_rows import rows_of
 from train.measuring.figures import Board
 from train.measuring.losses import Losses
+from train.measuring.progress import Progress, Work
 from train.measuring.replies import Writer
 from train.measuring.rules import NO_LISTS, load_lists
-from train.measuring.sections import SECTIONS, write_all
+from train.measuring.sections import SECTIONS
 from train.measuring.sheet import Prompt, load_prompts
 from train.measuring.subject import Bench, Subject
 from train.measuring.written import Written, load_facts, load_recall
 from train.publishing import card, plots, sheet
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
 @dataclass(frozen=True)
@@ -123,22 +128,20 @@ def judge(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Written]:
     )
 
 
-def measurable(bench: Bench, names: Sequence[str]) -> list[str]:
-    """The sections that have something to measure; a sentence says which are skipped, and why."""
-    there = [name for name in names if SECTIONS[name].items(bench)]
-    for needs in dict.fromkeys(SECTIONS[name].needs for name in names if name not in there):
-        skipped = ", ".join(name for name in names if name not in there and SECTIONS[name].needs == needs)
+def plan(bench: Bench, names: Sequence[str]) -> dict[str, dict[str, Work]]:
+    """The sections that have something to measure, each with its work; a sentence says which are skipped, and why."""
+    planned = {name: work for name in names if (work := SECTIONS[name].plan(bench))}
+    for needs in dict.fromkeys(SECTIONS[name].needs for name in names if name not in planned):
+        skipped = ", ".join(name for name in names if name not in planned and SECTIONS[name].needs == needs)
         print(f"skipped      {skipped} of {bench.subject.adapter.name}: there is no {needs}")
-    return there
+    return planned
 
 
-def measure(bench: Bench, names: Sequence[str], settings: EvaluationFlags, bar: tqdm) -> dict[str, Any]:
-    """One adapter's board: the sections of these names, and how they were measured."""
+def measure(bench: Bench, planned: dict[str, dict[str, Work]], settings: EvaluationFlags) -> dict[str, Any]:
+    """One adapter's board: the sections that are planned, and how they were measured."""
     subject, board, readable = bench.subject, Board(), dict[str, Any]()
-    bar.set_description(f"{subject.adapter.name}, replies")
-    write_all(bench, names)
-    for name in names:
-        bar.set_description(f"{subject.adapter.name}, {name}")
+    for name, work in planned.items():
+        bench.progress.begin(f"{subject.adapter.name}, {name}", work)
         if told := SECTIONS[name].enter(bench, board):
             readable[name] = told
     return {
@@ -203,15 +206,16 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     losses = Losses(base, loaded)
 
     boards = []
-    with tqdm(unit="item") as bar:
-        shared = (writer, losses, bar.update, settings.choice_rows)
+    with tqdm(bar_format=BAR, smoothing=0) as bar:
+        progress = Progress(lambda cost: bar.update(min(cost, bar.total - bar.n)), bar.set_description)  # rounding
+        shared = (writer, losses, progress, settings.choice_rows)
         benches = [
             Bench(subject, subject.prompts(settings.prompts), written, *shared)
             for (subject, _), (_, written) in zip(prepared, judges, strict=True)
         ]
-        sections = [measurable(bench, settings.sections) for bench in benches]
-        bar.reset(sum(SECTIONS[n].items(bench) for bench, own in zip(benches, sections, strict=True) for n in own))
-        for bench, own, (_, files), (character, _) in zip(benches, sections, prepared, judges, strict=True):
+        plans = [plan(bench, settings.sections) for bench in benches]
+        bar.reset(sum(work.cost for planned in plans for arms in planned.values() for work in arms.values()))
+        for bench, planned, (_, files), (character, _) in zip(benches, plans, prepared, judges, strict=True):
             adapter = bench.subject.adapter
             made_of = {
                 "base_model": {"fingerprint": fingerprint, "dtype": base.dtype[0]},
@@ -219,18 +223,30 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
                 "data": files,
                 "character": character,
             }
-            boards.append({"adapter": adapter.name, **made_of, **measure(bench, own, settings, bar)})
+            boards.append({"adapter": adapter.name, **made_of, **measure(bench, planned, settings)})
     for adapter, board in zip(loaded, boards, strict=True):
         print(f"\n{show(board)}")
-        if set(settings.sections) == set(SECTIONS):
-            write_board(adapter.folder, board)
+        write_board(adapter.folder, board)
     if settings.json:
         write_json(Path(settings.json), boards)
     return boards
 
 
+def figures_lost(folder: Path, board: dict[str, Any]) -> int:
+    """How many figures of an adapter's scoreboard, if that is of the same weights, a new one lacks."""
+    try:
+        old = scoreboard.read(folder / layout.BOARD)
+    except DataError:
+        return 0  # none yet, or not one that this program reads
+    had, has = ({(arm, name) for arm, values in own["arms"].items() for name in values} for own in (old, board))
+    return len(had - has) if old.get("weights") == board["weights"] else 0
+
+
 def write_board(folder: Path, board: dict[str, Any]) -> None:
-    """Everything in an adapter's folder that tells of its figures."""
+    """Everything in an adapter's folder that tells of its figures; a fuller scoreboard of the same weights is kept."""
+    if lost := figures_lost(folder, board):
+        print(f"kept {folder / layout.BOARD}: it has {lost} figures that were not measured now")
+        return
     write_json(folder / layout.BOARD, sheet.keep_reading(folder, board))
     plots.scoreboard(board, folder / layout.BOARD_PLOT)
     print(f"wrote {folder / layout.BOARD}, {layout.BOARD_PLOT} and {card.write_card(folder).name}")

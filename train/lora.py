@@ -27,7 +27,7 @@ from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
-from roleplay.text.splits import repeat_by_weight
+from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.training_rows import load_rows, remember
 from train.learning import memory, recipe
@@ -134,7 +134,7 @@ def train(flags: LoraFlags) -> Path:
         print(*base.describe()[:3], f"attention    {attention}: {why}", f"checkpoints  {plan.reason}", sep="\n")
         print(f"adapter      {told_of(model, flags.rank)}", f"recipe       {chosen.reason}", sep="\n")
         print(f"rows         {len(examples)} to learn, {len(held_out)} held out; {plan.rows} a pack")
-        print(*recipe.warnings(len(examples), len(held_out)), sep="\n")
+        print(*name_few(material.held_out), *recipe.warnings(len(examples), len(held_out)), sep="\n")
     if flags.rehearsal:
         trainer.rehearse(flags.rehearsal, prepare(model, encoder, material.rows, share_prefix))
     result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -145,7 +145,8 @@ def train(flags: LoraFlags) -> Path:
     trainer.evaluate()
     if trainer.is_world_process_zero():
         results = trainer.results(result) | {"last_replies": samples.last()}
-        learnt = {"held_out": label_counts(held_out), "results": results}
+        listed = [Path(row.where).name for row in material.held_out]
+        learnt = {"held_out": label_counts(held_out) | {"listed": listed}, "results": results}
         write_adapter(folder, model, training_record(flags, material, origin) | learnt, RESUME)
         remember(run.parent, material.paths, material.files)
         shutil.rmtree(run)

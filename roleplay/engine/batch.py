@@ -100,9 +100,9 @@ class RunningBatch:
     pool: CachePool
     rows: list[RunningRow] = field(default_factory=list)
 
-    def join(self, row: RunningRow) -> None:
-        """From the next step on `row` is computed, from what is kept of its prompt."""
-        cache = self.pool.take(row.voice.key, row.prompt) or self.decoder.new_cache()
+    def join(self, row: RunningRow, cache: KeyValues | None = None) -> None:
+        """From the next step on `row` is computed, from `cache` where it is given, else from what is kept of it."""
+        cache = cache or self.pool.take(row.voice.key, row.prompt) or self.decoder.new_cache()
         row.join(cache, self.decoder.device)
         self.rows.append(row)
 

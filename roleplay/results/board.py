@@ -18,6 +18,7 @@ from roleplay.errors import DataError
 from roleplay.results import reading
 from roleplay.results import wording as texts
 from roleplay.results.wording import TEXTS
+from roleplay.text.splits import FEW_HELD_OUT
 
 BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS = "base", "base + persona", "base + retrieval"
 TUNED, WRITTEN = "adapter", "reference"  # the adapter with the persona; the replies that the rows hold
@@ -115,7 +116,7 @@ def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:
     """What a board says in sentences.
 
     At what the adapter is better or worse than each other arm, or not clearly either; how many items of each list it
-    wins and loses; how far the rules err.
+    wins and loses; how far the rules err; that there are few held-out rows; what was not measured.
     """
     words, sentences = TEXTS[language], []
     for arm, values in board["differences"].items():
@@ -133,4 +134,10 @@ def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:
         sentences.append(texts.FLIPS[language].format(measure=measure, p=p, **counts))
     if check := board.get("rules"):
         sentences.append(words["rules"].format(**check))
+    held_out = board.get("held_out")
+    if held_out and held_out["rows"] < FEW_HELD_OUT:
+        sentences.append(words["few_rows"].format(**held_out))
+    measured = {name for values in board["arms"].values() for name in values}
+    if missing := [name for key, (name, _) in texts.MEASURES[language].items() if key not in measured]:
+        sentences.append(words["not_measured"].format(names=words["comma"].join(missing)))
     return sentences

@@ -65,12 +65,15 @@ def load_character(name: str) -> Character:
 def trained_as(training: Mapping[str, Any]) -> Character | None:
     """The character in dataset/ that a training.json tells of, None where it is none of them.
 
-    A training that was given a character and no other persona is taken at its word, as long as that is a plain name:
-    the file may be a stranger's. Otherwise it is the one whose system prompt the adapter was trained with.
+    A training that was given a character and no other persona is taken at its word, as long as that is a plain name
+    and the persona is called so too: the file may be a stranger's, the folder another one of that name. Otherwise it is
+    the one whose system prompt the adapter was trained with.
     """
     settings, persona = training.get("settings"), training.get("persona")
+    persona = persona if isinstance(persona, dict) else {}
     if isinstance(settings, dict) and settings.get("character") in names() and not settings.get("persona"):
-        return load_character(settings["character"])
-    prompt = persona.get("system_prompt") if isinstance(persona, dict) else None
+        named = load_character(settings["character"])
+        if persona.get("name", named.persona.name) == named.persona.name:
+            return named
     known = (load_character(name) for name in names())
-    return next((character for character in known if character.persona.system_prompt == prompt), None)
+    return next((own for own in known if own.persona.system_prompt == persona.get("system_prompt")), None)

@@ -4,6 +4,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -13,6 +14,7 @@ from roleplay.errors import DataError
 from roleplay.text.rows import Row
 
 NEAR_DUPLICATE = 0.7  # Jaccard similarity of character trigrams from which two rows count as one
+FEW_HELD_OUT = 30  # fewer held-out rows judge nothing
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int]]:
@@ -48,7 +50,8 @@ def groups(rows: Sequence[Row]) -> list[list[int]]:
 def split_rows(rows: Sequence[Row], held_out: float, seed: int = 0) -> tuple[list[Row], list[Row]]:
     """Train and held-out rows; whole groups go to one side, about the share `held_out` of the rows to the second.
 
-    Rows that already say `split` are taken at their word; raises `DataError` when a group then stands on both sides.
+    A row with a weight above 1 is meant to be learnt, so its group is not held out. Rows that already say `split` are
+    taken at their word; raises `DataError` when a group then stands on both sides.
     """
     if any(row.split for row in rows):
         for group in groups(rows):
@@ -59,13 +62,20 @@ def split_rows(rows: Sequence[Row], held_out: float, seed: int = 0) -> tuple[lis
                     f"{a} and {b} belong together (same scene or nearly the same text) but their splits differ"
                 )
         return [r for r in rows if r.split != "held_out"], [r for r in rows if r.split == "held_out"]
-    shuffled = groups(rows)
+    shuffled = [group for group in groups(rows) if all(rows[i].weight <= 1 for i in group)]
     random.Random(seed).shuffle(shuffled)
     chosen: set[int] = set()
     for group in shuffled:
         if len(chosen) + len(group) <= held_out * len(rows):
             chosen.update(group)
     return [r for i, r in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
+
+
+def name_few(held_out: Sequence[Row]) -> list[str]:
+    """A line on every held-out row where there are few, so that a person sees what will judge; else none."""
+    if len(held_out) >= FEW_HELD_OUT:
+        return []
+    return [f"held out     {Path(row.where).name}: {' '.join(row.turns[-1][0].split()):.80}" for row in held_out]
 
 
 def check_no_overlap(train: Sequence[Row], held_out: Sequence[Row]) -> None:

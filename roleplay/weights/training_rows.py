@@ -44,7 +44,7 @@ def load_rows(
     train, held = splits.split_rows(rows, held_out, seed)
     if not train or not held:
         sizes = f"{len(train)} training and {len(held)} held-out rows"
-        raise DataError(f"{paths[0]}: {sizes}; add rows or change --held-out")
+        raise DataError(f"{paths[0]}: {sizes}; add rows (dataset.convert collects saved chats) or change --held-out")
     splits.check_no_overlap(train, held)
     return train, held, files
 

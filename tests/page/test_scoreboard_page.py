@@ -29,7 +29,7 @@ def make_board(folder: Path) -> None:
         values = {BARE_BASE: 10, BASE_WITH_PERSONA: 11, TUNED: 2 if name == "copied" else 38}
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
-    written = board.as_json() | {"rules": CHECKED}
+    written = board.as_json() | {"rules": CHECKED, "held_out": {"rows": 8, "groups": 6}}
     (folder / layout.BOARD).write_text(json.dumps(written), encoding="utf-8")
     plots.scoreboard(written, folder / layout.BOARD_PLOT)
     plots.training_curve([{"step": 1, "loss": 5.7, "eval_loss": 5.6}, {"step": 2, "loss": 4.2}], folder / layout.CURVE)
@@ -58,6 +58,8 @@ def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size:
         )
         expect(page.locator("#board")).to_contain_text("The rules blame 1 of 20 good replies")
         expect(page.locator("#board")).to_contain_text("No votes yet")
+        expect(page.locator("#board")).to_contain_text("Not measured: choice, facts, recall")
+        expect(page.locator("#board")).to_contain_text("Only 8 rows of 6 scenes were held out")
         shown = "image => image.complete && image.naturalWidth > 100"
         assert page.locator("#board img").evaluate_all(f"images => images.map({shown})") == [True, True]
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0], "the page overflows"

@@ -23,6 +23,7 @@ from train.measuring import choosing, generated
 from train.measuring.choosing import choices
 from train.measuring.figures import Board
 from train.measuring.losses import Losses, example_nats
+from train.measuring.progress import Progress
 from train.measuring.replies import Writer
 from train.measuring.subject import Bench, Subject
 from train.measuring.written import Fact, Recall, Written, load_facts, load_recall
@@ -57,7 +58,7 @@ def bench(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Bench:
     )
     recall = (Recall(("我叫阿宝", "我叫什么"), ("阿宝",), ()), Recall(("a", "b", "c"), ("",), ()))
     writer = Writer(base, [subject.adapter], base_models.fingerprint(base.model))
-    return Bench(subject, [], Written(facts=facts, recall=recall), writer, Losses(base, [subject.adapter]), int)
+    return Bench(subject, [], Written(facts=facts, recall=recall), writer, Losses(base, [subject.adapter]), Progress())
 
 
 def plain_score(model: PeftModel, example: Example, arm: str) -> float:
@@ -93,10 +94,10 @@ def test_fewer_rows_are_taken_evenly(subject: Subject, monkeypatch: pytest.Monke
 
 def test_choice_is_pointwise_mutual_information_per_token(bench: Bench, subject: Subject) -> None:
     plain = PeftModel.from_pretrained(tiny.gemma(), str(subject.adapter.folder)).eval()
-    board, done = Board(), list[int]()
+    board, done = Board(), list[float]()
     own, encoder = choices(subject, 200), subject.encoder
-    choosing.choice(replace(bench, done=done.append), board)
-    assert sum(done) == choosing.choice_texts(bench) == 2 * (5 + 5 * 4)
+    choosing.choice(replace(bench, progress=Progress(done.append)), board)
+    assert sum(done) == sum(arm.items for arm in choosing.choice_texts(bench).values()) == 2 * (5 + 5 * 4)
     for arm in (BASE_WITH_PERSONA, TUNED):
         right = []
         for choice in own:
@@ -113,9 +114,9 @@ def test_choice_is_pointwise_mutual_information_per_token(bench: Bench, subject:
 
 def test_facts_are_chosen_by_likelihood_per_token(bench: Bench, subject: Subject) -> None:
     plain = PeftModel.from_pretrained(tiny.gemma(), str(subject.adapter.folder)).eval()
-    board, done = Board(), list[int]()
-    told = choosing.facts(replace(bench, done=done.append), board)
-    assert sum(done) == choosing.facts_texts(bench) == 2 * 2 * 4
+    board, done = Board(), list[float]()
+    told = choosing.facts(replace(bench, progress=Progress(done.append)), board)
+    assert sum(done) == sum(arm.items for arm in choosing.facts_texts(bench).values()) == 2 * 2 * 4
     expected = []
     for arm in (BASE_WITH_PERSONA, TUNED):
         for fact in bench.written.facts:
@@ -140,7 +141,7 @@ def test_a_model_that_knows_the_pairs_chooses_them_all(subject: Subject, monkeyp
         def nats(self, adapter: str, examples: list[Example], done: Any, pack: int = 0) -> list[float]:
             return [float(tuple(e.input_ids) not in known) * (1 + len(e.input_ids)) * bool(adapter) for e in examples]
 
-    bench = Bench(subject, [], Written(), None, Oracle(), int)  # type: ignore[arg-type]
+    bench = Bench(subject, [], Written(), None, Oracle(), Progress())  # type: ignore[arg-type]
     board = Board()
     choosing.choice(bench, board)
     flip = board.flips["choice"]

@@ -10,11 +10,13 @@ import torch
 from peft import PeftModel
 from torch.nn import functional as F
 
+from roleplay.engine import batch, sampling
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER as ADAPTER_SIDE
 from roleplay.engine.protocol import BASE as BASE_SIDE
 from roleplay.engine.protocol import Question, Request, Sampling
 from roleplay.errors import RoleplayError
+from roleplay.results import board as scoreboard
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
@@ -29,6 +31,7 @@ from train.measuring import subject as subjects
 from train.measuring.likelihoods import row_example
 from train.measuring.losses import Losses, label_count
 from train.measuring.replies import Ask, Writer
+from train.measuring.sections import SECTIONS
 from train.measuring.subject import Subject
 
 CONTEXT = 8192  # a token is a byte here
@@ -133,6 +136,39 @@ def test_a_conversation_goes_on_from_its_own_replies(adapter: Adapter) -> None:
     assert writer.write([third]) == alone.write([third])
 
 
+def test_a_list_has_the_same_replies_whatever_else_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Down to the bit: bfloat16 rounds by where a prompt is cut, which the prompts of others must not decide."""
+    seen = list[torch.Tensor]()
+
+    def next_token(logits: torch.Tensor, *rest: Any) -> int | None:
+        seen.append(logits.clone())
+        return sampling.next_token(logits, *rest)
+
+    monkeypatch.setattr(batch, "next_token", next_token)
+    persona = "You are Amos Pascoe, keeper of the light on Crumb Island, and short of words. " * 3
+    asks = [
+        Ask("", "gemma", Question(persona, (), user), Sampling(max_new_tokens=4, seed=seed), later)
+        for seed, (user, later) in enumerate(
+            [("What do you see?", ("And now?", "Is it far?")), ("What is it?", ()), ("Who are you?", ()), ("Who?", ())]
+        )
+    ]
+    others = [replace(ask, question=replace(ask.question, user=f"{ask.question.user[:9]} here?")) for ask in asks * 2]
+
+    def logits(*lists: list[Ask]) -> list[bytes]:
+        base = base_model()
+        writer = Writer(replace(base, model=wide.to(torch.bfloat16)), [], "")
+        writer._encoders = {"gemma": PromptEncoder(base.tokenizer, "gemma")}
+        for own in lists:
+            seen.clear()
+            writer.write(own)
+        return sorted(step.float().numpy().tobytes() for step in seen)
+
+    shape: dict[str, Any] = {"hidden_size": 64, "head_dim": 64, "max_position_embeddings": CONTEXT}
+    wide = tiny.gemma(**shape)
+    alone = logits(asks)
+    assert len(alone) == 24 and alone == logits(others, asks) == logits(asks[::-1])
+
+
 def test_losses_are_those_of_peft_row_by_row(subject: Subject) -> None:
     plain = PeftModel.from_pretrained(tiny.gemma(max_position_embeddings=CONTEXT), str(subject.adapter.folder)).eval()
     losses = Losses(base_model(), [subject.adapter])
@@ -205,6 +241,9 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     folder, out = Path(settings["adapter"][0]), tmp_path / "boards.json"
     before = {path.name for path in folder.iterdir()}
     (board,) = evaluate(EvaluationFlags(**settings, json=str(out)))
+    printed, bar = capsys.readouterr()
+    assert all(f"tiny, {section}, adapter" in bar for section in SECTIONS) and "tiny, breaks, base + retrieval" in bar
+    assert "100%" in bar.splitlines()[-1]
     assert {path.name for path in folder.iterdir()} - before == {layout.BOARD, layout.BOARD_PLOT}
     written = json.loads((folder / layout.BOARD).read_text(encoding="utf-8"))
     assert written == json.loads(out.read_text(encoding="utf-8"))[0]
@@ -218,7 +257,6 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     assert str(tmp_path) not in (folder / layout.BOARD).read_text(encoding="utf-8")
     text = (folder / layout.CARD).read_text(encoding="utf-8")
     assert "| held-out loss |" in text and board["rule"] in text and "- The adapter against base: " in text
-    printed = capsys.readouterr().out
     assert (
         "The adapter less:" in printed
         and "The adapter against base + retrieval: " in printed
@@ -233,13 +271,21 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     inspection.inspect(folder)  # still an adapter folder that is accepted
 
 
-def test_the_short_form_measures_three_arms_and_writes_nothing(settings: dict[str, Any]) -> None:
+def test_a_partial_board_is_written_and_does_not_replace_a_fuller_one(
+    settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = Path(settings["adapter"][0])
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (board,) = evaluate(EvaluationFlags(**settings, sections=["loss", "replies"], retrieval=False))
     assert {BARE_BASE, BASE_WITH_PERSONA, TUNED} <= set(board["arms"]) and BASE_WITH_ROWS not in board["arms"]
     assert {"held-out loss", "stop rate", "tokens"} <= set(board["arms"][BASE_WITH_PERSONA])
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert scoreboard.read(folder / layout.BOARD) == board and (folder / layout.BOARD_PLOT).exists()
+    printed = capsys.readouterr().out
+    assert "Not measured: choice, facts, recall, identity, in character" in printed
+    assert "Only 3 rows of 3 scenes were held out" in printed
+    before = tiny.contents(folder)
+    evaluate(EvaluationFlags(**settings, sections=["loss", "plain"], retrieval=False))
+    assert tiny.contents(folder) == before
+    assert "it has 22 figures that were not measured now" in capsys.readouterr().out
 
 
 def test_no_adapter_is_judged_by_the_lists_of_another_character(

@@ -115,6 +115,7 @@ def test_end_to_end(base, data, home, monkeypatch):
     assert training["base_model"]["dtype"] == base_models.choose_dtype("cpu")[0]
     for written in (folder / "training.json", folder / "README.md", folder / "adapter_config.json"):
         assert str(base.parent.parent) not in written.read_text(encoding="utf-8"), "a path of this machine"
+    assert len(training["held_out"]["listed"]) == 6 and training["held_out"]["listed"][0].startswith("rows.json row ")
 
     loaded = base_models.load(str(base), home)
     adapter = inspection.inspect(folder)

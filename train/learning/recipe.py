@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FEW_ROWS, FEW_HELD_OUT = 30, 30  # fewer do not make a character, or do not judge one
+from roleplay.text.splits import FEW_HELD_OUT
+
+FEW_ROWS = 30  # fewer do not make a character
 SHOWN = 3  # replies under a run that ended
 ENOUGH_END = 0.75  # share of the last replies that must end by themselves
 

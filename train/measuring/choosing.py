@@ -15,6 +15,7 @@ from roleplay.text.rows import Row
 from train.measuring.figures import Board
 from train.measuring.flips import Outcome
 from train.measuring.losses import label_count
+from train.measuring.progress import Work, scoring
 from train.measuring.subject import Bench, Subject
 
 ARMS = (BASE_WITH_PERSONA, TUNED)  # a reply in her voice is likelier to whoever has her persona
@@ -70,9 +71,12 @@ def choice(bench: Bench, board: Board) -> None:
     board.compare_list("choice", [c.row.turns[-1][0] for c in own], outcomes, [c.group for c in own])
 
 
-def choice_texts(bench: Bench) -> int:
+def choice_texts(bench: Bench) -> dict[str, Work]:
     own = choices(bench.subject, bench.choice_rows)
-    return len(ARMS) * (len(_distinct(own)) + sum(len(c.replies) for c in own))
+    replies, texts = _distinct(own), sum(len(c.replies) for c in own)
+    reply = bench.subject.mean_tokens(replies)
+    asked = bench.subject.mean_tokens([c.row.text for c in own])  # once for all replies of a row
+    return dict.fromkeys(ARMS, scoring(len(replies), reply) + scoring(texts, reply + asked / (1 + OTHERS)))
 
 
 def facts(bench: Bench, board: Board) -> list[dict[str, Any]]:
@@ -90,8 +94,9 @@ def facts(bench: Bench, board: Board) -> list[dict[str, Any]]:
     ]
 
 
-def facts_texts(bench: Bench) -> int:
-    return len(ARMS) * sum(len(item.options) for item in bench.written.facts)
+def facts_texts(bench: Bench) -> dict[str, Work]:
+    texts = [f"{item.user}\n{option}" for item in bench.written.facts for option in item.options]
+    return dict.fromkeys(ARMS, scoring(len(texts), bench.subject.mean_tokens(texts)))
 
 
 def _distinct(own: Sequence[Choice]) -> list[str]:
@@ -104,7 +109,7 @@ def _example(bench: Bench, arm: str, past: Sequence[tuple[str, str]], user: str,
 
 def _scores(bench: Bench, arm: str, examples: Sequence[Example], pack: int = 0) -> list[float]:
     """Log-likelihood of every example's labels in nat per token, `pack` examples computed at once."""
-    sums = bench.losses.nats(bench.subject.weights(arm), examples, bench.done, pack)
+    sums = bench.nats(arm, examples, pack)
     return [-nats / label_count(example) for nats, example in zip(sums, examples, strict=True)]
 
 

@@ -1,12 +1,11 @@
 """Sections that judge generated replies: how they end, whom they sound like, whether they stay in character.
 
-Replies are measured on independent prompts, one row a scene. What is asked is told to the writer beforehand, for all
-sections at once, so a section finds every reply known.
+Replies are measured on independent prompts, one row a scene. Every section says beforehand what it will ask, so that
+the time it takes can be told.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from roleplay.results.board import BASE_WITH_PERSONA, TUNED, WRITTEN
@@ -25,6 +24,7 @@ EDGE = 3  # turns at either end of a conversation that are compared for drift
 SAMPLES = 8
 
 Message = tuple[Sequence[Turn], str]  # what the user says, after the turns before it
+Asked = list[tuple[str, list[Ask]]]  # arms and what they are asked; each list is written by itself
 
 
 def held_out_messages(rows: Sequence[Row]) -> list[Message]:
@@ -50,17 +50,17 @@ def ask_scenes(subject: Subject) -> list[Ask]:
     return ask_arm(subject, TUNED, held_out_messages(subject.scenes))
 
 
-def ask_replies(bench: Bench) -> list[Ask]:
+def ask_replies(bench: Bench) -> Asked:
     subject = bench.subject
-    asks = ask_all(subject, held_out_messages(bench.rows))
-    return [*ask_openers(subject), *ask_scenes(subject), *chain(*asks.values())]
+    alone = [(TUNED, asks) for asks in (ask_scenes(subject), ask_openers(subject)) if asks]
+    return [*ask_all(subject, held_out_messages(bench.rows)).items(), *alone]
 
 
 def replies(bench: Bench, board: Board) -> None:
     """Stop, length, likeness, variety and copying of replies to held-out rows, and whether openers end."""
     subject, rows = bench.subject, bench.rows
     asks = ask_all(subject, held_out_messages(rows))
-    said = {arm: bench.writer.write(own) for arm, own in asks.items()}
+    said = {arm: bench.write(arm, own) for arm, own in asks.items()}
     references = [row.turns[-1][1] for row in rows]
     limit, every = subject.base_tokens, range(len(rows))
     tokens = {arm: [float(min(reply.tokens, limit)) for reply in own] for arm, own in said.items()}
@@ -88,11 +88,11 @@ def replies(bench: Bench, board: Board) -> None:
 def _long_replies(bench: Bench, board: Board) -> None:
     """What the adapter alone says at the page's length: to every held-out scene, and greedily to the openers."""
     subject, scenes = bench.subject, bench.subject.scenes
-    told = bench.writer.write(ask_scenes(subject))
+    told = bench.write(TUNED, ask_scenes(subject))
     board.compare("stop rate, 256", {TUNED: [float(reply.stopped) for reply in told]}, range(len(scenes)))
     texts = {TUNED: [reply.text for reply in told], WRITTEN: [row.turns[-1][1] for row in scenes]}
     board.compare("copied, 256", copies(subject, texts), range(len(scenes)))
-    if said := bench.writer.write(ask_openers(subject)):
+    if said := bench.write(TUNED, ask_openers(subject)):
         board.compare("openers that stop", {TUNED: [float(reply.stopped) for reply in said]}, range(len(said)))
 
 
@@ -111,12 +111,12 @@ def ask_items(bench: Bench, items: Sequence[Identity | Break]) -> dict[str, list
     return ask_all(bench.subject, [((), item.user) for item in items])
 
 
-def ask_identity(bench: Bench) -> list[Ask]:
-    return list(chain(*ask_items(bench, bench.lists.identity).values()))
+def ask_identity(bench: Bench) -> Asked:
+    return list(ask_items(bench, bench.lists.identity).items())
 
 
-def ask_breaks(bench: Bench) -> list[Ask]:
-    return list(chain(*ask_items(bench, bench.lists.breaks).values()))
+def ask_breaks(bench: Bench) -> Asked:
+    return list(ask_items(bench, bench.lists.breaks).items())
 
 
 def listed(
@@ -126,7 +126,7 @@ def listed(
     return [
         {"arm": arm, "user": item.user, "reply": reply.text} | judge(item, reply.text)
         for arm, asks in ask_items(bench, items).items()
-        for item, reply in zip(items, bench.writer.write(asks), strict=True)
+        for item, reply in zip(items, bench.write(arm, asks), strict=True)
     ]
 
 
@@ -165,14 +165,19 @@ def talks(subject: Subject, conversations: Sequence[Sequence[str]]) -> dict[str,
     }
 
 
-def followed(bench: Bench, ask: Ask) -> list[Turn]:
-    """All turns of a conversation."""
-    *earlier, (user, last) = bench.writer.conversation(ask)
+def followed(bench: Bench, arm: str, asks: Sequence[Ask]) -> list[list[Turn]]:
+    """All turns of an arm's conversations."""
+    bench.write(arm, asks)
+    return [_turns(bench.writer.conversation(ask)) for ask in asks]
+
+
+def _turns(conversation: Sequence[tuple[str, Reply]]) -> list[Turn]:
+    *earlier, (user, last) = conversation
     return [*((said, reply.text or NO_REPLY) for said, reply in earlier), (user, last.text)]
 
 
-def ask_drift(bench: Bench) -> list[Ask]:
-    return list(chain(*talks(bench.subject, bench.lists.conversations).values()))
+def ask_drift(bench: Bench) -> Asked:
+    return list(talks(bench.subject, bench.lists.conversations).items())
 
 
 def drift(bench: Bench, board: Board) -> list[dict[str, Any]]:
@@ -180,7 +185,7 @@ def drift(bench: Bench, board: Board) -> list[dict[str, Any]]:
     told, held = [], dict[str, list[list[float]]]()  # per arm and conversation, whether each turn stayed in character
     for arm, asks in talks(bench.subject, bench.lists.conversations).items():
         held[arm] = []
-        for turns in (followed(bench, ask) for ask in asks):
+        for turns in followed(bench, arm, asks):
             faults = [bench.lists.fault(user, reply) for user, reply in turns]
             told.append({"arm": arm, "turns": turns, "faults": faults})
             held[arm].append([float(not fault) for fault in faults])
@@ -192,8 +197,8 @@ def drift(bench: Bench, board: Board) -> list[dict[str, Any]]:
     return told
 
 
-def ask_recall(bench: Bench) -> list[Ask]:
-    return list(chain(*talks(bench.subject, [item.turns for item in bench.written.recall]).values()))
+def ask_recall(bench: Bench) -> Asked:
+    return list(talks(bench.subject, [item.turns for item in bench.written.recall]).items())
 
 
 def recall(bench: Bench, board: Board) -> list[dict[str, Any]]:
@@ -202,7 +207,7 @@ def recall(bench: Bench, board: Board) -> list[dict[str, Any]]:
     told = [
         {"arm": arm, "turns": turns, "reply": turns[-1][1], "right": item.remembers(turns[-1][1])}
         for arm, asks in talks(bench.subject, [item.turns for item in items]).items()
-        for item, turns in zip(items, (followed(bench, ask) for ask in asks), strict=True)
+        for item, turns in zip(items, followed(bench, arm, asks), strict=True)
     ]
     board.compare_list(
         "recall", [" / ".join(item.turns) for item in items], outcomes(told, lambda entry: entry["right"])

@@ -1,10 +1,12 @@
 """Sections that ask how likely a text is and generate nothing: losses on held-out rows and on plain text."""
 
-from roleplay.results.board import BARE_BASE, TUNED
+from roleplay.results.board import BARE_BASE, BASE_WITH_ROWS, TUNED
 from roleplay.text.prompts import IGNORED, Example
+from roleplay.text.retrieval import NEAREST
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
 from train.measuring.losses import label_count
+from train.measuring.progress import Work, scoring
 from train.measuring.subject import Bench, Subject
 
 
@@ -25,12 +27,16 @@ def loss(bench: Bench, board: Board) -> None:
     for arm in subject.arms:
         examples = [row_example(subject, arm, row) for row in subject.held_out]
         counts = [float(label_count(example)) for example in examples]  # the same in every arm
-        values[arm] = bench.losses.nats(subject.weights(arm), examples, bench.done)
+        values[arm] = bench.nats(arm, examples)
     board.compare("held-out loss", values, subject.groups, counts)
 
 
-def loss_texts(bench: Bench) -> int:
-    return len(bench.subject.arms) * len(bench.subject.held_out)
+def loss_texts(bench: Bench) -> dict[str, Work]:
+    subject = bench.subject
+    own = subject.mean_tokens([row.text for row in subject.held_out])
+    shown = NEAREST * subject.mean_tokens([row.text for row in subject.trained])
+    lengths = {arm: own + shown * (arm == BASE_WITH_ROWS) for arm in subject.arms}
+    return {arm: scoring(len(subject.held_out), tokens) for arm, tokens in lengths.items()}
 
 
 def plain(bench: Bench, board: Board) -> None:
@@ -39,7 +45,7 @@ def plain(bench: Bench, board: Board) -> None:
     for name, texts in _plain_texts(bench).items():
         examples = [Example([subject.encoder.tokenizer.bos_token_id, *ids], [IGNORED, *ids]) for ids in texts]
         arms = (BARE_BASE, TUNED)
-        values = {arm: bench.losses.nats(subject.weights(arm), examples, bench.done) for arm in arms}
+        values = {arm: bench.nats(arm, examples) for arm in arms}
         board.compare(name, values, range(len(texts)), [float(len(ids)) for ids in texts])
 
 
@@ -53,5 +59,6 @@ def _plain_texts(bench: Bench) -> dict[str, list[list[int]]]:
     return found
 
 
-def plain_texts(bench: Bench) -> int:
-    return 2 * sum(map(len, _plain_texts(bench).values()))
+def plain_texts(bench: Bench) -> dict[str, Work]:
+    texts = [ids for own in _plain_texts(bench).values() for ids in own]
+    return dict.fromkeys((BARE_BASE, TUNED), scoring(len(texts), sum(map(len, texts)) / max(1, len(texts))))

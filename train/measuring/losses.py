@@ -1,6 +1,6 @@
 """How likely texts are to a base model, with and without adapters: many at once, in packs. It knows no arm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from peft import PeftModel
@@ -12,10 +12,9 @@ from roleplay.weights.adapters import Adapter
 from train.learning import packing
 from train.learning.attention import ATTENTION
 from train.learning.loss import ChunkedLoss, label_losses, use_chunked_loss
+from train.measuring.replies import Done
 
 PACK = 16  # texts computed at once
-
-Done = Callable[[int], object]  # is told how many items were done
 
 
 class Losses:
@@ -40,7 +39,11 @@ class Losses:
         `pack` examples, by default 16, are computed at once, and what they all begin with only once.
         """
         keys = [(adapter, tuple(example.input_ids), tuple(example.labels)) for example in examples]
-        todo = {key: example for key, example in zip(keys, examples, strict=True) if key not in self._known}
+        if all(key in self._known for key in keys):
+            done(len(keys))
+            return [self._known[key] for key in keys]
+        # All of them where one is unknown, so that the packs, and with them the rounding, are always the same.
+        todo = dict(zip(keys, examples, strict=True))
         done(len(examples) - len(todo))
         if adapter:
             self._peft.set_adapter(self._names[adapter])

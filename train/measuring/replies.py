@@ -1,16 +1,21 @@
 """Many replies at once for an evaluation: what the app's engine says one by one, from one batch that is refilled.
 
-It uses the engine's decoder, prompts and dice, so a reply is the one that the page gives at the same seed. Nothing
-here streams, and nothing is judged.
+It uses the engine's decoder, prompts and dice, so a reply is the one that the page gives at the same seed, up to
+rounding. Nothing here streams, and nothing is judged.
+
+A list of asks gets the same replies in every evaluation, whatever else is measured. In bfloat16 attention rounds by
+where a prompt is cut into what is cached and what is new, and a rounding decides a token in time; so the cut is always
+the end of the persona, or of the conversation's own last reply. On a GPU the number of rows has a part in it too, so a
+list is written by itself, and as a whole where a part of it is known.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from roleplay.engine.batch import RunningBatch, RunningRow, Voice
-from roleplay.engine.cache import CachePool
-from roleplay.engine.decoder import Decoder, Lora
+from roleplay.engine.cache import CachePool, KeyValues, common_prefix
+from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import Question, Sampling
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder
@@ -18,8 +23,9 @@ from roleplay.weights import adapters, base_models, inspection
 from roleplay.weights.adapters import Adapter
 
 BATCH = 32  # replies in progress; the weights are read once a step for all of them
-CACHE_BYTES = 512 << 20
 NO_REPLY = "…"  # a prompt holds no empty turn
+
+Done = Callable[[float], object]  # is told how many items were done, parts of them included
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Ask:
 class Writer:
     """A loaded base model with adapters; raises `AdapterError` for one that does not fit.
 
-    A question that was answered before, such as one to the base model for a second adapter, is not generated again.
+    A list that was answered before, such as one to the base model for a second adapter, is not generated again.
     """
 
     def __init__(self, base: base_models.BaseModel, loaded: Sequence[Adapter], fingerprint: str) -> None:
@@ -69,28 +75,18 @@ class Writer:
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
         self._encoders = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings
-        self._pool = CachePool(CACHE_BYTES)  # keeps the persona, and a conversation for its next turn
+        self._begun: dict[tuple[str, tuple[int, ...]], KeyValues] = {}  # by adapter and persona
         self._known: dict[Ask, Reply] = {}
 
-    def write(self, asks: Sequence[Ask], done: Callable[[int], object] = int) -> list[Reply]:
-        """Every ask's reply, in order; `done(1)` is called after each, those to later messages included."""
-        waiting = deque(ask for ask in dict.fromkeys(asks) if ask not in self._known)
-        done(sum(1 + len(ask.later) for ask in asks) - sum(1 + len(ask.later) for ask in waiting))
-        batch, running = RunningBatch(self._decoder, self._pool), dict[RunningRow, Ask]()
-        while waiting or batch.rows:
-            while waiting and len(batch.rows) < BATCH:
-                ask = waiting.popleft()
-                row = self._row(ask)
-                running[row] = ask
-                batch.join(row)
-            for row in batch.step():
-                ask = running.pop(row)
-                if row.stop not in ("end", "length"):
-                    raise AdapterError(f"{ask.adapter or 'base'}: {row.stop}")
-                self._known[ask] = Reply(row.stream.text.strip(), len(row.reply), row.stop == "end")
-                done(1)
-                if ask.later:
-                    waiting.appendleft(ask.next(self._known[ask]))
+    def write(self, asks: Sequence[Ask], done: Done = float) -> list[Reply]:
+        """Every ask's reply, in order; `done` is told of replies and parts of them as they grow, those to later
+        messages included."""
+        total, told = sum(1 + len(ask.later) for ask in asks), 0.0
+        if any(ask not in self._known for ask in asks):
+            for now in self._grow(asks):
+                done(now - told)
+                told = now
+        done(total - told)
         return [self._known[ask] for ask in asks]
 
     def conversation(self, ask: Ask) -> list[tuple[str, Reply]]:
@@ -103,8 +99,45 @@ class Writer:
                 return told
             ask = ask.next(reply)
 
+    def _grow(self, asks: Sequence[Ask]) -> Iterator[float]:
+        """Write all of them anew in one batch that is refilled; yields how many replies there are after every step."""
+        waiting = deque[tuple[Ask, KeyValues | None]]((ask, None) for ask in dict.fromkeys(asks))
+        batch, running, whole = RunningBatch(self._decoder, CachePool(0)), dict[RunningRow, Ask](), 0
+        while waiting or batch.rows:
+            while waiting and len(batch.rows) < BATCH:
+                ask, cache = waiting.popleft()
+                row = self._row(ask)
+                running[row] = ask
+                batch.join(row, cache or self._begin(ask))
+            for row in batch.step():
+                ask = running.pop(row)
+                if row.stop not in ("end", "length"):
+                    raise AdapterError(f"{ask.adapter or 'base'}: {row.stop}")
+                self._known[ask] = Reply(row.stream.text.strip(), len(row.reply), row.stop == "end")
+                whole += 1
+                if ask.later:
+                    following = ask.next(self._known[ask])
+                    waiting.appendleft((following, self._go_on(row, following)))
+            yield whole + sum(len(row.reply) / row.sampling.max_new_tokens for row in batch.rows)
+
+    def _begin(self, ask: Ask) -> KeyValues:
+        """A copy of what is computed of the ask's persona, once for all prompts that begin with it."""
+        prefix = self._encoders[ask.template].prefix(ask.question.persona)
+        key = ask.adapter, tuple(prefix)
+        if key not in self._begun:
+            self._begun[key] = self._decoder.new_cache()
+            self._decoder.forward([Segment(prefix, self._begun[key], self._loras[ask.adapter])])
+        return self._begun[key].copy(len(prefix))
+
+    def _go_on(self, row: RunningRow, ask: Ask) -> KeyValues:
+        """A copy of what is computed of a conversation that ended with `row` and goes on with `ask`."""
+        asked, said = self._prompt(ask), row.prompt + row.reply
+        return row.cache.copy(min(common_prefix(asked, said), row.cache.length))
+
+    def _prompt(self, ask: Ask) -> list[int]:
+        question, room = ask.question, self._context - ask.sampling.max_new_tokens
+        return self._encoders[ask.template].fit(question.persona, question.turns, question.user, room)[0]
+
     def _row(self, ask: Ask) -> RunningRow:
-        encoder, question = self._encoders[ask.template], ask.question
-        room = self._context - ask.sampling.max_new_tokens
-        prompt, _ = encoder.fit(question.persona, question.turns, question.user, room)
-        return RunningRow(encoder, prompt, Voice(ask.adapter, self._loras[ask.adapter]), ask.sampling)
+        voice = Voice(ask.adapter, self._loras[ask.adapter])
+        return RunningRow(self._encoders[ask.template], self._prompt(ask), voice, ask.sampling)

@@ -1,13 +1,13 @@
-"""All sections of an evaluation, each once: what it asks beforehand, what it scores, and how it enters a board."""
+"""All sections of an evaluation, each once: what it asks and scores, and how it enters a board."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from roleplay.text.characters import FACTS, LISTS, RECALL
 from train.measuring import choosing, generated, likelihoods
 from train.measuring.figures import Board
-from train.measuring.replies import Ask
+from train.measuring.progress import Work, writing
 from train.measuring.subject import Bench
 
 
@@ -16,13 +16,17 @@ class Section:
     """A part of an evaluation that can be measured without the others."""
 
     enter: Callable[[Bench, Board], Any]  # enters its figures; returns what people may read of it, or None
-    asks: Callable[[Bench], list[Ask]] = lambda bench: []  # the replies that it judges
-    scored: Callable[[Bench], int] = lambda bench: 0  # how many texts it takes the likelihood of
+    asks: Callable[[Bench], generated.Asked] = lambda bench: []  # the replies that it judges
+    scored: Callable[[Bench], Mapping[str, Work]] = lambda bench: {}  # the texts that it takes the likelihood of
     needs: str = ""  # what may be missing, so that it is skipped: there is no ...
 
-    def items(self, bench: Bench) -> int:
-        """How many texts and replies it takes, for the progress bar."""
-        return self.scored(bench) + sum(1 + len(ask.later) for ask in self.asks(bench))
+    def plan(self, bench: Bench) -> dict[str, Work]:
+        """The work of every arm, none where there is nothing to measure."""
+        found = {arm: work for arm, work in self.scored(bench).items() if work.items}
+        for arm, asks in self.asks(bench):
+            if asks:
+                found[arm] = found.get(arm, Work()) + writing(asks, bench.subject.reply_tokens(arm))
+        return found
 
 
 LISTED, KNOWN, SAID = (
@@ -45,10 +49,3 @@ SECTIONS = {
     "drift": Section(generated.drift, generated.ask_drift, needs=LISTED),
     "plain": Section(likelihoods.plain, scored=likelihoods.plain_texts, needs=LISTED),
 }
-
-
-def write_all(bench: Bench, names: Sequence[str]) -> None:
-    """Generate whatever the sections judge in one batch that stays full; they will find every reply known."""
-    asks = [ask for name in names for ask in SECTIONS[name].asks(bench)]
-    asks.sort(key=lambda ask: -len(ask.later))  # conversations first, for a turn of them waits for another
-    bench.writer.write(asks, bench.done)

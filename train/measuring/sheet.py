@@ -18,8 +18,7 @@ from roleplay.text.languages import language
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row, load_json
 from train.measuring.generated import shown_text
-from train.measuring.losses import Done
-from train.measuring.replies import Ask, Writer
+from train.measuring.replies import Ask, Done, Writer
 from train.measuring.subject import Subject
 
 SEED = 0  # of the order, and of the lot that draws the written conversations

@@ -6,16 +6,18 @@ from typing import Any
 
 from roleplay.engine.protocol import Question, Sampling
 from roleplay.results.board import BARE_BASE, BASE_WITH_ROWS, TUNED
-from roleplay.text.prompts import PromptEncoder, Turn
+from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from roleplay.weights.adapters import Adapter
-from train.measuring.losses import Done, Losses
-from train.measuring.replies import Ask, Writer
+from train.measuring.losses import Losses
+from train.measuring.progress import Progress
+from train.measuring.replies import Ask, Reply, Writer
 from train.measuring.rules import Lists
 from train.measuring.written import Written
 
 PAGE_TOKENS = Sampling().max_new_tokens
+COUNTED = 32  # texts whose tokens are counted to know the mean of all
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ class Subject:
             self.weights(arm), self.adapter.template, question, Sampling(max_new_tokens=length, seed=seed, **changes)
         )
 
+    def mean_tokens(self, texts: Sequence[str]) -> float:
+        """About how many tokens a text has, by a few of them; 0 where there is none."""
+        few = texts[:: -(-len(texts) // COUNTED)] if texts else []
+        return sum(len(self.encoder.encode(text)) for text in few) / max(1, len(few))
+
+    def reply_tokens(self, arm: str) -> float:
+        """About how long a reply of an arm is: the adapter's as those it learnt, a base model's as long as it may."""
+        return self.mean_tokens([row.turns[-1][1] for row in self.trained]) if arm == TUNED else self.base_tokens
+
     def prompts(self, limit: int) -> list[Row]:
         """The first row of every held-out group in the order of the file, thinned evenly to `limit`."""
         first: dict[int, Row] = {}
@@ -73,9 +84,19 @@ class Bench:
     written: Written
     writer: Writer
     losses: Losses
-    done: Done
+    progress: Progress
     choice_rows: int = 200  # held-out rows at most, each with ten replies to choose from
 
     @property
     def lists(self) -> Lists:
         return self.written.lists
+
+    def write(self, arm: str, asks: Sequence[Ask]) -> list[Reply]:
+        """An arm's replies."""
+        self.progress.at(arm)
+        return self.writer.write(asks, self.progress.done)
+
+    def nats(self, arm: str, examples: Sequence[Example], pack: int = 0) -> list[float]:
+        """How unlikely an arm finds the labels of every example, as `Losses.nats` has it."""
+        self.progress.at(arm)
+        return self.losses.nats(self.subject.weights(arm), examples, self.progress.done, pack)

@@ -69,6 +69,7 @@ def test_no_such_character_is_one_line(tmp_path: Path) -> None:
     [
         ({"settings": {"character": "zhenhuan"}}, "zhenhuan"),
         ({"settings": {}, "persona": {"system_prompt": PROMPT}}, "zhenhuan"),
+        ({"settings": {"character": "keeper"}, "persona": {"name": "Another", "system_prompt": "I."}}, None),
         ({"settings": {"character": "zhenhuan", "persona": "me.json"}, "persona": {"system_prompt": "I."}}, None),
         ({"settings": {"character": "../zhenhuan"}, "persona": {"system_prompt": "I."}}, None),
         ({"settings": {"character": "template"}}, None),

@@ -1,13 +1,22 @@
 """Rows of data: what is refused and how it is told, and splits that do not leak."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text.rows import Row, read_rows
-from roleplay.text.splits import check_no_overlap, groups, near_duplicates, repeat_by_weight, split_rows
+from roleplay.text.splits import (
+    FEW_HELD_OUT,
+    check_no_overlap,
+    groups,
+    name_few,
+    near_duplicates,
+    repeat_by_weight,
+    split_rows,
+)
 
 OWN = ROOT / "dataset" / "zhenhuan" / "rows.json"
 GOOD = {"instruction": "你是谁？", "input": "", "output": "我是甄嬛。"}
@@ -95,6 +104,20 @@ def test_a_split_keeps_groups_whole_and_is_fixed():
     assert len(train) + len(held_out) == 300
     assert 24 <= len(held_out) <= 30
     assert not {r.scene for r in train} & {r.scene for r in held_out}
+
+
+def test_a_row_that_is_to_be_learnt_more_often_is_not_held_out():
+    everything = [Row(((f"q{n} {n * 7919}", f"r{n} {n * 104729}"),), weight=1 + (n % 2)) for n in range(40)]
+    _, held_out = split_rows(everything, 0.25)
+    assert len(held_out) == 10 and {row.weight for row in held_out} == {1}
+    told = [replace(row, split="held_out" if row.weight > 1 else "") for row in everything]
+    assert {row.weight for row in split_rows(told, 0.25)[1]} == {2}
+
+
+def test_few_held_out_rows_are_named():
+    few = [Row((("a", "b"), ("who\nare you?", "me")), where="/somewhere/mine.json row 7")]
+    assert name_few(few) == ["held out     mine.json row 7: who are you?"]
+    assert name_few(few * FEW_HELD_OUT) == []
 
 
 def test_overlap_is_refused():

@@ -1,0 +1,144 @@
+"""Collect saved chats of the page, and files of rows, into one set to learn from.
+
+    python -m dataset.convert chats/*.json --out rows.json
+    python -m dataset.convert chats/*.json --out rows.json --review     # keep, drop or edit every exchange first
+    python -m dataset.convert rows.json chats/*.json --out rows.json    # adds to a set that is there
+
+A chat that the page saves ("Keep", "Save as training rows") is one row with all its exchanges. A row that stands in
+the set already is dropped with a note, and so is a chat that another one goes on from. In a review the exchanges that
+are dropped leave their conversation, and the others stay.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roleplay.disk import write_json
+from roleplay.errors import DataError, RoleplayError, one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.text.rows import load_json, parse_row
+
+KEEP, DROP, EDIT = "k", "d", "e"
+ASKED = "[k]eep, [d]rop, [e]dit? "
+
+
+@dataclass(frozen=True)
+class ConvertFlags:
+    files: list[str] = flag([], "saved chats and files of rows, JSON lists or JSON Lines", place="first")
+    out: str = flag("", "the JSON file to write; one that exists has to be among the files")
+    review: bool = flag(False, "ask about every exchange in the terminal before it is written")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row as it is written, and where it comes from."""
+
+    value: dict[str, Any]
+    where: str
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        return parse_row(self.value, self.where).turns
+
+
+def own_row(value: dict[str, Any], where: str) -> dict[str, Any]:
+    """A row of this project, which a saved chat of the page is too; raises `DataError` for one that is not usable."""
+    parse_row(value, where)
+    return value
+
+
+# Every form that is read: the key that tells an object of it, and what makes a row of that object.
+FORMS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {"instruction": own_row}
+
+
+def collect(files: Sequence[str]) -> list[Found]:
+    """The rows of all files; raises `DataError` for a file or an object of no known form."""
+    found = []
+    for file in files:
+        if Path(file).suffix not in (".json", ".jsonl"):
+            raise DataError(f"{file}: a chat is learnt from JSON: save it on the page as training rows")
+        for number, value in enumerate(load_json(file), 1):
+            where = f"{file} row {number}"
+            form = next((key for key in FORMS if isinstance(value, dict) and key in value), "")
+            if not form:
+                raise DataError(f"{where}: an object with {' or '.join(FORMS)} is wanted; {value!r:.60} has none")
+            found.append(Found(FORMS[form](value, where), where))
+    return found
+
+
+def drop_repeated(found: Sequence[Found]) -> tuple[list[Found], list[str]]:
+    """The rows without those that repeat an earlier one or begin another, and a note on each that was dropped."""
+    first: dict[tuple[tuple[str, str], ...], Found] = {}
+    longer: dict[tuple[tuple[str, str], ...], Found] = {}  # beginnings, by the conversation that goes on from them
+    for row in found:
+        for length in range(1, len(row.turns)):
+            longer.setdefault(row.turns[:length], row)
+    kept, notes = [], []
+    for row in found:
+        if row.turns in first:
+            notes.append(f"{row.where}: the same as {first[row.turns].where}; dropped")
+        elif row.turns in longer and "scene" not in row.value:
+            notes.append(f"{row.where}: {longer[row.turns].where} goes on from it; dropped")
+        else:
+            kept.append(row)
+        first.setdefault(row.turns, row)
+    return kept, notes
+
+
+def review(found: Iterable[Found], ask: Callable[[str], str] = input) -> list[Found]:
+    """What is left of the rows after a person was asked about every exchange; `ask` shows a text and returns a line.
+
+    Raises `RoleplayError` where the answers end before the rows do.
+    """
+    try:
+        return [kept for row in found if (kept := _reviewed(row, ask))]
+    except (EOFError, KeyboardInterrupt) as error:
+        raise RoleplayError("the review was ended before its last exchange: nothing was written") from error
+
+
+def _reviewed(row: Found, ask: Callable[[str], str]) -> Found | None:
+    """A row with the exchanges that are kept, None where there is none."""
+    print(f"\n{row.where}")
+    kept = []
+    for number, (user, reply) in enumerate(row.turns, 1):
+        print(f"\n  {user}\n  →  {reply}")
+        answer = ""
+        while answer not in (KEEP, DROP, EDIT):
+            answer = ask(ASKED).strip().lower()[:1] or KEEP
+        if answer == EDIT:
+            reply = ask("the reply as it should be (empty leaves it): ").strip() or reply
+        if answer != DROP:
+            kept.append((number, user, reply))
+    if not kept:
+        return None
+    *history, (number, user, reply) = kept
+    value = dict(row.value) | {"output": reply}
+    if number < len(row.turns):  # another exchange is the last now: what only went with the old one goes too
+        value = {key: own for key, own in value.items() if key != "context"} | {"instruction": user, "input": ""}
+    value["history"] = [[said, replied] for _, said, replied in history]
+    return Found(value, row.where)
+
+
+def convert(settings: ConvertFlags) -> list[dict[str, Any]]:
+    """Collect, review and write the rows; raises `RoleplayError` for anything a user can mend."""
+    out = Path(settings.out)
+    if not settings.out:
+        raise RoleplayError("where to? Give --out rows.json")
+    if out.exists() and out.resolve() not in [Path(file).resolve() for file in settings.files]:
+        raise RoleplayError(f"{out} exists: choose another --out, or give it among the files to add to it")
+    found, notes = drop_repeated(collect(settings.files))
+    print(*notes, sep="\n", end="\n" if notes else "")
+    found = review(found) if settings.review else found
+    if not found:
+        raise DataError("no exchange is left: nothing was written")
+    rows = [row.value for row in found]
+    write_json(out, rows)
+    exchanges = sum(len(row.turns) for row in found)
+    print(f"{out}: {len(rows):,} rows with {exchanges:,} exchanges from {len(settings.files):,} files")
+    return rows
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        convert(parse(ConvertFlags, __doc__))
