@@ -122,7 +122,7 @@ DAMAGES = [
     Damage("a stop hangs up at the server", "roleplay/engine/remote.py", "one.shutdown(socket.SHUT_RDWR)", "pass", REMOTE, "closing"),
     # Training
     Damage("only replies are learned", PROMPTS, "labels += [IGNORED] * len(asked)", "labels += asked", PROMPT, "golden or start_with"),
-    Damage("--loss-on last learns the last reply", PROMPTS, 'first = 0 if loss_on == "all" else len(kept) - 1', "first = 0", PROMPT + " tests/" + PACKING, "golden or gradient_are_exact"),
+    Damage("--loss-on last learns the last reply", PROMPTS, 'first = 0 if loss_on == "all" else len(kept) - 1', "first = 0", f"{PROMPT} {PACKING}", "golden or gradient_are_exact"),
     Damage("a row sees itself and the prefix alone", "train/learning/attention.py", "hidden = (part != part[:, None]) & (part > 0) | _unseen(position, window)", "hidden = _unseen(position, window)", PACKING, "agree or neighbours"),
     Damage("positions restart after the prefix", "train/learning/packing.py", "positions += range(prefix, len(example.input_ids))", "positions += range(len(positions), len(positions) + len(example.input_ids) - prefix)", PACKING, "gradient_are_exact"),
     Damage("no label is learned for another row", "train/learning/packing.py", "predictors.append(start + position - 1 if position > prefix else prefix - 1)", "predictors.append(start + position - 1)", PACKING, "gradient_are_exact or twenty_updates"),

@@ -11,6 +11,7 @@ from page.chat import exchanges, saved, shown
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA
 from page.chat.exchanges import OPEN, SIDES, UNVEILED, Exchange
 from page.chat.saved import Kept
+from page.serving.middleware import MAX_BODY
 from page.words import WORDS, language
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError
@@ -289,17 +290,18 @@ def test_refusals(message: str, persona: str, past: int, says: str) -> None:
 
 
 def test_the_worst_that_a_browser_hands_in_is_small() -> None:
-    """Every text of every exchange at 40,000 of the widest characters: what stays of it is what SECURITY.md says."""
-    wide = "\N{PEACOCK}" * 40_000
-    answer = {"text": wide, "stop": wide, "tokens": 1, "dropped_turns": 0, "seconds": 1, "seconds_to_first_token": 0}
+    """As much as the door lets in, of the widest characters: what stays of it is what SECURITY.md says."""
+    wide, long = "\N{PEACOCK}" * 3000, "\N{PEACOCK}" * (saved.MAX_REPLY + 1)
+    answer = {"text": long, "stop": wide, "tokens": 1, "dropped_turns": 0, "seconds": 1, "seconds_to_first_token": 0}
     worst = json.loads(saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA)))
     item = worst["record"][0] | {"user": wide, "adapter": wide, "answers": dict.fromkeys(SIDES, answer)}
-    item |= {"personas": dict.fromkeys(SIDES, wide), "examples": [[wide, wide]] * 9, "verdict": ""}
+    item |= {"personas": dict.fromkeys(SIDES, wide), "examples": [[long, long]] * 9, "verdict": ""}
     alone = saved.from_json(json.dumps(worst | {"record": [item | {"examples": []}]})).record[0]
     assert (len(alone.adapter), len(alone.user), len(alone.answers[BASE].stop)) == (200, 2000, 500)
     small = item | {"examples": [], "answers": {}}
-    for items in ([item] * 300, [small] * 300, [item] + [small] * 299):
-        text = json.dumps(worst | {"record": items})
+    for items in ([item] * 4, [small] * 160, [item] + [small] * 130):
+        text = json.dumps(worst | {"record": items}, ensure_ascii=False)
+        assert 0.75 * MAX_BODY < len(text.encode()) <= MAX_BODY
         tracemalloc.start()
         kept = saved.from_json(text)
         size = tracemalloc.get_traced_memory()[0]
