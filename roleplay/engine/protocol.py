@@ -21,7 +21,7 @@ def _number(default: float, low: float, high: float) -> Any:
 class Sampling:
     """How the next token is drawn; `temperature` 0 takes the likeliest one. Raises `RoleplayError` out of range."""
 
-    temperature: float = _number(0.1, 0.0, 2.0)  # hotter, a model of 270 million parameters loses its thread
+    temperature: float = _number(0.3, 0.0, 2.0)  # hotter, a model of 270 million parameters loses its thread
     top_p: float = _number(0.8, 0.05, 1.0)
     top_k: int = _number(20, 0, 1000)  # 0 keeps all
     repetition_penalty: float = _number(1.0, 1.0, 2.0)  # of a token in prompt or reply; a reply takes up a question

@@ -82,7 +82,7 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     request = engine.requests[1]
     assert request.questions[ADAPTER].persona == "You are a gardener."
     assert request.questions[BASE].persona == ""
-    assert (request.sampling.temperature, request.sampling.top_k, request.sampling.seed) == (0.1, 20, 42)
+    assert (request.sampling.temperature, request.sampling.top_k, request.sampling.seed) == (0.3, 20, 42)
     assert request.sampling.frequency_penalty == 0.55
     expect(footer(page, "right")).to_contain_text("seed 42")
     page.get_by_role("button", name="Reset").first.click()

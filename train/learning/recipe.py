@@ -29,7 +29,7 @@ def choose(rows: int, epochs: float = 0, batch_size: int = 0, multiple: int = 1)
     updates. A chosen batch is a `multiple` of the rows that processes and packs share it in.
     """
     asked = bool(epochs and batch_size)
-    epochs = epochs or max(1.0, round(4 * 22 * rows**-0.3) / 4)
+    epochs = epochs or max(1.0, round(4 * 25 * rows**-0.3) / 4)
     size = next((size for limit, size in ((200, 4), (1000, 8)) if rows < limit), 16)
     batch_size = batch_size or multiple * -(-size // multiple)
     updates = max(1, round(epochs * rows / batch_size))

@@ -19,7 +19,7 @@ from train.learning.loss import ChunkedLoss
 from train.learning.packing import collate
 
 TEXTS, TOKENS = 600, 48  # at most, and the longest of each
-PER_UPDATE = 1  # texts beside the rows of an update
+PER_UPDATE = 2  # texts beside the rows of an update
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ class LoraFlags:
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON, in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(32, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
+    rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
-        64, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
+        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
     )
     dropout: float = flag(0.05, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
@@ -38,7 +38,7 @@ class LoraFlags:
     initialisation: str = flag(
         "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
     )
-    learning_rate: float = flag(5e-4, "peak rate; higher learns faster and forgets more", within=(0, inf))
+    learning_rate: float = flag(1e-3, "peak rate; higher learns faster and forgets more", within=(0, inf))
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
@@ -54,7 +54,7 @@ class LoraFlags:
     )
     max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf))
     rehearsal: float = flag(
-        1.0,
+        0.5,
         "weight of what the base model says without a persona, beside the rows; higher forgets less",
         within=(0, inf),
     )
