@@ -92,9 +92,9 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
 def converse(c: Controls, h: Handlers, on: Callable[..., Any], at_once: int) -> None:
     """A message that is sent, chosen, tried again or edited is shown at once, then waits for its answer."""
 
-    def check_message(request: gr.Request, message: str, **others: Any) -> dict[str, Any]:
+    def check_message(request: gr.Request, message: str, **others: Any) -> list[dict[str, Any]]:
         refusal = h.check_message(message, visitor(request))
-        return gr.validate(not refusal, refusal)
+        return [gr.validate(not refusal, refusal), *(gr.validate(True, "") for _ in others)]  # one for every input
 
     asked = [
         on(c.message.submit, h.send, ASKED, {**FREE, "validator": check_message}),
