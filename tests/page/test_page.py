@@ -84,6 +84,7 @@ def test_the_next_message_may_be_sent_while_the_base_model_still_writes(page: Pa
 def test_what_is_typed_while_the_base_model_writes_stays(page: Page, engine: ScriptedEngine) -> None:
     engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
     ask(page, "hold on", wait=False)
+    expect(page.locator("#ask textarea")).to_have_value("")
     expect(page.locator("#ask textarea")).to_be_focused()
     page.keyboard.type("half a th")
     engine.gate.set()
