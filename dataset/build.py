@@ -41,7 +41,7 @@ class BuildFlags:
     directions: str = flag("drop", "what happens to stage directions", choices=("drop", "keep"))
     alias: list[str] = flag([], "names of one person: NAME=OTHER,OTHER makes every OTHER a NAME")
     min_confidence: float = flag(
-        0.65, "how sure the speaker of a novel's speech must be; higher leaves more speeches to nobody", within=(0, 1)
+        0.7, "how sure the speaker of a novel's speech must be; higher leaves more speeches to nobody", within=(0, 1)
     )
     speeches: str = flag("", "the JSON Lines file to write every speech of a novel to: speaker, text, cue, chapter")
     list: bool = flag(False, "show the cast with line counts, and names that may be one person, and stop")
@@ -104,7 +104,7 @@ def build(play: Screenplay, names: Sequence[str], lines: int = 12, directions: s
 
 def read_aliases(texts: Sequence[str]) -> dict[str, str]:
     """{other: name} of `NAME=OTHER,OTHER` texts; raises `DataError` for one of another form."""
-    aliases = {}
+    aliases: dict[str, str] = {}
     for text in texts:
         name, equals, others = text.partition("=")
         listed = [other.strip() for other in others.replace("，", ",").split(",")]

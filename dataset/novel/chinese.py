@@ -26,7 +26,7 @@ _WHOLE = re.compile(rf"^(?P<front>{_PREFIX}*?)(?P<name>\w{{1,7}}?){_MANNER}*{_VE
 _AFTER = re.compile(rf"^(?P<name>\w{{1,7}}?){_MANNER}*(?:\w{{0,6}}?[地着])?{_VERB}(?:着|了)?(?:道)?$")
 _NO_NAME = re.compile(rf"(?:{_PREFIX}|{_MANNER}|{_VERB}|[他她它你我其之是不心口声来去身手])+")
 _PERSON = re.compile(
-    r"[王神妖怪僧人子女仙官公母婆老将兵鬼圣臣士童汉翁妇师佛精魔者帝后妃爷娘氏兄弟姐妹客侍卫长差徒猴龙头夫家主儿叟尊君生哥嫂叔伯姑丞相妪翁叟童郎娥嫂姑]$"
+    r"[王神妖怪僧人子女仙官公母婆老将兵鬼圣臣士童汉翁妇师佛精魔者帝后妃爷娘氏兄弟姐妹客侍卫长差徒猴龙头夫家主儿叟尊君生哥嫂叔伯姑丞相妪翁叟童郎工匠员娥嫂姑]$"
 )
 _NOT_IN_NAMES = re.compile(
     r"^[对向与被把将教令命问往从到传]|上前|一齐|磕头|施礼|躬身|真个|时间|自|[是跪坐立站走跑迎倚怎那这都满举忽急飞哼害依夸省方了着住在见毕起入出来去的泪把对与递报扯问叩看按落捽现咬打用滴兢悄推交喝听闻说道声叫]"
@@ -46,6 +46,14 @@ _PRONOUNS = ("他们", "她们", "他", "她", "其人", "我们", "我", "俺")
 _HEARD = re.compile(r"(?:只|忽|又|正)?(?:听得|闻得|听见)")
 _NEW = re.compile(r"(?:只见|真个|忽见|忽有|早有|旁边|有|时有)?(?:[那这](?!里|边|时|等|样|般)|一个|个)")
 _ACTS = re.compile(r"[又便即叫教问道说喝骂笑再复却遂将把急忙捋忍哏口心念吩喊转丢放取拿拔弄扯伸摇点]")
+_ROLES = (
+    "大王 太子 公主 皇帝 娘娘 将军 菩萨 和尚 老爷 夫人 小姐 先生 老者 老儿 妇人 女子 汉子 老汉 老妪 老妇 "
+    "老翁 丞相 道士 道人 樵夫 渔翁 小厮 丫鬟 家僮 店家 差人 使者 童子 星宿 真人 大仙 二将 官人 老人 少年 "
+    "青年 男人 女人 姑娘 孩子 老头 老板 医生 老师"
+)
+_SENSED = re.compile(r"[只忽却但又正早一便]?(?:听得|听见|闻得|见)")
+_BY = re.compile(r"\w{0,6}被(?:那|这)?")
+_ALL = re.compile(r"又?(?:俱|都|齐|一齐)")
 _SILENT = re.compile(r"(?:不答|不言|不语|默然|无言|不应|答应不)")
 
 
@@ -71,10 +79,10 @@ def names(chapters: Sequence[Chapter]) -> Counter[str]:
     for name, count in list(found.items()):
         person = _PERSON.search(name) or name[0] in "众群诸"
         place = not person and re.search(r"[上下里边旁前后间厢中外]$", name)
-        known = name[0] in "众群诸" or (person and count > 1) or (count > 2 and len(name) < 4)
-        known = known or re.search(_NAMED + re.escape(name), narration)
+        contexts = len(re.findall(_NAMED + re.escape(name), narration))
+        known = name[0] in "众群诸" or (person and count > 1) or (count > 2 and len(name) < 4) or contexts > 0
         if _NOT_IN_NAMES.search(name):
-            known = len(name) < 4 and count > 4 and len(re.findall(_NAMED + re.escape(name), narration)) > 4
+            known = len(name) < 4 and count > 4 and contexts > 4
         if place or not known or (len(name) > 5 and count < 3):
             del found[name]
     for name in sorted(found, key=len, reverse=True):
@@ -94,9 +102,9 @@ def _clauses(text: str) -> list[str]:
     return [clause for clause in re.split(r"[，。！？：；,．\s“”]+", text) if clause]
 
 
-def _stranger(clause: str) -> str:
+def _stranger(clause: str, tag: re.Pattern[str] = _WHOLE) -> str:
     """The name in "X笑道", though no other tag has it."""
-    match = _WHOLE.match(clause)
+    match = tag.match(clause)
     name = match["name"] if match else ""
     return name if 1 < len(name) < 5 and not _NO_NAME.fullmatch(name) and not _NOT_IN_NAMES.search(name) else ""
 
@@ -105,18 +113,25 @@ class Finder:
     """Finds the subject of narration among the names of one novel."""
 
     def __init__(self, cast: Iterable[str]) -> None:
-        self.names = sorted(cast, key=len, reverse=True)
+        cast = set(cast)
+        alone = {name[1:] for name in cast if name[0] == "众" and len(name) > 2}
+        self.names = sorted(cast | alone | set(_ROLES.split()), key=lambda name: (-len(name), name))
         choice = "|".join(map(re.escape, self.names)) or "(?!)"
         long = "|".join(re.escape(name) for name in self.names if len(name) > 1) or "(?!)"
         self.first = re.compile(
             rf"(?P<front>{_PREFIX}*?(?:(?![把将对向与被])\w{{1,5}}的)?)(?:{_ATTRIBUTE}(?={long}))?(?P<name>{choice})"
         )
+        title = "|".join(name for name in self.names if len(name) > 1 and _PERSON.search(name))
+        self.titled = re.compile(rf"(?:那|这|却说|只见)+(?P<name>(?P<own>\w{{1,3}}?)(?:{title}))")
         self.any = re.compile(choice)
 
     def subject(self, clause: str) -> str:
         """The name that a clause begins with, or that it makes appear; "他" and the like for a pronoun, or ""."""
         if match := self.first.match(clause):
             return self.shown(match["name"], match["front"])
+        titled = self.titled.match(clause)
+        if titled and not _NOT_IN_NAMES.search(titled["name"]) and not _NO_NAME.fullmatch(titled["own"]):
+            return titled["name"]
         if pronoun := _PRONOUN.match(clause):
             return pronoun[1]
         for match in self.any.finditer(clause):
@@ -132,8 +147,8 @@ class Finder:
         """What the narration around a speech says of its speaker."""
         for gap in (*said.inside, said.tail):
             clauses = _clauses(gap)
-            tagged = clauses and not said.lead.endswith("：") and _AFTER.match(clauses[0])
-            if tagged and (subject := self.subject(clauses[0])):
+            after = clauses and not said.lead.endswith("：") and _AFTER.match(clauses[0])
+            if after and (subject := self.subject(clauses[0]) or _stranger(clauses[0], _AFTER)):
                 return Hint(subject, 7.0, cue=clauses[0], fresh=1.0)
         if not said.lead:
             return Hint()
@@ -142,10 +157,12 @@ class Finder:
         sentences = re.split(r"(?<=[。！？．])", "。".join([*said.between[-2:], said.lead]))
         sentences = [sentence for sentence in sentences if _clauses(sentence)][-4:]
         cue, pronoun = _clauses(sentences[-1])[-1] if sentences else "", ""
+        sensed = ""
         for back, sentence in enumerate(reversed(sentences)):
             clauses = _clauses(sentence)
             for ago, clause in enumerate(reversed(clauses)):
-                subject = self.subject(clause)
+                by = None if back or ago else _BY.match(clause)
+                subject = self.subject(clause[by.end() :] if by else clause)
                 if not (back or ago) and _HEARD.match(clause) and not subject:
                     return Hint(cue=cue, same=-2.0, fresh=1.0)
                 if not back:
@@ -155,6 +172,9 @@ class Finder:
                     continue
                 if subject and _SILENT.search(clause):
                     return Hint(cue=cue, same=4.0, fresh=1.0)
+                if subject and ago and _SENSED.match(clause):  # whom another saw or heard
+                    sensed = sensed or subject
+                    continue
                 if subject:
                     weight -= 0.3 * ago + 1.5 * back + (1.0 if pronoun else 0.0)
                     return Hint(subject, max(weight, 1.0), cue=cue, fresh=1.0)
@@ -162,7 +182,9 @@ class Finder:
                     return Hint(stranger, 6.0, cue=cue, fresh=1.0)
                 if not back and ago == len(clauses) - 1 and _NEW.match(clause) and "一个个" not in clause:
                     return Hint(cue=cue, same=-2.0, fresh=1.0)
-        other = pronoun or re.search(r"^(?:听|闻|见)", said.lead)
+        if sensed:
+            return Hint(sensed, 4.0, cue=cue, fresh=1.0)
+        other = pronoun or _ALL.match(cue) or re.search(r"^(?:听|闻|见)", said.lead)
         brief = tagged and (len(said.lead) < 8 or _ACTS.match(said.lead))
         return Hint(cue=cue, fresh=1.0, new_turn=False, same=-2.0 if other else 3.0 if brief else 0.5)
 

@@ -14,8 +14,7 @@ from roleplay.text.rows import read_rows
 
 NOVELS = ROOT.parent / "shared" / "data" / "novels"
 LABELS = Path(__file__).with_name("novel_labels.json")
-# precision and recall that a change may not fall below, as measured on the labelled parts that nothing was tuned on
-FLOORS = {"xiyouji-001-080.txt": (0.93, 0.86), "holmes-01-09.txt": (0.90, 0.80)}
+FLOORS = {"xiyouji-001-080.txt": (0.97, 0.90), "holmes-01-09.txt": (0.90, 0.80)}  # least precision and recall
 
 CHINESE = """第一回　灯塔
 船工问林照道：“今晚有雾吗？”林照笑道：“有，雾号响过两回。”
@@ -45,7 +44,7 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gb18030"])
 def test_a_chinese_novel_in_any_common_encoding(tmp_path: Path, encoding: str) -> None:
-    speeches = read_novels([write(tmp_path, CHINESE, encoding)], {}, 0.65)
+    speeches = read_novels([write(tmp_path, CHINESE, encoding)], {}, 0.7)
     assert [(s.speaker, s.text) for s in speeches[:3]] == [
         ("船工", "今晚有雾吗？"),
         ("林照", "有，雾号响过两回。"),
@@ -78,7 +77,7 @@ def test_chinese_styles_of_quotes(tmp_path: Path, text: str) -> None:
 
 
 def test_a_speaker_that_cannot_be_told_is_nobody(tmp_path: Path) -> None:
-    assert [s.speaker for s in read_novels([write(tmp_path, "“走罢。”\n\n“好。”\n")], {}, 0.65)] == ["", ""]
+    assert [s.speaker for s in read_novels([write(tmp_path, "“走罢。”\n\n“好。”\n")], {}, 0.7)] == ["", ""]
 
 
 def test_what_is_only_named_in_quotes_is_no_speech(tmp_path: Path) -> None:
@@ -132,13 +131,13 @@ def same(name: str, label: str) -> bool:
 @pytest.mark.skipif(not NOVELS.is_dir(), reason="no ../shared/data/novels")
 @pytest.mark.parametrize("name", sorted(FLOORS))
 def test_speakers_of_a_real_novel(name: str) -> None:
-    speeches = read_novels([NOVELS / name], {}, 0.65)
+    speeches = read_novels([NOVELS / name], {}, 0.7)
     given = right = found = wanted = 0
     for part in json.loads(LABELS.read_text(encoding="utf-8"))[name]["kept_aside"]:
         chapter = [speech for speech in speeches if speech.chapter == part["chapter"]]
-        at = 0
+        at = -1
         for start, label in part["speeches"]:
-            at = next(n for n in range(at, len(chapter)) if start in chapter[n].text)
+            at = next(n for n in range(at + 1, len(chapter)) if start in chapter[n].text)
             hit = same(chapter[at].speaker, label)
             given += bool(chapter[at].speaker)
             right += bool(chapter[at].speaker) and hit
