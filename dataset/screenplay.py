@@ -13,6 +13,7 @@ from pathlib import Path
 
 from roleplay.errors import DataError
 
+SOMEBODY = "?"  # the speaker of a speech that cannot be told
 _BRACKETED = r"[（(【\[][^（(【\[）)】\]]*[）)】\]]"
 _CONTINUED = re.compile(r"续|\bcont", re.IGNORECASE)
 _HEADING = re.compile(
@@ -56,7 +57,7 @@ class Screenplay:
         lines: Counter[str] = Counter()
         for scene in self.scenes:
             for speech in scene.speeches:
-                if speech.speaker:
+                if speech.speaker not in ("", SOMEBODY):
                     lines[speech.speaker] += speech.lines
         return lines
 
@@ -84,7 +85,9 @@ def read_screenplays(paths: Sequence[str | Path]) -> Screenplay:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+            raise DataError(
+                f"{path}: not UTF-8 (byte {error.start}), perhaps GB18030; save the file as UTF-8"
+            ) from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         book.open(path.stem)
