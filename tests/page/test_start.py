@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """A tiny base model with two adapters, whose personas are called one and two."""
     tiny.gemma().save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
-    for name in ("one", "two"):
+    for name in ("two", "one"):  # the newest speaks first
         persona(tiny.adapter(tmp_path / "adapters" / name), {"name": name, "system_prompt": f"You are {name}."})
+        time.sleep(0.02)
     monkeypatch.setattr(start, "FOLDER", tmp_path / "adapters")
     return Environment(
         base_model=str(tmp_path / "base"), cache=tmp_path / "cache", engine_url="", persona="", adapter=""
@@ -135,22 +135,28 @@ def test_the_chat_starts_without_what_only_training_needs(settings: Environment,
     assert done.stdout.endswith("['one', 'two'] []\n")
 
 
+SHUTDOWN = """
+import os, signal, sys, time
+from page.serving.start import end_on_signals
+
+end_on_signals(lambda: print("shut down", os.getpid(), flush=True))
+if (child := os.fork()) == 0:
+    time.sleep(60)
+time.sleep(0.2)
+os.kill(child, signal.SIGTERM)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+print("parent", os.getpid(), flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)
+"""
+
+
 def test_a_forked_process_ends_without_the_shutdown_of_its_parent() -> None:
     """ZeroGPU forks one for every answer: ended by a signal, it must not push the parent's votes."""
-    reader, writer = os.pipe()
-    if (parent := os.fork()) == 0:
-        start.end_on_signals(partial(os.write, writer, b"shut down. "))  # type: ignore[arg-type]
-        if (child := os.fork()) == 0:
-            time.sleep(60)
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        os.write(writer, b"the child has ended. ")
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-    os.close(writer)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == 128 + signal.SIGTERM
-    assert os.read(reader, 1000) == b"the child has ended. shut down. "
-    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", SHUTDOWN], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    parent, ended = done.stdout.splitlines()
+    assert ended.split() == ["shut", "down", parent.split()[1]], done.stderr
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 def test_the_page_opens_on_the_newest_adapter_and_says_so(
