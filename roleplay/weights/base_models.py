@@ -155,7 +155,8 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
-    except (hub_errors.HTTPError, OSError, ValueError) as error:  # the last is a name that the Hub does not allow
+    # A ValueError is a name that the Hub does not allow, a RuntimeError the client of its storage.
+    except (hub_errors.HTTPError, OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{source} cannot be fetched and is not in the cache ({first_line(error)}): "
             "check the network, or set BASE_MODEL=embedded"
