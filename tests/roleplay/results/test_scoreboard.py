@@ -201,7 +201,7 @@ def test_board_compares_paired_and_says_who_wins(board: dict) -> None:
     assert loss["value"] == pytest.approx((194 - 289) / 50) and loss["high"] < 0
     assert list(board["arms"]) == [BARE_BASE, TUNED, WRITTEN] and WRITTEN not in board["differences"]
     told = "The adapter against base: better: held-out loss, stop rate; worse: nothing; undecided: copied."
-    assert verdicts(board) == [told]
+    assert verdicts(board)[0] == told
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_flips_can_be_read_item_by_item(tmp_path: Path) -> None:
     assert [entry["item"] for entry in flip["wins"]] == [f"question {n}" for n in range(6)]
     assert value["arms"][TUNED]["identity"]["value"] == 7 / 8
     told = "identity: of 8 items the adapter wins 6 and loses 1 against base + persona (exact McNemar test, p = 0.125)."
-    assert verdicts(value)[-1] == told and "赢 6 题、输 1 题" in verdicts(value, "zh")[-1]
+    assert told in verdicts(value) and "赢 6 题、输 1 题" in " ".join(verdicts(value, "zh"))
     (tmp_path / "scoreboard.json").write_text(json.dumps(value))
     assert read(tmp_path / "scoreboard.json")["flips"] == value["flips"]
 
