@@ -95,7 +95,7 @@ NO_ACCESS: dict[str, tuple[Callable[[Hub, pytest.MonkeyPatch], Any], str, str]] 
     "wrong token": (with_token("hf_wrong"), "me/tiny", "answers 401 .*not valid"),
     "may only read": (with_token(READ_ONLY), "me/tiny", "answers 403 .*write access"),
     "name of another": (lambda s, m: None, "google/tiny", "answers 403 .*your own name"),
-    "taken by a model": (there({"model.safetensors": b""}), "me/tiny", "taken by something without adapter_config.json"),
+    "taken by a model": (there({"model.safetensors": b""}), "me/tiny", "taken by something without adapter_config"),
     "public already": (there({layout.CONFIG: b"{}"}, False), "me/tiny", "is public: push with --no-private"),
     "no name": (lambda s, m: None, "tiny", "'tiny' names no repository"),
     "path as name": (lambda s, m: None, "../me/tiny", "names no repository"),
