@@ -14,7 +14,7 @@ from roleplay.text.prompts import Example
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
 from train.measuring.flips import Outcome
-from train.measuring.losses import label_count
+from train.measuring.losses import PACK, label_count
 from train.measuring.progress import Work, scoring
 from train.measuring.subject import Bench, Subject
 
@@ -74,9 +74,10 @@ def choice(bench: Bench, board: Board) -> None:
 def choice_texts(bench: Bench) -> dict[str, Work]:
     own = choices(bench.subject, bench.choice_rows)
     replies, texts = _distinct(own), sum(len(c.replies) for c in own)
-    reply = bench.subject.mean_tokens(replies)
-    asked = bench.subject.mean_tokens([c.row.text for c in own])  # once for all replies of a row
-    return dict.fromkeys(ARMS, scoring(len(replies), reply) + scoring(texts, reply + asked / (1 + OTHERS)))
+    reply, persona = bench.subject.mean_tokens(replies), bench.subject.prefix_tokens(TUNED)
+    asked = persona + bench.subject.mean_tokens([c.row.text for c in own])  # once for all replies of a row
+    alone = scoring(len(replies), reply + persona / PACK, reply)
+    return dict.fromkeys(ARMS, alone + scoring(texts, reply + asked / (1 + OTHERS), reply))
 
 
 def facts(bench: Bench, board: Board) -> list[dict[str, Any]]:
@@ -95,8 +96,10 @@ def facts(bench: Bench, board: Board) -> list[dict[str, Any]]:
 
 
 def facts_texts(bench: Bench) -> dict[str, Work]:
-    texts = [f"{item.user}\n{option}" for item in bench.written.facts for option in item.options]
-    return dict.fromkeys(ARMS, scoring(len(texts), bench.subject.mean_tokens(texts)))
+    options = [option for item in bench.written.facts for option in item.options]
+    asked = bench.subject.mean_tokens([item.user for item in bench.written.facts])
+    reply, persona = bench.subject.mean_tokens(options), bench.subject.prefix_tokens(TUNED)
+    return dict.fromkeys(ARMS, scoring(len(options), asked + reply + persona / PACK, reply))
 
 
 def _distinct(own: Sequence[Choice]) -> list[str]:

@@ -5,7 +5,7 @@ from roleplay.text.prompts import IGNORED, Example
 from roleplay.text.retrieval import NEAREST
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
-from train.measuring.losses import label_count
+from train.measuring.losses import PACK, label_count
 from train.measuring.progress import Work, scoring
 from train.measuring.subject import Bench, Subject
 
@@ -34,9 +34,10 @@ def loss(bench: Bench, board: Board) -> None:
 def loss_texts(bench: Bench) -> dict[str, Work]:
     subject = bench.subject
     own = subject.mean_tokens([row.text for row in subject.held_out])
+    labels = subject.mean_tokens(["\n".join(reply for _, reply in row.turns) for row in subject.held_out])
     shown = NEAREST * subject.mean_tokens([row.text for row in subject.trained])
-    lengths = {arm: own + shown * (arm == BASE_WITH_ROWS) for arm in subject.arms}
-    return {arm: scoring(len(subject.held_out), tokens) for arm, tokens in lengths.items()}
+    lengths = {arm: own + shown * (arm == BASE_WITH_ROWS) + subject.prefix_tokens(arm) / PACK for arm in subject.arms}
+    return {arm: scoring(len(subject.held_out), tokens, labels) for arm, tokens in lengths.items()}
 
 
 def plain(bench: Bench, board: Board) -> None:
@@ -61,4 +62,5 @@ def _plain_texts(bench: Bench) -> dict[str, list[list[int]]]:
 
 def plain_texts(bench: Bench) -> dict[str, Work]:
     texts = [ids for own in _plain_texts(bench).values() for ids in own]
-    return dict.fromkeys((BARE_BASE, TUNED), scoring(len(texts), sum(map(len, texts)) / max(1, len(texts))))
+    tokens = sum(map(len, texts)) / max(1, len(texts))
+    return dict.fromkeys((BARE_BASE, TUNED), scoring(len(texts), tokens, tokens))

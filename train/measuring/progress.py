@@ -10,7 +10,7 @@ from train.measuring.replies import BATCH, Ask, Done
 
 # Milliseconds on one core in bfloat16, with the embedded model; only their ratios matter.
 STEP, ROW = 26.0, 4.0  # a step of a running batch: reading the weights, and every reply in it
-SCORED = 1.8  # a token of a text whose likelihood is taken
+READ, LABEL = 0.9, 1.2  # a token that is read, and what one whose likelihood is taken costs more
 LONGEST = 2.0  # how much longer the longest reply of a batch is than an average one that ends by itself
 
 
@@ -25,20 +25,24 @@ class Work:
         return Work(self.items + other.items, self.cost + other.cost)
 
 
-def writing(asks: Sequence[Ask], tokens: float) -> Work:
-    """Replies of about `tokens` each; the steps that it takes are those of the longest conversation, or all in turn."""
+def writing(asks: Sequence[Ask], asked: float, tokens: float) -> Work:
+    """Replies of about `tokens` each to about `asked` tokens.
+
+    The steps that it takes are those of the longest conversation, or of all of them in turn.
+    """
     replies = sum(1 + len(ask.later) for ask in asks)
     longest = max((_longest(ask, tokens) for ask in asks), default=0.0)
-    return Work(replies, STEP * max(longest, replies * tokens / BATCH) + ROW * replies * tokens)
+    steps = max(longest, replies * tokens / BATCH)
+    return Work(replies, STEP * steps + replies * (READ * asked + ROW * tokens))
 
 
 def _longest(ask: Ask, tokens: float) -> float:
     return min(LONGEST * tokens, ask.sampling.max_new_tokens) + len(ask.later) * tokens
 
 
-def scoring(texts: int, tokens: float) -> Work:
-    """Texts of about `tokens` each, less what a pack of them begins with."""
-    return Work(texts, SCORED * texts * tokens)
+def scoring(texts: int, tokens: float, labels: float) -> Work:
+    """Texts of about `tokens` each, its part of what its pack begins with among them, of which `labels` are scored."""
+    return Work(texts, texts * (READ * tokens + LABEL * labels))
 
 
 class Progress:

@@ -8,6 +8,7 @@ from roleplay.text.characters import FACTS, LISTS, RECALL
 from train.measuring import choosing, generated, likelihoods
 from train.measuring.figures import Board
 from train.measuring.progress import Work, writing
+from train.measuring.replies import Ask
 from train.measuring.subject import Bench
 
 
@@ -25,8 +26,14 @@ class Section:
         found = {arm: work for arm, work in self.scored(bench).items() if work.items}
         for arm, asks in self.asks(bench):
             if asks:
-                found[arm] = found.get(arm, Work()) + writing(asks, bench.subject.reply_tokens(arm))
+                asked = bench.subject.mean_tokens([_text(ask) for ask in asks])
+                found[arm] = found.get(arm, Work()) + writing(asks, asked, bench.subject.reply_tokens(arm))
         return found
+
+
+def _text(ask: Ask) -> str:
+    """What an ask has after its persona."""
+    return "\n".join([*(text for turn in ask.question.turns for text in turn), ask.question.user])
 
 
 LISTED, KNOWN, SAID = (

@@ -57,6 +57,10 @@ class Subject:
         few = texts[:: -(-len(texts) // COUNTED)] if texts else []
         return sum(len(self.encoder.encode(text)) for text in few) / max(1, len(few))
 
+    def prefix_tokens(self, arm: str) -> int:
+        """What all prompts of an arm begin with."""
+        return len(self.encoder.prefix(self.persona(arm)))
+
     def reply_tokens(self, arm: str) -> float:
         """About how long a reply of an arm is: the adapter's as those it learnt, a base model's as long as it may."""
         return self.mean_tokens([row.turns[-1][1] for row in self.trained]) if arm == TUNED else self.base_tokens
