@@ -12,7 +12,7 @@ training rows as example turns (retrieval), and the adapter. It is judged by the
 trained as (dataset/NAME/); what that character lacks is skipped. It prints a table, and writes scoreboard.json,
 scoreboard.png and a new card into the adapter's folder, unless a scoreboard of it there has more figures. A base model
 seldom stops, so base arms get --base-tokens and the adapter gets the page's 256; "stop rate" counts the shorter length
-for all of them. The same lists give a base model the same replies in every evaluation on one machine.
+for all of them. A base model gives the same replies in every evaluation on one machine with as many threads.
 With --sheet nothing is measured: readers who don't know whose replies they read mark them, and --scores reads that.
 """
 
