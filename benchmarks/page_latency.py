@@ -19,6 +19,7 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 import httpx
@@ -76,13 +77,13 @@ def number_of(demo: gr.Blocks, name: str) -> int:
 
 def read(url: str, submit: int, answer: int, settings: list[Any]) -> tuple[list[float], list[float]]:
     """Ask once; returns every token's way in milliseconds, and the seconds at which an update came."""
-    ways, arrivals, seen = list[float](), list[float](), set[str]()
+    ways, arrivals, seen, session = list[float](), list[float](), set[str](), uuid4().hex
     with httpx.Client(base_url=f"{url}gradio_api/", timeout=60) as client:
         # States (None) stay on the server: the message that is asked, and the record.
         for function, data in ((submit, ["hello", None, *settings]), (answer, [None, None, *settings])):
-            asked = {"data": data, "fn_index": function, "session_hash": "benchmark", "event_data": None}
+            asked = {"data": data, "fn_index": function, "session_hash": session, "event_data": None}
             client.post("queue/join", json=asked).raise_for_status()
-            with client.stream("GET", "queue/data", params={"session_hash": "benchmark"}) as stream:
+            with client.stream("GET", "queue/data", params={"session_hash": session}) as stream:
                 for line in stream.iter_lines():
                     now = time.monotonic_ns()
                     if fresh := set(re.findall(r" t(\d+)", line)) - seen:

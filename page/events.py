@@ -19,7 +19,7 @@ from page.state import arguments, reads, visitor
 
 PANES = ("left", "right")
 IDLE = ("ballot", "saved", "compare", "blind", "message")  # what changes when nothing is being answered any more
-ASKED = ("asked", "record", *PANES, "message", "ballot", "compare", "blind")  # what changes when a message is sent
+ASKED = ("message", "asked", "record", *PANES, "ballot", "compare", "blind")  # what changes when a message is sent
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 # A download is a disk's and a connection's work: one at a time, and the others wait in the queue.
@@ -61,7 +61,7 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     on = wiring(c.by_name())
     converse(c, h, on, at_once)
 
-    on([demo.load, c.message.submit], h.show_problem, ["problem"])
+    on([demo.load, c.message.submit], h.show_problem, ["problem"], {**FREE, "queue": False})
     on(demo.load, h.restore, [*PANES, "record", "compare", "persona", "given"], {**FREE, "js": READ})
     c.saved.change(None, c.saved, None, js=WRITE)
     on(c.message.stop, h.mark_stopped, ["record", *PANES, *IDLE])
@@ -106,4 +106,6 @@ def converse(c: Controls, h: Handlers, on: Callable[..., Any], at_once: int) -> 
     one_queue = {"concurrency_limit": at_once, "concurrency_id": "answer", "trigger_mode": "multiple"}
     answer = {**one_queue, "api_visibility": "private", "show_progress": "minimal"}
     answered = [on(event.success, h.answer, ["record", *PANES, *IDLE], answer) for event in asked]
+    for event in answered:  # such as one for which the queue has no place: the message stays, and the page goes on
+        on(event.failure, h.mark_stopped, ["record", *PANES, *IDLE])
     c.message.stop(None, None, None, cancels=answered, api_visibility="private")

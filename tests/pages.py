@@ -112,6 +112,13 @@ def answered(page: Page) -> None:
     expect(page.locator("#ask textarea")).to_be_enabled()
 
 
+def may_go_on(page: Page) -> None:
+    """Waits until the next message may be sent, though something is still being answered."""
+    expect(page.locator("#ask .stop-button")).to_be_visible()
+    expect(page.locator("#ask .submit-button")).to_be_visible()
+    expect(page.locator("#ask textarea")).to_be_enabled()
+
+
 def serious(page: Page) -> dict[str, list[str]]:
     """axe's serious and critical violations with the elements they name."""
     found = Axe().run(page).response["violations"]

@@ -12,7 +12,7 @@ from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.environment import ROOT, Environment
 from roleplay.results.votes import Box
 from roleplay.text import personas
-from tests.pages import Served, answered, ask, bots, footer, opened
+from tests.pages import Served, answered, ask, bots, footer, may_go_on, opened
 from tests.scripted import REPLIES, ScriptedEngine
 
 pytest_plugins = ("pages",)
@@ -68,9 +68,7 @@ def test_stop_ends_the_generation(page: Page, engine: ScriptedEngine) -> None:
 def test_the_next_message_may_be_sent_while_the_base_model_still_writes(page: Page, engine: ScriptedEngine) -> None:
     engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
     ask(page, "hold on", wait=False)
-    expect(page.locator("#ask textarea")).to_be_enabled()
-    expect(page.locator("#ask .submit-button")).to_be_visible()
-    expect(page.locator("#ask .stop-button")).to_be_visible()
+    may_go_on(page)
     ask(page, "and now?", wait=False)
     expect(page.locator("#right .bot.message").first).to_contain_text("ended: the next message was sent")
     answered(page)
@@ -84,7 +82,7 @@ def test_the_next_message_may_be_sent_while_the_base_model_still_writes(page: Pa
 def test_what_is_typed_while_the_base_model_writes_stays(page: Page, engine: ScriptedEngine) -> None:
     engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
     ask(page, "hold on", wait=False)
-    expect(page.locator("#ask textarea")).to_have_value("")
+    may_go_on(page)
     expect(page.locator("#ask textarea")).to_be_focused()
     page.keyboard.type("half a th")
     engine.gate.set()
@@ -96,7 +94,7 @@ def test_what_is_typed_while_the_base_model_writes_stays(page: Page, engine: Scr
 def test_stop_ends_the_base_model_alone(page: Page, engine: ScriptedEngine) -> None:
     engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
     ask(page, "hold on", wait=False)
-    expect(page.locator("#ask textarea")).to_be_enabled()
+    may_go_on(page)
     page.get_by_role("button", name="Stop").click()
     answered(page)
     expect(footer(page, "right")).to_contain_text("stopped")
