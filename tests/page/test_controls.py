@@ -235,6 +235,7 @@ def test_blind_the_composer_does_not_tell_who_has_answered(page: Page, engine: S
     length = page.get_by_label("number input for Length of the base model")
     length.fill("32")
     length.press("Tab")
+    expect(page.get_by_label("range slider for Length of the base model")).to_have_value("32")
     page.get_by_label("Blind", exact=True).check()
     expect(page.locator("#left")).to_contain_text("Answer A")
     ask(page, "hold on", wait=False)

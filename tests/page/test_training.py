@@ -32,6 +32,7 @@ from train import push
 
 pytest_plugins = ("pages",)
 APP = [sys.executable, "app.py"]
+MARA = {"name": "Mara", "system_prompt": "You are Mara.", "openers": ["Who are you?"]}
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def room(server: Hub, folder: Path, tmp_path: Path) -> Path:
     room = space.take_out(server.repos["spaces/me/room"], tmp_path / "space" / "app")
     rows = [{"instruction": f"How are you, {n}?", "output": f"Well, {n}."} for n in range(300)]
     (room / "dataset/zhenhuan/rows.json").write_text(json.dumps(rows))
-    (room / "dataset/zhenhuan/persona.json").write_text(json.dumps({"name": "Mara", "system_prompt": "You are Mara."}))
+    (room / "dataset/zhenhuan/persona.json").write_text(json.dumps(MARA))
     tiny.gemma(hidden_size=8).save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
     return room
@@ -118,7 +119,7 @@ def test_a_failure_leaves_the_page_with_one_sentence(room: Path, tmp_path: Path,
     settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always"}
     with space.running(APP, room, 240, **settings) as (url, _), opened(browser, url) as page:
         expect(page.locator("#adapters")).to_contain_text("No adapter could be trained at the start")
-        expect(page.locator("#problem")).to_contain_text("add rows")
+        expect(page.locator("#problem")).to_contain_text("holds no rows")
 
 
 SAYS: dict[str, tuple[str, str]] = {  # what a command does, and the sentence that it fails with
