@@ -100,7 +100,7 @@ def product_rate(model: nn.Module, embeddings: torch.Tensor, tokens: int, labels
 
 def read_examples(base: base_models.BaseModel, flags: Flags) -> list[Example]:
     """The rows of all timed updates as token ids; raises `DataError` when the file has too few."""
-    rows, wanted = read_rows(flags.data), UPDATE * flags.updates
+    rows, wanted = read_rows(flags.data)[0], UPDATE * flags.updates
     if len(rows) < wanted:
         raise DataError(f"{flags.data}: {len(rows)} rows, {flags.updates} updates take {wanted}: lower --updates")
     chosen = random.Random(flags.seed).sample(rows, wanted)
@@ -217,7 +217,7 @@ def main() -> int:
     results = {}
     wanted = ["bfloat16", "float32"] if flags.shape == EMBEDDED else [base_models.choose_dtype(device[0])[0]]
     dtypes = flags.dtype or wanted
-    data = files.tell(flags.data, read_rows(flags.data), ", ".join(dtypes))
+    data = files.tell(flags.data, read_rows(flags.data)[0], ", ".join(dtypes))
     for dtype in dtypes:
         results[dtype] = compare(dtype, flags)
         print(table(dtype, results[dtype]), end="\n\n", flush=True)

@@ -20,7 +20,7 @@ def test_public_rows_are_found_in_every_folder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_rows_and_the_dtype_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    told = rows.tell(str(rows.OWN), found := read_rows(rows.OWN), "float32")
+    told = rows.tell(str(rows.OWN), found := read_rows(rows.OWN)[0], "float32")
     assert told == {"file": "rows.json", "rows": len(found), "sha256": file_sha256(rows.OWN), "dtype": "float32"}
     assert capsys.readouterr().out == f"rows         {rows.OWN}: {len(found):,} rows\ndtype        float32\n"
 

@@ -37,14 +37,14 @@ def test_saved_chats_and_rows_become_one_set(tmp_path, capsys):
     ]
     out = tmp_path / "rows.json"
     convert(ConvertFlags(files, str(out)))
-    assert [row.turns for row in read_rows(out)] == [(HELLO, COLD), (BYE,), (("Who?", "Amos."),)]
+    assert [row.turns for row in read_rows(out)[0]] == [(HELLO, COLD), (BYE,), (("Who?", "Amos."),)]
     assert json.loads(out.read_text())[2] == json.loads(rows.read_text())
     printed = capsys.readouterr().out
     assert f"{files[1]} row 1: {files[0]} row 1 goes on from it; dropped" in printed
     assert f"{files[2]} row 1: the same as {files[0]} row 1; dropped" in printed
     assert "3 rows with 4 exchanges from 5 files" in printed
     convert(ConvertFlags([str(out), chat(tmp_path / "e.json", COLD)], str(out)))
-    assert len(read_rows(out)) == 4
+    assert len(read_rows(out)[0]) == 4
 
 
 def test_a_review_keeps_drops_and_edits_exchanges(tmp_path):
@@ -70,7 +70,7 @@ def test_a_review_in_the_terminal(tmp_path):
     assert ended.returncode == 2 and not out.exists()
     assert ended.stderr == "error: the review was ended before its last exchange: nothing was written\n"
     done = subprocess.run(command, input="k\nd\n", capture_output=True, text=True, cwd=ROOT)
-    assert "Good evening." in done.stdout and [row.turns for row in read_rows(out)] == [(HELLO,)]
+    assert "Good evening." in done.stdout and [row.turns for row in read_rows(out)[0]] == [(HELLO,)]
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ def test_a_changed_file_is_refused_until_its_hash_is_given(tmp_path: Path) -> No
     source.write_bytes(changed)
     with pytest.raises(DataError, match="it was changed; pass --sha256"):
         main(flags)
-    assert len(read_rows(tmp_path / "h.json")) == 40
+    assert len(read_rows(tmp_path / "h.json")[0]) == 40
     main([*flags, "--sha256", hashlib.sha256(changed).hexdigest()])
-    assert len(read_rows(tmp_path / "h.json")) == 30
+    assert len(read_rows(tmp_path / "h.json")[0]) == 30
 
 
 def test_split_by_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_split_by_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     for output in outputs:
         main([*flags, "--output", str(output)])
     assert "36 rows have a scene" in capsys.readouterr().out
-    rows = read_rows(outputs[0])
+    rows = read_rows(outputs[0])[0]
     sides = {row.scene: {other.split for other in rows if other.scene == row.scene} for row in rows if row.scene}
     assert len(sides) == 9 and all(len(side) == 1 for side in sides.values())
     assert 4 <= sum(row.split == "held_out" for row in rows) <= 10

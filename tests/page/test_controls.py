@@ -132,7 +132,7 @@ def test_exports(page: Page, tmp_path: Path) -> None:
         assert download.value.suggested_filename == name
         download.value.save_as(tmp_path / name)
     turns = tuple((user, REPLIES[ADAPTER].format(user=user)) for user in ("first", "second"))
-    assert read_rows(tmp_path / "conversation.json")[0].turns == turns
+    assert read_rows(tmp_path / "conversation.json")[0][0].turns == turns
     assert REPLIES[BASE].format(user="second") in (tmp_path / "conversation.md").read_text(encoding="utf-8")
 
 

@@ -215,7 +215,7 @@ def test_markup_is_made_inert_and_comes_back(text: str) -> None:
 
 def test_training_rows_are_read_by_the_trainer(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(saved.as_rows(RECORD), encoding="utf-8")
-    assert read_rows(tmp_path / "rows.json")[0].turns == (("one", "adapter on one"), ("two", "adapter on two"))
+    assert read_rows(tmp_path / "rows.json")[0][0].turns == (("one", "adapter on one"), ("two", "adapter on two"))
     assert json.loads(saved.as_rows([])) == []
 
 

@@ -36,7 +36,7 @@ def test_zhen_huan_is_a_folder_with_every_file() -> None:
 def test_the_keeper_is_a_whole_example_that_its_own_rules_pass() -> None:
     character = load_character("keeper")
     assert character.rows and character.lists and character.facts and character.recall and character.sheet
-    rows, lists = read_rows(character.rows), load_lists(character.lists)
+    rows, lists = read_rows(character.rows)[0], load_lists(character.lists)
     facts, recall, sheet = load_facts(character.facts), load_recall(character.recall), load_prompts(character.sheet)
     _, held_out = split_rows(rows, 0.1)
     assert 3 * len(groups(held_out)) >= 2 * len(sheet)  # what a sheet of one adapter and the base model asks for
@@ -93,7 +93,7 @@ def test_a_new_character_has_worked_lines_in_every_file(
     assert "README.md" in capsys.readouterr().out
     character = load_character("mara")
     assert character.rows and character.lists and (character.folder / "facts.md").read_text(encoding="utf-8")
-    train, held_out = split_rows(read_rows(character.rows), 0.1)
+    train, held_out = split_rows(read_rows(character.rows)[0], 0.1)
     assert train and held_out
     lists = load_lists(character.lists)
     check = lists.check_rules()

@@ -23,14 +23,14 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Adapter:
     file = tmp_path / "data" / "rows.json"
     file.write_text(json.dumps(ROWS, ensure_ascii=False))
     monkeypatch.setattr(training_rows, "FOLDERS", (tmp_path / "elsewhere", tmp_path / "data"))
-    record = {"file": "rows.json", "sha256": file_sha256(file), "rows": len(ROWS)}
+    record = {"file": "rows.json", "sha256": file_sha256(file), "rows": len(ROWS), "languages": {"zh": len(ROWS)}}
     training = {"data": [record], "settings": {"held_out": 0.3, "seed": 5}}
     return Adapter("mine", tmp_path / "mine", 8, 4.0, "", "", "gemma", "", training)
 
 
 def test_rows_are_split_as_in_the_training(adapter: Adapter, tmp_path: Path) -> None:
     train, held_out, files = training_rows.rows_of(adapter)
-    assert (train, held_out) == split_rows(read_rows(tmp_path / "data" / "rows.json"), 0.3, 5)
+    assert (train, held_out) == split_rows(read_rows(tmp_path / "data" / "rows.json")[0], 0.3, 5)
     assert len(train) + len(held_out) == len(ROWS) and held_out
     assert [{key: file[key] for key in ("file", "sha256", "rows")} for file in files] == adapter.training["data"]
 

@@ -1,0 +1,106 @@
+"""Conversations as other programs keep them, to pairs of what the user said and the reply."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from roleplay.errors import DataError
+
+USER = ("user", "human", "prompter", "instruction", "input", "question", "query", "用户", "人类", "问")
+REPLY = ("assistant", "gpt", "model", "bot", "ai", "char", "character", "chatgpt", "output", "response", "answer")
+REPLY += ("助手", "角色", "答", "回答")
+SYSTEM = ("system", "developer", "系统")
+ROLE, CONTENT = ("from", "role"), ("value", "content", "text")
+
+
+@dataclass
+class Talk:
+    """A conversation: [user, reply] pairs, the system text, and what has no place in a row."""
+
+    pairs: list[list[str]] = field(default_factory=list)
+    system: str = ""
+    left_out: list[str] = field(default_factory=list)
+
+
+def _is_dicts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
+
+
+def is_sharegpt(value: Any) -> bool:
+    """Whether this is a list of messages that say `from`."""
+    return _is_dicts(value) and "from" in value[0]
+
+
+def is_messages(value: Any) -> bool:
+    """Whether this is a list of messages that say `role`."""
+    return _is_dicts(value) and "role" in value[0]
+
+
+def is_exchanges(value: Any) -> bool:
+    """Whether this is a list of pairs, each a dictionary of both sides or a list of two texts."""
+    if isinstance(value, list) and value and all(isinstance(part, list) for part in value):
+        return all(len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in value)
+    return _is_dicts(value) and any(key in value[0] for key in REPLY) and not set(ROLE) & set(value[0])
+
+
+def _text(content: Any) -> str:
+    """What a message says; raises `DataError` for a picture and for what is no text."""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "\n".join(str(part.get("text", "")) for part in content)
+    if not isinstance(content, str):
+        raise DataError(f"a message holds {content!r:.60}; only texts are taught")
+    return content.strip()
+
+
+def _side(role: Any) -> str:
+    name = str(role).strip().lower()
+    for side, names in (("user", USER), ("reply", REPLY), ("system", SYSTEM)):
+        if name in names:
+            return side
+    known = "system, user, assistant (human, gpt)"
+    raise DataError(f"a message is from {role!r:.40}; known are {known}: rename it, or remove the row")
+
+
+def _spoken(message: Any) -> list[tuple[str, str]]:
+    """(side, text) of a message, or of both sides of a pair."""
+    if isinstance(message, list) and len(message) == 2:
+        return [("user", _text(message[0])), ("reply", _text(message[1]))]
+    if not isinstance(message, dict):
+        raise DataError(f"{message!r:.60} where a message belongs")
+    role = next((key for key in ROLE if key in message), "")
+    if role:
+        content = next((message[key] for key in CONTENT if key in message), None)
+        return [(_side(message[role]), _text(content))]
+    sides = [(side, next((key for key in names if key in message), "")) for side, names in _SIDES]
+    return [(side, _text(message[key])) for side, key in sides if key and message[key] is not None]
+
+
+_SIDES = (("system", SYSTEM), ("user", USER), ("reply", REPLY))
+
+
+def exchanges(messages: Sequence[Any]) -> Talk:
+    """A list of messages, or of pairs, as a `Talk`; raises `DataError` without a place where nobody is answered.
+
+    What one side says in several messages is joined. A reply before the first message (a greeting) and a last message
+    without a reply are left out.
+    """
+    talk, spoken = Talk(), list[tuple[str, str]]()
+    for side, text in (said for message in messages for said in _spoken(message)):
+        if side == "system":
+            talk.system = f"{talk.system}\n{text}".strip()
+        elif not text:
+            raise DataError("a message is empty; fill it, or remove the row")
+        elif spoken and spoken[-1][0] == side:
+            spoken[-1] = (side, f"{spoken[-1][1]}\n{text}")
+        else:
+            spoken.append((side, text))
+    if spoken and spoken[0][0] == "reply":
+        talk.left_out.append("a reply before the first message (a greeting) is left out")
+        spoken = spoken[1:]
+    if spoken and spoken[-1][0] == "user":
+        talk.left_out.append("a last message without a reply is left out")
+        spoken = spoken[:-1]
+    if not spoken:
+        raise DataError("nobody is answered in this conversation; remove it")
+    talk.pairs = [[user, reply] for (_, user), (_, reply) in zip(spoken[::2], spoken[1::2], strict=True)]
+    return talk

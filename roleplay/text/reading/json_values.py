@@ -1,0 +1,132 @@
+"""JSON and JSON Lines, told apart by what stands in the file, with the line on which every value begins."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from roleplay.errors import DataError
+
+_SPACE = " \t\r\n"
+LONGEST_NUMBER = 400  # digits; no larger one is a finite float
+
+
+class Twice(tuple):
+    """Different values that an object gives under one key."""
+
+    def __repr__(self) -> str:
+        return " and again ".join(map(repr, self))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key in found:
+            values = [value for other, value in pairs if other == key]
+            if any(value != values[0] for value in values):
+                found[key] = Twice(values)
+    return found
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) < LONGEST_NUMBER else math.inf
+
+
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)  # pandas writes NaN for an empty cell
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+
+
+def _decode(text: str, start: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, _next(text, start))
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deeply", text, start) from error
+
+
+def _next(text: str, start: int) -> int:
+    """Where the next character that is no space stands."""
+    while start < len(text) and text[start] in _SPACE:
+        start += 1
+    return start
+
+
+def _elements(text: str, start: int) -> Iterator[tuple[Any, int]]:
+    """Every element of the list that opens at `start`, and where it begins."""
+    place = _next(text, start + 1)
+    if text[place : place + 1] == "]":
+        return
+    while True:
+        value, end = _decode(text, place)
+        yield value, place
+        end = _next(text, end)
+        if text[end : end + 1] == "]" and _next(text, end + 1) == len(text):
+            return
+        if text[end : end + 1] != ",":
+            message = "the file is cut off here" if end == len(text) else "a comma or the list's end is missing"
+            raise json.JSONDecodeError(message, text, end)
+        place = _next(text, end + 1)
+        if text[place : place + 1] == "]":
+            raise json.JSONDecodeError("a comma before the list's end", text, end)
+
+
+def _is_lines(text: str, looked_at: int = 2) -> bool:
+    """Whether one of the first lines is a whole value: one of JSON Lines may be broken, the first too."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    return len(lines) > 1 and any(map(_whole, lines[:looked_at]))
+
+
+def _whole(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _lines(text: str) -> tuple[list[Any], list[int]]:
+    values, numbers = [], []
+    for number, line in enumerate(text.split("\n"), 1):  # U+2028 and U+0085 are letters inside a string
+        if line.strip():
+            try:
+                value, end = _decode(line, 0)
+                if _next(line, end) < len(line):
+                    raise json.JSONDecodeError("more than one value in a line", line, end)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos >= len(line.rstrip())
+                what = "the line is cut off" if cut else error.msg
+                raise DataError(f"line {number}: {what}") from error
+            values.append(value)
+            numbers.append(number)
+    return values, numbers
+
+
+def parse(text: str, lines: bool = False) -> tuple[Any, list[int]]:
+    """The value of a JSON text, or the list of JSON Lines, and the line on which each element of a list begins.
+
+    `lines` says that the file's name promises JSON Lines. Raises `DataError` with the line, without the file's name.
+    """
+    start = _next(text, 0)
+    listed = text[start : start + 1] == "["
+    if lines and not listed:
+        return _lines(text)
+    try:
+        if not listed:
+            value, end = _decode(text, start)
+            if _next(text, end) < len(text):
+                raise json.JSONDecodeError("something follows the value", text, _next(text, end))
+            return value, []
+        found = list(_elements(text, start))
+    except json.JSONDecodeError as error:
+        if _is_lines(text, 1 if listed else 2):
+            return _lines(text)
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        what = "cut off at the end" if cut else error.msg
+        raise DataError(f"line {error.lineno}: {what}") from error
+    numbers, line, before = [], 1, 0
+    for _, place in found:
+        line += text.count("\n", before, place)
+        before = place
+        numbers.append(line)
+    return [value for value, _ in found], numbers
