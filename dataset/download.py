@@ -151,9 +151,9 @@ def add_scenes(values: list[dict[str, Any]], table: Path) -> list[dict[str, Any]
 def add_split(values: list[dict[str, Any]], held_out: float, seed: int) -> list[dict[str, Any]]:
     """The rows with `split`: whole scenes, and look-alikes with them, on one side.
 
-    Rows come back as they are when no scene is known, or when some already say their split.
+    Rows come back as they are when no scene is known, when some already say their split, and when none is wanted.
     """
-    if any(value.get("split") for value in values) or not any(value.get("scene") for value in values):
+    if not held_out or any(value.get("split") for value in values) or not any(value.get("scene") for value in values):
         return values
     rows = [parse_row(value, str(number)) for number, value in enumerate(values)]
     held = {row.where for row in split_rows(rows, held_out, seed)[1]}

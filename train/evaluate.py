@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from roleplay.disk import write_json
+from roleplay.disk import check_writable, write_json
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
@@ -84,7 +84,7 @@ def prepare(
     """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
     trained, held_out, files = rows_of(adapter, settings.data)
     groups = [0] * len(held_out)
-    for number, group in enumerate(splits.groups(held_out)):
+    for number, group in enumerate(splits.situations(held_out)):
         for i in group:
             groups[i] = number
     if len(set(groups)) < 2:
@@ -189,6 +189,9 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
         raise RoleplayError(f"prompts is {settings.prompts}: an interval needs 2 or more")
     if settings.scores:
         return sheet.enter_marks(Path(settings.sheet), settings.scores)
+    for file in (settings.json, settings.sheet):
+        if file:
+            check_writable(Path(file).parent)
     environment = Environment()
     loaded = [inspection.inspect(Path(folder)) for folder in settings.adapter]
     if len({adapter.name for adapter in loaded}) < len(loaded):

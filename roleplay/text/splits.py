@@ -1,9 +1,14 @@
-"""Rows split into training and held-out parts without a leak: scenes and near-duplicates are never parted."""
+"""Rows split into training and held-out parts without a leak: scenes and near-duplicates stay together.
+
+Where they cannot, because so many rows belong together that nothing could be held out, they are parted as little as
+need be, and a note says so.
+"""
 
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +19,42 @@ from roleplay.errors import DataError
 from roleplay.text.rows import Row
 
 NEAR_DUPLICATE = 0.7  # Jaccard similarity of character trigrams from which two rows count as one
+SHARED, FEWEST = 0.5, 8  # what more rows have than this share, and than this number, tells none of them apart
+LEAST_HELD_OUT = 2  # rows: an interval needs two
 FEW_HELD_OUT = 30  # fewer held-out rows judge nothing
+
+Tell = Callable[[str], object]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int]]:
     """Pairs i < j whose texts are alike: Jaccard similarity of character trigrams at least `threshold`.
 
-    Letter case, spaces and punctuation do not count. Source: Broder, "On the resemblance and containment of
+    Letter case, spaces and punctuation do not count, and no trigram that most texts share, such as those of a persona
+    in every row; the same texts are alike in any case. Source: Broder, "On the resemblance and containment of
     documents", 1997 (computed exactly here, through one sparse product).
     """
     from sklearn.feature_extraction.text import CountVectorizer  # a second and a half: the chat seldom asks
 
-    bare = ["^" + re.sub(r"[\W_]+", "", text.lower()) + "$" for text in texts]
+    bare = ["^" + (re.sub(r"[\W_]+", "", text.lower()) or text) + "$" for text in texts]
     grams = CountVectorizer(analyzer="char", ngram_range=(3, 3), binary=True, lowercase=False).fit_transform(bare)
+    grams = grams[:, max(SHARED * len(texts), FEWEST) >= grams.sum(axis=0).A1]
     sizes = grams.sum(axis=1).A1
     shared = (grams @ grams.T).tocoo()
     union = sizes[shared.row] + sizes[shared.col] - shared.data
     alike = (shared.data >= threshold * union) & (shared.row < shared.col)
-    return sorted(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
+    pairs = set(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
+    first: dict[str, int] = {}
+    same = {(first.setdefault(text, number), number) for number, text in enumerate(bare) if not sizes[number]}
+    return sorted(pairs | {(a, b) for a, b in same if a < b})
+
+
+def _components(size: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
+    links = np.array(pairs, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), tuple(links)), shape=(size, size))
+    members: dict[int, list[int]] = defaultdict(list)
+    for number, label in enumerate(connected_components(graph, directed=False)[1]):
+        members[label].append(number)
+    return list(members.values())
 
 
 def groups(rows: Sequence[Row]) -> list[list[int]]:
@@ -39,35 +62,72 @@ def groups(rows: Sequence[Row]) -> list[list[int]]:
     pairs: list[tuple[int, int]] = near_duplicates([row.text for row in rows]) if len(rows) > 1 else []
     first_of: dict[str, int] = {}
     pairs += [(first_of.setdefault(row.scene, number), number) for number, row in enumerate(rows) if row.scene]
-    links = np.array(pairs, int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(pairs)), tuple(links)), shape=(len(rows), len(rows)))
-    members: dict[int, list[int]] = defaultdict(list)
-    for number, label in enumerate(connected_components(graph, directed=False)[1]):
-        members[label].append(number)
-    return list(members.values())
+    return _components(len(rows), pairs)
 
 
-def split_rows(rows: Sequence[Row], held_out: float, seed: int = 0) -> tuple[list[Row], list[Row]]:
+def _copies(rows: Sequence[Row]) -> list[list[int]]:
+    first_of: dict[str, int] = {}
+    return _components(len(rows), [(first_of.setdefault(row.text, number), number) for number, row in enumerate(rows)])
+
+
+def situations(rows: Sequence[Row]) -> list[list[int]]:
+    """The groups of held-out rows, for intervals; by text alone where all are of one scene."""
+    found = groups(rows)
+    return found if len(found) > 1 else groups([replace(row, scene="") for row in rows])
+
+
+def _may_be_held_out(group: Sequence[int], rows: Sequence[Row]) -> bool:
+    return all(rows[i].weight <= 1 for i in group)
+
+
+def _cut(found: list[list[int]], rows: Sequence[Row], most: float, tell: Tell) -> list[list[int]]:
+    """The groups, those that cannot be held out cut where too few rows stand in others.
+
+    They are cut by text alone where a scene joined them, and then down to the copies of one text.
+    """
+
+    def fits(group: Sequence[int]) -> bool:
+        return len(group) <= most and _may_be_held_out(group, rows)
+
+    for what, parted in (("of one scene or alike", situations), ("nearly alike", _copies)):
+        small, large = [g for g in found if fits(g)], [g for g in found if not fits(g)]
+        if not large or sum(map(len, small)) >= most:
+            break
+        parts = [[group[i] for i in part] for group in large for part in parted([rows[i] for i in group])]
+        if len(parts) > len(large):
+            tell(
+                f"{sum(map(len, large)):,} of {len(rows):,} rows are {what}, more than can be held out, so they stand "
+                "on both sides and the held-out loss flatters: give every situation a scene of its own"
+            )
+        found = small + parts
+    return found
+
+
+def split_rows(
+    rows: Sequence[Row], held_out: float, seed: int = 0, tell: Tell = lambda note: None
+) -> tuple[list[Row], list[Row]]:
     """Train and held-out rows; whole groups go to one side, about the share `held_out` of the rows to the second.
 
     A row with a weight above 1 is meant to be learnt, so its group is not held out. Rows that already say `split` are
-    taken at their word; raises `DataError` when a group then stands on both sides.
+    taken at their word. `tell` hears of groups that had to be parted. Raises
+    `DataError` when a group then stands on both sides, and when a side would be empty.
     """
     if any(row.split for row in rows):
-        for group in groups(rows):
-            sides = {rows[i].split or "train": i for i in group}
-            if len(sides) > 1:
-                a, b = (rows[i].where for i in sides.values())
-                raise DataError(
-                    f"{a} and {b} belong together (same scene or nearly the same text) but their splits differ"
-                )
-        return [r for r in rows if r.split != "held_out"], [r for r in rows if r.split == "held_out"]
-    shuffled = [group for group in groups(rows) if all(rows[i].weight <= 1 for i in group)]
+        _check_sides(rows)
+        train, held = [r for r in rows if r.split != "held_out"], [r for r in rows if r.split == "held_out"]
+        if not train or not held:
+            sizes = f"{len(train):,} training and {len(held):,} held-out rows"
+            raise DataError(f"{sizes} by their own split: mark some of both, or take split out of every row")
+        return train, held
+    most = max(LEAST_HELD_OUT, held_out * len(rows)) if held_out else 0
+    shuffled = [group for group in _cut(groups(rows), rows, most, tell) if _may_be_held_out(group, rows)]
     random.Random(seed).shuffle(shuffled)
     chosen: set[int] = set()
     for group in shuffled:
-        if len(chosen) + len(group) <= held_out * len(rows):
+        if len(chosen) + len(group) <= min(most, len(rows) - 1):
             chosen.update(group)
+    if not chosen:
+        raise DataError(f"{len(rows):,} training and 0 held-out rows: {_why_none(rows, held_out)}")
     return [r for i, r in enumerate(rows) if i not in chosen], [rows[i] for i in sorted(chosen)]
 
 
@@ -76,6 +136,26 @@ def name_few(held_out: Sequence[Row]) -> list[str]:
     if len(held_out) >= FEW_HELD_OUT:
         return []
     return [f"held out     {Path(row.where).name}: {' '.join(row.turns[-1][0].split()):.80}" for row in held_out]
+
+
+def _check_sides(rows: Sequence[Row]) -> None:
+    """Raises `DataError` when rows that belong together are on two sides."""
+    for group in groups(rows):
+        sides = {rows[i].split or "train": i for i in group}
+        if len(sides) > 1:
+            a, b = (rows[i].where for i in sides.values())
+            raise DataError(f"{a} and {b} belong together (same scene or nearly the same text) but their splits differ")
+
+
+def _why_none(rows: Sequence[Row], held_out: float) -> str:
+    """Why no row is held out, and what to do."""
+    if not held_out:
+        return "give a --held-out above 0"
+    if all(row.weight > 1 for row in rows):
+        return "every row has a weight above 1, and such rows are to be learnt; take it from some"
+    if copies := len(rows) - len({row.text for row in rows}):
+        return f"{copies:,} of them are copies of another, which cannot stand on both sides; add other rows"
+    return f"nothing can be held out of {len(rows):,}; add rows (dataset.convert collects saved chats)"
 
 
 def check_no_overlap(train: Sequence[Row], held_out: Sequence[Row]) -> None:

@@ -17,7 +17,7 @@ from roleplay.errors import DataError
 from roleplay.text import splits
 from roleplay.text.characters import ROWS
 from roleplay.text.languages import language
-from roleplay.text.rows import Row, file_sha256, read_rows
+from roleplay.text.rows import Row, file_sha256, read_rows, source_sha256
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import TRAINING
 
@@ -27,25 +27,30 @@ PLACES = ".rows.json"  # in runs/: where on this machine the others are, by hash
 HELD_OUT, SEED = 0.1, 0  # share of the rows and the lot that draws them, where a training says nothing else
 
 
+Loaded = tuple[list[Row], list[Row], list[dict[str, Any]]]
+
+
 def load_rows(
-    paths: Sequence[str | Path], held_out: float, seed: int
-) -> tuple[list[Row], list[Row], list[dict[str, Any]]]:
+    paths: Sequence[str | Path], held_out: float, seed: int, form: str = "", tell: splits.Tell = lambda note: None
+) -> Loaded:
     """Training rows, held-out rows, and what training.json records of the files.
 
-    Raises `DataError` for a file that is not usable, for an empty part, and for a row that stands in both.
+    `tell` hears how the files were read and split. Raises `DataError` for a file that is not usable, for an empty
+    part, and for a row that stands in both.
     """
-    files, rows = [], []
+    files, rows = [], list[Row]()
     for path in paths:
-        found = read_rows(path)
+        found, notes = read_rows(path, form)
         spoken = dict(Counter(language(row.text) for row in found).most_common())
-        known = {"file": recorded_name(path), "sha256": file_sha256(path), "rows": len(found), "languages": spoken}
-        files.append(known)
+        sha256 = source_sha256(path, found)
+        files.append({"file": recorded_name(path), "sha256": sha256, "rows": len(found), "languages": spoken})
         rows += found
-    train, held = splits.split_rows(rows, held_out, seed)
-    if not train or not held:
-        sizes = f"{len(train)} training and {len(held)} held-out rows"
-        raise DataError(f"{paths[0]}: {sizes}; add rows (dataset.convert collects saved chats) or change --held-out")
-    splits.check_no_overlap(train, held)
+        for note in notes:
+            tell(note)
+    try:
+        train, held = splits.split_rows(rows, held_out, seed, tell)
+    except DataError as error:
+        raise DataError(f"{paths[0]}: {error}") from error
     return train, held, files
 
 
@@ -112,11 +117,12 @@ def _named(adapter: Adapter, recorded: Any) -> list[tuple[str, str]]:
     return named
 
 
-def rows_of(adapter: Adapter, given: Sequence[str] = ()) -> tuple[list[Row], list[Row], list[dict[str, Any]]]:
-    """As `load_rows`, of the files and with the split of this adapter's training."""
+def rows_of(adapter: Adapter, given: Sequence[str] = ()) -> Loaded:
+    """As `load_rows`, of the files, in the form and with the split of this adapter's training."""
     recipe = adapter.training.get("settings", {})
     try:
         held_out, seed = float(recipe.get("held_out", HELD_OUT)), int(recipe.get("seed", SEED))
+        form = str(recipe.get("format", ""))
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{adapter.folder}: {TRAINING} does not say how its rows were split ({error!s:.80})") from error
-    return load_rows(find_data(adapter, given), held_out, seed)
+    return load_rows(find_data(adapter, given), held_out, seed, form)

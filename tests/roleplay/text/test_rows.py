@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
@@ -15,6 +16,7 @@ from roleplay.text.splits import (
     name_few,
     near_duplicates,
     repeat_by_weight,
+    situations,
     split_rows,
 )
 
@@ -27,14 +29,16 @@ BAD_ROWS = [
     ({**GOOD, "output": "  "}, "row 2: output is '  '"),
     ({"instruction": "x"}, "row 2: output is None"),
     ({**GOOD, "instruction": 7}, "row 2: instruction is 7"),
-    ({**GOOD, "input": None}, "row 2: input is None"),
+    ({**GOOD, "input": ["x"]}, "row 2: input is ['x']"),
+    ({**GOOD, "output": "星 \ud83d"}, "row 2: output is '星 \\ud83d', with half an emoji"),
+    ({**GOOD, "output": "x\ud83d"}, "half an emoji"),
     ({**GOOD, "history": [["only one"]]}, "row 2: history must be a list of"),
     ({**GOOD, "history": "no"}, "row 2: history must be a list of"),
     ({**GOOD, "history": [["a", " "]]}, "row 2: history must be a list of"),
     ({**GOOD, "split": "test"}, "row 2: split is 'test'"),
     ({**GOOD, "weight": 0}, "row 2: weight is 0"),
     ({**GOOD, "weight": True}, "row 2: weight is True"),
-    ({**GOOD, "wieght": 1}, "row 2: unknown key 'wieght'"),
+    ({**GOOD, "weight": 10**600}, "row 2: weight is inf"),
 ]
 
 
@@ -52,11 +56,10 @@ def test_a_bad_row_is_named(tmp_path, row, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not JSON"),
+        (b"", "the file is empty"),
         (b"[]", "holds no rows"),
         (b"{}", "holds no rows"),
-        ("[{}]".encode("utf-16"), "not UTF-8"),
-        (b'[{"instruction": ', "not JSON (line 1"),
+        (b'[{"instruction": ', "not JSON (line 1: cut off at the end)"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, content, message):
@@ -76,7 +79,7 @@ def test_json_lines_and_turns(tmp_path):
     path = tmp_path / "rows.jsonl"
     row = {"instruction": "写两句", "input": "雪", "output": "好。", "history": [["a", "b"]], "weight": 2.5}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    (read,) = read_rows(path)
+    (read,) = read_rows(path)[0]
     assert read.turns == (("a", "b"), ("写两句\n雪", "好。"))
     assert [len(repeat_by_weight([read], seed)) for seed in range(20)] != [2] * 20
     assert {len(repeat_by_weight([read], seed)) for seed in range(20)} == {2, 3}
@@ -120,6 +123,63 @@ def test_few_held_out_rows_are_named():
     assert name_few(few * FEW_HELD_OUT) == []
 
 
+PERSONA = "From now on you are Lin Zhao, who has kept the north light alone for eleven winters. You say little. "
+CHAIN = [" ".join(sha256(bytes([n + i])).hexdigest()[:8] for i in range(12)) for n in range(40)]  # each like the next
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ([Row(((f"{PERSONA}\nWhat of {n * 7919}?", f"Nothing of {n * 104729}."),)) for n in range(100)], 0),
+        ([Row(((f"What of {n * 7919}?", f"(puts down the oil can) {n * 104729}."),)) for n in range(100)], 0),
+        ([Row(((f"What of {n * 7919}?", f"Nothing of {n * 104729}."),), "card") for n in range(100)], 1),
+        ([Row(((text, "yes"),)) for text in CHAIN], 1),
+        ([Row(((f"What of {n * 7919}?", f"Nothing of {n * 104729}."),)) for n in range(3)], 0),
+    ],
+    ids=["a persona in every row", "one direction before every reply", "one scene for all", "a chain", "three rows"],
+)
+def test_rows_that_share_a_text_or_a_scene_can_be_held_out(made, told):
+    notes = []
+    train, held_out = split_rows(made, 0.1, 0, notes.append)
+    assert len(train) + len(held_out) == len(made)
+    assert 2 <= len(held_out) <= max(2, len(made) // 10)
+    assert bool(notes) == bool(told)
+    assert len(situations(held_out)) > 1  # so that an interval can be given
+
+
+def test_near_duplicates_are_found_behind_a_persona_and_copies_stay_together():
+    apart = [f"{PERSONA}What of the {n * 7919} ships at {n * 104729}?" for n in range(30)]
+    assert near_duplicates([*apart, apart[3].upper()]) == [(3, 30)]
+    assert near_duplicates(["……", "！！", "……"]) == [(0, 2)]
+    assert near_duplicates([PERSONA] * 20) == [(a, b) for a in range(1) for b in range(1, 20)]
+
+
+def test_a_group_that_is_too_large_stays_whole_where_others_can_be_held_out():
+    together = [Row(((f"What of {n * 7919}?", f"Nothing of {n * 104729}."),), "long") for n in range(40)]
+    alone = [Row(((f"Where is {n * 7907}?", f"Behind {n * 104711}."),)) for n in range(60)]
+    _, held_out = split_rows([*together, *alone], 0.1)
+    assert len(held_out) == 10 and not any(row.scene for row in held_out)
+
+
+@pytest.mark.parametrize(
+    ("made", "share", "message"),
+    [
+        (rows("snow"), 0.1, "nothing can be held out of 1; add rows"),
+        (rows(*["snow over the roofs"] * 6), 0.1, "5 of them are copies of another"),
+        ([replace(row, weight=2.0) for row in rows("a", "b", "c")], 0.1, "every row has a weight above 1"),
+        (rows("a", "b", "c"), 0.0, "give a --held-out above 0"),
+        (
+            [Row((("a", "b"),), split="train"), Row((("c", "d"),), split="train")],
+            0.1,
+            "2 training and 0 held-out rows by",
+        ),
+    ],
+)
+def test_why_nothing_can_be_held_out(made, share, message):
+    with pytest.raises(DataError, match=message):
+        split_rows(made, share)
+
+
 def test_overlap_is_refused():
     train, held_out = rows("snow over the palace roofs"), rows("Snow over the palace roofs.")
     with pytest.raises(DataError, match="nearly the same"):
@@ -133,7 +193,7 @@ def test_overlap_is_refused():
 
 def test_the_projects_own_rows():
     """What dataset/README.md says of them: size, languages, multi-turn rows, and a held-out part that is apart."""
-    own = read_rows(OWN)
+    own = read_rows(OWN)[0]
     train, held_out = split_rows(own, 0.5)
     check_no_overlap(train, held_out)
     assert sum(len(r.turns) == 1 for r in own) >= 600
