@@ -26,7 +26,7 @@ from roleplay.flags import parse
 from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
-from roleplay.text.rows import Row
+from roleplay.text.rows import Row, system_notes
 from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models
 from roleplay.weights.training_rows import load_rows, remember
@@ -56,13 +56,14 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
 @dataclass(frozen=True)
 class Material:
-    """What is learnt: who speaks, the rows on both sides of the split, and the files that they are from."""
+    """What is learnt: who speaks, the rows on both sides of the split, the files that they are from, and notes on them."""
 
     persona: Persona
     rows: list[Row]
     held_out: list[Row]
     paths: list[str]
     files: list[dict[str, Any]]
+    notes: list[str]
 
 
 def read_material(flags: LoraFlags) -> Material:
@@ -70,8 +71,10 @@ def read_material(flags: LoraFlags) -> Material:
     character = load_character(flags.character)
     persona = load_persona(flags.persona) if flags.persona else character.persona
     paths = flags.data or [str(character.rows or character.folder / ROWS)]
-    rows, held_out, files = load_rows(paths, flags.held_out, flags.seed)
-    return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files)
+    notes = list[str]()
+    rows, held_out, files = load_rows(paths, flags.held_out, flags.seed, flags.format, notes.append)
+    notes += system_notes([*rows, *held_out], persona.system_prompt)
+    return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
 
 
 def encode(rows: Sequence[Row], encoder: PromptEncoder, persona: Persona, flags: LoraFlags) -> list[Example]:
@@ -131,6 +134,7 @@ def train(flags: LoraFlags) -> Path:
     samples = SampleReplies(trainer, encoder, persona, sample_prompts(material.persona, material.held_out))
     stop = follow(trainer, samples)
     if trainer.is_world_process_zero():
+        print(*(f"data         {note}" for note in material.notes), sep="\n")
         print(*base.describe()[:3], f"attention    {attention}: {why}", f"checkpoints  {plan.reason}", sep="\n")
         print(f"adapter      {told_of(model, flags.rank)}", f"recipe       {chosen.reason}", sep="\n")
         print(f"rows         {len(examples)} to learn, {len(held_out)} held out; {plan.rows} a pack")

@@ -16,11 +16,12 @@ from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, ENDS, Answer, Engine, Question, Request, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import CHOICES, Ballot, Vote, cast
+from roleplay.text import limits
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 
 MAX_SEED = 20  # characters
-MAX_MESSAGE = 2000  # characters of a message or a persona
+MAX_MESSAGE = max(limits.MESSAGE, limits.PERSONA)  # characters of a message or a persona as they are kept
 MAX_EXCHANGES = 200  # a longer conversation is refused, and not restored
 MAX_TEXT = 300_000  # characters of a whole conversation that a browser hands in
 MAX_TURNS = 40  # earlier turns that an engine is given at most
@@ -117,9 +118,9 @@ def refusal(language: str, message: str, persona: str = "", exchanges: int = 0) 
     words = WORDS[language]
     if not message.strip():
         return words["empty"]
-    if len(message.strip()) > MAX_MESSAGE:
+    if len(message.strip()) > limits.MESSAGE:
         return words["too_long"].format(length=len(message.strip()))
-    if len(persona) > MAX_MESSAGE:
+    if len(persona) > limits.PERSONA:
         return words["persona_too_long"].format(length=len(persona))
     return words["too_many"].format(limit=MAX_EXCHANGES) if exchanges >= MAX_EXCHANGES else ""
 

@@ -8,6 +8,7 @@ from typing import Any
 from roleplay.disk import read_json
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
+from roleplay.text import limits
 
 CHARACTER = "zhenhuan"  # in dataset/: who speaks, and who is taught, where nobody else is named
 
@@ -34,6 +35,8 @@ def parse_persona(value: Any, where: str) -> Persona:
         raise DataError(f"{where}: name, system_prompt and greeting must be texts, openers a list of texts")
     if not value["system_prompt"].strip():
         raise DataError(f"{where}: system_prompt is empty; say there who speaks, and how")
+    if (length := len(value["system_prompt"])) > limits.PERSONA:
+        raise DataError(f"{where}: system_prompt is {length:,} characters long; {limits.PERSONA:,} fit, so shorten it")
     return Persona(**value, openers=tuple(openers))
 
 

@@ -56,7 +56,7 @@ def load_rows(
 
 def recorded_name(path: str | Path) -> str:
     """How an adapter's folder names a file of rows: nothing of the machine is in it."""
-    place = Path(os.path.abspath(path))
+    place = Path(os.path.abspath(str(path).replace(":", "-")))  # a hub's data set may name its split
     return place.relative_to(PROJECT).as_posix() if place.is_relative_to(PROJECT) else place.name
 
 

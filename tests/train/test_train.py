@@ -189,6 +189,13 @@ def test_only_a_share_of_the_update_is_kept(base, data, home):
         assert torch.equal(half[name], weight * 0.5 if "lora_B" in name else weight)
 
 
+def test_a_run_of_one_update_learns(base, data, home):
+    folder = lora.train(settings(base, data, batch_size=54, schedule="cosine", warmup=0.5))
+    assert json.loads((folder / "training.json").read_text(encoding="utf-8"))["results"]["updates"] == 1
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert all(w.abs().max() > 0 for name, w in weights.items() if "lora_B" in name)
+
+
 def test_rehearsal_forgets_less(base, data, home):
     tuned = {}
     for weight in (0.0, 5.0):
@@ -211,6 +218,7 @@ def test_rehearsal_forgets_less(base, data, home):
         ({"initialisation": "orthogonal", "rank": 7}, "--rank 7: an orthogonal initialisation takes an even rank"),
         ({"name": "my consort"}, "--name 'my consort': use letters, digits, dots and dashes"),
         ({"batch_size": 7, "pack_rows": 3}, "--batch-size 7 cannot be shared out to 1 processes with 3 rows a pack"),
+        ({"learning_rate": 0.0}, "--learning-rate 0 learns nothing"),
         ({"keep": 1.5}, "--keep 1.5: give a share above 0 and at most 1"),
         ({"resume": True}, "holds no checkpoint to resume from"),
     ],

@@ -10,7 +10,9 @@ from transformers import TrainingArguments
 from roleplay.disk import check_writable
 from roleplay.errors import RoleplayError
 from roleplay.flags import flag
+from roleplay.text import limits
 from roleplay.text.prompts import TEMPLATES
+from roleplay.text.reading.forms import FORMS
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.layout import MAX_RANK, NAME
@@ -24,7 +26,8 @@ from train.learning.memory import PackPlan, Wishes, process_count
 class LoraFlags:
     name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
     character: str = flag("zhenhuan", "a folder under dataset/, or any folder: its persona and its rows")
-    data: list[str] = flag([], "files of rows, JSON lists or JSON Lines, in place of the character's")
+    data: list[str] = flag([], "files of rows, in any form of docs/rows.md, in place of the character's")
+    format: str = flag("", "the form of the rows, where it is recognised wrongly", ("", *FORMS))
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
     persona: str = flag("", "a persona as JSON, in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
@@ -52,7 +55,9 @@ class LoraFlags:
     pack_rows: int = flag(
         0, "rows computed at once; fewer take less memory; 0 is as many as pay and fit", within=(0, inf)
     )
-    max_length: int = flag(512, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf))
+    max_length: int = flag(
+        limits.ROW_TOKENS, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf)
+    )
     rehearsal: float = flag(
         0.5,
         "weight of what the base model says without a persona, beside the rows; higher forgets less",
@@ -86,6 +91,8 @@ def check_flags(flags: LoraFlags, home: Path) -> None:
         raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
     if flags.initialisation == "orthogonal" and flags.rank % 2:
         raise RoleplayError(f"--rank {flags.rank}: an orthogonal initialisation takes an even rank")
+    if not flags.learning_rate:
+        raise RoleplayError("--learning-rate 0 learns nothing: give a rate above 0")
     if not 0 < flags.keep <= 1:
         raise RoleplayError(f"--keep {flags.keep}: give a share above 0 and at most 1")
     processes = process_count()

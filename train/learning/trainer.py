@@ -52,6 +52,12 @@ class CharacterTrainer(Trainer):
             )
         return super().create_optimizer() if model is None else super().create_optimizer(model)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """A warm-up ends before the last update: at its rate of zero a run of one would learn nothing."""
+        asked: int = self.args.get_warmup_steps(num_training_steps)
+        self.args.warmup_steps = max(0, min(asked, num_training_steps - 1))
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The packed loss; raises `DataError` naming the rows when it is not a finite number."""
         rows = inputs.pop("rows")

@@ -32,6 +32,7 @@ def test_a_persona_from_a_file(tmp_path):
         (json.dumps(GOOD | {"system_prompt": 1}).encode(), "must be texts"),
         (json.dumps(GOOD | {"system_prompt": " "}).encode(), "system_prompt is empty"),
         (b'{"name": "Ink"}', "must be texts"),
+        (json.dumps(GOOD | {"system_prompt": "x" * 2001}).encode(), "is 2,001 characters long; 2,000 fit"),
     ],
 )
 def test_what_is_no_persona(tmp_path, content, message):
