@@ -1,14 +1,15 @@
 """Validate and explain a file of training rows before a run is spent on it.
 
     python -m dataset.check --character zhenhuan --html runs/zhenhuan_check.html
-    python -m dataset.check mine.json --persona me.json
+    python -m dataset.check mine.json more.csv --persona me.json
     python -m dataset.check --character zhenhuan --surprise --json runs/zhenhuan_check.json
 
 It prints what it found and writes the report (`--html`, one file that opens offline), the same as JSON (`--json`) and
 a set with weights in place of copies (`--dedupe`) where asked. With `--surprise` it names the ten rows that the base
 model finds hardest to guess, and the JSON has all of them. Exit status: 0, or 1 when something found would spoil
-a training run (rows that cannot be read or do not fit, a control token in a reply, held-out rows that stand in the
-training part too), or 2 when the check itself cannot be made.
+a training run, which is all that train.lora refuses with the same flags (rows that cannot be read or do not fit, rows
+of which none can be held out, held-out rows that stand in the training part too) and a control token in a reply, or 2
+when the check itself cannot be made.
 """
 
 import json
@@ -22,45 +23,49 @@ from statistics import mean, median
 from typing import Any
 
 from tqdm import tqdm
-from transformers import AutoTokenizer
 
 from dataset import report as html_report
 from dataset.findings import (
     NAMED_ROWS,
     find_control_tokens,
     find_copies,
+    find_long,
+    find_openings,
     find_overlap,
     find_prompts,
+    find_split,
     find_taught_again,
     named_rows,
 )
+from dataset.garbage import find_garbage
 from dataset.report import Finding, Lengths, Report, Segment
-from roleplay.disk import write_json, write_text
+from roleplay.disk import check_writable, write_json, write_text
 from roleplay.environment import Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text import personas
+from roleplay.text import limits, personas
 from roleplay.text.characters import load_character
 from roleplay.text.languages import language
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
-from roleplay.text.rows import Row, file_sha256, load_json, parse_row
+from roleplay.text.reading.forms import FORMS
+from roleplay.text.rows import MAX_WEIGHT, Row, RowFile, read_row_file, read_rows, source_sha256, system_notes
 from roleplay.weights import base_models, embedded
-
-MAX_WEIGHT = 100  # what a row may weigh (roleplay/text/rows.py)
+from roleplay.weights.training_rows import HELD_OUT, SEED
 
 
 @dataclass(frozen=True)
 class CheckFlags:
-    file: str = flag("", "the rows, as a JSON list or JSON Lines; those of --character", place="may be first")
+    files: list[str] = flag([], "the rows, in any form of docs/rows.md; those of --character", place="may be first")
     character: str = flag("", "a folder under dataset/, or a path: its rows and persona where none are given")
     held_out: str = flag("", "a second file whose rows are held out; none of them may stand in the first")
     persona: str = flag("", "a persona file; its system prompt counts into the lengths (none: Zhen Huan's)")
+    format: str = flag("", "the form of the rows, where it is recognised wrongly", choices=("", *FORMS))
     template: str = flag("gemma", "the prompt layout that lengths and preview use", choices=tuple(TEMPLATES))
     tokenizer: str = flag(
         embedded.NAME, "whose tokens are counted: embedded, a Hub id, modelscope:OWNER/NAME, a folder"
     )
-    max_tokens: int = flag(1024, "the longest row that fits, prompt and replies together", within=(1, inf))
+    max_tokens: int = flag(limits.ROW_TOKENS, "the longest row that fits, prompt and replies together", within=(1, inf))
     surprise: bool = flag(False, "say how surprising every row is to the base model with the persona; takes minutes")
     base_model: str = flag("", "the base model that --surprise asks; chosen by the device where none is given")
     html: str = flag("", "write the report with plots to this file")
@@ -74,7 +79,7 @@ class Reading:
 
     encoder: PromptEncoder
     persona: Persona
-    max_tokens: int = 1024
+    max_tokens: int = limits.ROW_TOKENS
 
 
 def dedupe(values: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -104,40 +109,35 @@ def preview(row: Row, reading: Reading) -> list[Segment]:
     return [Segment(str(encoder.tokenizer.decode(ids)), labelled) for labelled, ids in segments]
 
 
-def examine(values: Sequence[Any], where: str, reading: Reading, held: Sequence[Row] = ()) -> tuple[Report, list[Row]]:
-    """Everything found in the values of a file, and its usable rows; `held` are rows of another, held-out file."""
-    encoder, persona, max_tokens = reading.encoder, reading.persona, reading.max_tokens
-    rows, broken = [], []
-    for number, value in enumerate(values, 1):
-        try:
-            rows.append(parse_row(value, f"row {number}"))
-        except DataError as error:
-            broken.append(str(error))
-    findings = []
-    if broken:
-        findings.append(Finding("error", f"{len(broken):,} rows cannot be read", broken[:NAMED_ROWS]))
+def examine(found: RowFile, where: str, reading: Reading, held: Sequence[Row] = ()) -> Report:
+    """Everything that is found in a file of rows; `held` are rows of another, held-out file."""
+    encoder, persona, max_tokens = reading.encoder, reading.persona.system_prompt, reading.max_tokens
+    rows, broken = found.rows, found.broken
     if not rows:
-        raise DataError(f"{where}: no row can be read; the first says {broken[0]}")
-    examples = [encoder.example(persona.system_prompt, row.turns) for row in rows]
+        raise DataError(f"{where}: no row can be read; the first says {'; then '.join(broken[:NAMED_ROWS])}")
+    findings = [Finding("error", f"{len(broken):,} rows cannot be read", broken[:NAMED_ROWS])] if broken else []
+    examples = [encoder.example(persona, row.turns) for row in rows]
     reply = [sum(label != IGNORED for label in example.labels) for example in examples]
     total = [len(example.input_ids) for example in examples]
-    if long := [row for row, length in zip(rows, total, strict=True) if length > max_tokens]:
-        findings.append(Finding("error", f"{len(long):,} rows take more than {max_tokens:,} tokens", named_rows(long)))
-    findings += find_control_tokens(rows, encoder)
-    findings += find_overlap([*rows, *(replace(row, split="held_out") for row in held)])
+    findings += find_long(rows, examples, encoder, persona, max_tokens)
+    findings += find_control_tokens(rows, encoder) + find_garbage(rows) + find_openings(rows)
+    parted = [*rows, *(replace(row, split="held_out") for row in held)]
+    findings += find_overlap(parted) or find_split(parted, HELD_OUT, SEED)
+    findings += [Finding("warning", note, []) for note in system_notes(rows, persona)]
     copied, repeated = find_copies(rows)
     findings += copied + find_taught_again(rows) + find_prompts(rows)
     crossed = [row for row in rows if {language(part) for part in row.turns[-1]} == {"zh", "en"}]
     if crossed:
         findings.append(Finding("note", f"{len(crossed):,} rows answer in another language", named_rows(crossed)))
     levels = ("error", "warning", "note")
-    report = Report(
+    return Report(
         file=where,
-        rows=len(values),
+        read=found.notes,
+        rows=found.size,
         distinct=len({row.turns for row in rows}),
         scenes=len({row.scene for row in rows} - {""}),
         held_out=sum(row.split == "held_out" for row in rows),
-        persona=persona.name,
+        persona=reading.persona.name,
         max_tokens=max_tokens,
         findings=sorted(findings, key=lambda finding: levels.index(finding.level)),
         lengths=Lengths([t - r for t, r in zip(total, reply, strict=True)], reply),
@@ -146,7 +146,6 @@ def examine(values: Sequence[Any], where: str, reading: Reading, held: Sequence[
         repeated=repeated[:10],
         preview=[preview(rows[n], reading) for n in sorted({0, len(rows) // 2, len(rows) - 1})],
     )
-    return report, rows
 
 
 def as_text(report: Report) -> str:
@@ -154,7 +153,7 @@ def as_text(report: Report) -> str:
     facts = (
         f"{report.rows:,} rows, {report.distinct:,} distinct, {report.scenes:,} scenes, {report.held_out:,} held out"
     )
-    lines = [f"{report.file}: {facts}"]
+    lines = [f"{report.file}: {facts}", *(f"{'':14}{note}" for note in report.read)]
     for name, counts in (("prompt", report.lengths.prompt), ("reply", report.lengths.reply)):
         lines.append(
             f"{name + ' tokens':14}mean {mean(counts):.1f}, median {median(counts):g}, longest {max(counts):,}"
@@ -176,19 +175,31 @@ def _write(path: str, text: str) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _sources(settings: CheckFlags) -> tuple[str, Persona]:
-    """The file of rows and the persona; raises `DataError` where no file is named."""
+def _sources(settings: CheckFlags) -> tuple[list[str], Persona]:
+    """The files of rows and the persona; raises `DataError` where no file is named."""
     character = load_character(settings.character) if settings.character else None
-    file = settings.file or (str(character.rows) if character and character.rows else "")
-    if not file:
+    files = settings.files or ([str(character.rows)] if character and character.rows else [])
+    if not files:
         lacking = f"{character.folder} has no rows.json: " if character else "no rows to check: "
         raise DataError(f"{lacking}give a file, or a --character with rows")
     if settings.persona:
-        return file, load_persona(settings.persona)
+        return files, load_persona(settings.persona)
     if character:
-        return file, character.persona
+        return files, character.persona
     default = personas.default()
-    return file, replace(default, name=f"{default.name} (no --character or --persona was given)")
+    return files, replace(default, name=f"{default.name} (no --character or --persona was given)")
+
+
+def _read(files: Sequence[str], form: str) -> RowFile:
+    """All files as one; a row of several says which it stands in."""
+    several = len(files) > 1
+    parts = {file: read_row_file(file, form, file if several else "") for file in files}
+    return RowFile(
+        [value for part in parts.values() for value in part.values],
+        [row for part in parts.values() for row in part.rows],
+        [fault for part in parts.values() for fault in part.broken],
+        [f"{file}: {note}" if several else note for file, part in parts.items() for note in part.notes],
+    )
 
 
 def _surprise(settings: CheckFlags, rows: Sequence[Row], persona: Persona) -> tuple[dict[str, Any], str]:
@@ -205,21 +216,21 @@ def _surprise(settings: CheckFlags, rows: Sequence[Row], persona: Persona) -> tu
 
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(CheckFlags, __doc__, argv)
-    file, persona = _sources(settings)
-    values = load_json(file)
-    held = (
-        [parse_row(v, f"{settings.held_out} row {n}") for n, v in enumerate(load_json(settings.held_out), 1)]
-        if settings.held_out
-        else []
-    )
+    files, persona = _sources(settings)
+    for file in (settings.json, settings.html, settings.dedupe):
+        if file not in ("", "-"):
+            check_writable(Path(file).parent)
+    found, where = _read(files, settings.format), ", ".join(files)
+    held = read_rows(settings.held_out, settings.format)[0] if settings.held_out else []
     folder, _ = base_models.fetch(settings.tokenizer, Environment().cache)
-    encoder = PromptEncoder(AutoTokenizer.from_pretrained(folder, local_files_only=True), settings.template)
+    encoder = PromptEncoder(base_models.read_tokenizer(folder), settings.template)
 
-    report, rows = examine(values, file, Reading(encoder, persona, settings.max_tokens), held)
+    report = examine(found, where, Reading(encoder, persona, settings.max_tokens), held)
 
-    facts, text = asdict(report) | {"sha256": file_sha256(file)}, as_text(report)
+    facts = asdict(report) | {"sha256": ", ".join(source_sha256(file, found.rows) for file in files)}
+    text = as_text(report)
     if settings.surprise:
-        facts["surprise"], told = _surprise(settings, rows, persona)
+        facts["surprise"], told = _surprise(settings, found.rows, persona)
         text += f"\n\n{told}"
     as_json = json.dumps(facts, ensure_ascii=False, indent=1)
     if settings.json not in ("", "-"):
@@ -227,9 +238,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.html:
         _write(settings.html, html_report.render(report))
     if settings.dedupe:
-        if len(rows) < len(values):
-            raise DataError(f"{file}: {len(values) - len(rows)} rows cannot be read; mend them, then --dedupe")
-        write_json(Path(settings.dedupe), dedupe(values, rows))
+        if found.broken:
+            raise DataError(f"{where}: {len(found.broken)} rows cannot be read; mend them, then --dedupe")
+        write_json(Path(settings.dedupe), dedupe(found.values, found.rows))
         print(f"wrote {settings.dedupe}", file=sys.stderr)
     print(as_json if settings.json == "-" else text)  # last: whoever reads it may stop reading
     if any(finding.level == "error" for finding in report.findings):

@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dataset.report import Finding, Repeated
-from roleplay.text.prompts import PromptEncoder
+from roleplay.errors import DataError
+from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
-from roleplay.text.splits import near_duplicates
+from roleplay.text.splits import near_duplicates, split_rows
 
 NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
+LONG_OPENING, MANY = 12, 8  # characters that more than half of at least so many rows begin with: they tell nothing
 
 
 def named_rows(rows: Iterable[Row]) -> list[str]:
@@ -53,7 +55,7 @@ def find_overlap(rows: Sequence[Row]) -> list[Finding]:
     """Held-out rows that stand in the training part too, by text or by scene."""
     held = {number for number, row in enumerate(rows) if row.split == "held_out"}
     if not held:
-        return [Finding("note", "no row is held out here; train.lora then holds out whole scenes and look-alikes", [])]
+        return []
     findings = []
     pairs = [(a, b) for a, b in near_duplicates([row.text for row in rows]) if (a in held) != (b in held)]
     if pairs:
@@ -99,3 +101,59 @@ def find_taught_again(rows: Sequence[Row]) -> list[Finding]:
     again = sum((row.scene, reply) in own for row in rows for _, reply in row.turns[:-1])
     text = f"{again:,} earlier replies are rows of their own too: train with the loss on the last reply of a row"
     return [Finding("note", text, [])] if again else []
+
+
+def find_split(rows: Sequence[Row], held_out: float, seed: int) -> list[Finding]:
+    """What splitting says, for which `train.lora` would refuse the rows or warn of them."""
+    told = list[str]()
+    try:
+        _, held = split_rows(rows, held_out, seed, told.append)
+    except DataError as error:
+        return [Finding("error", f"train.lora would refuse these rows: {error}", [])]
+    if any(row.split for row in rows):
+        return []
+    text = f"no row says that it is held out; train.lora would hold out {len(held):,}, in whole scenes and look-alikes"
+    return [*(Finding("warning", what, []) for what in told), Finding("note", text, [])]
+
+
+def find_long(
+    rows: Sequence[Row], examples: Sequence[Example], encoder: PromptEncoder, persona: str, most: int
+) -> list[Finding]:
+    """Rows whose last turn alone is too long, which `train.lora` refuses, and those that lose their oldest turns."""
+    refused, shortened = [], []
+    for row, example in zip(rows, examples, strict=True):
+        if len(example.input_ids) > most:
+            last = encoder.example(persona, row.turns[-1:], "last")
+            (refused if len(last.input_ids) > most else shortened).append(row)
+    found = [
+        ("error", f"take more than {most:,} tokens with the persona, which train.lora refuses", refused),
+        ("warning", f"take more than {most:,} tokens with the persona, so their oldest turns are left out", shortened),
+    ]
+    return [Finding(level, f"{len(long):,} rows {what}", named_rows(long)) for level, what, long in found if long]
+
+
+def _shared_start(a: str, b: str) -> str:
+    return a[: next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))]
+
+
+def _opening(texts: Sequence[str]) -> str:
+    """What more than half of the texts begin with: the middle one of them in order begins with it too."""
+    half = len(texts) // 2
+    ordered = sorted(texts)
+    return max((_shared_start(ordered[i], ordered[i + half]) for i in range(len(texts) - half)), key=len)
+
+
+def find_openings(rows: Sequence[Row]) -> list[Finding]:
+    """A persona in front of what users say, or one beginning for most replies."""
+    findings = []
+    if len({row.turns for row in rows}) < MANY:
+        return []
+    sides = (
+        ("user's texts", "if it says who speaks, it is a persona: take it out of the rows and give it with --persona"),
+        ("replies", "the model would begin every reply with it: take it out of the rows"),
+    )
+    for side, (name, advice) in enumerate(sides):
+        opening = _opening([turns[0][side] for turns in {row.turns for row in rows}])
+        if len(opening) >= LONG_OPENING:
+            findings.append(Finding("warning", f"more than half of the {name} begin alike; {advice}", [opening]))
+    return findings

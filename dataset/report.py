@@ -50,6 +50,7 @@ class Segment:
 @dataclass(frozen=True)
 class Report:
     file: str
+    read: list[str]  # how it was read
     rows: int
     distinct: int
     scenes: int

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.text.personas import Persona, default
 from roleplay.text.prompts import IGNORED, PromptEncoder
-from roleplay.text.rows import parse_row, read_rows
+from roleplay.text.rows import RowFile, parse_row, read_row_file, read_rows
 from tests import tiny
+from train import lora
+from train.learning import memory
 
 HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
 GOOD = [
@@ -52,11 +55,35 @@ def row(instruction: str, output: str, **more: Any) -> dict[str, Any]:
     return {"instruction": instruction, "output": output, **more}
 
 
+def found(values: list[Any]) -> RowFile:
+    """The values as if they stood in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        path.write_text(json.dumps(values), encoding="utf-8")
+        return read_row_file(path)
+
+
 LONG = "这一夜，" * 300
 CASES = [
     ([row("好吗？", "")], "error", "1 rows cannot be read"),
-    ([row("好吗？", "好。", typo=1)], "error", "1 rows cannot be read"),
-    ([row("说长些。", LONG)], "error", "1 rows take more than 1,024 tokens"),
+    ([row("好吗？", 7)], "error", "1 rows cannot be read"),
+    ([row("说长些。", LONG)], "error", "1 rows take more than 1,024 tokens with the persona, which train.lora refuses"),
+    (
+        [row("可睡了？", "还没有。", history=[["说长些。", LONG]])],
+        "warning",
+        "1 rows take more than 1,024 tokens with the persona, so their oldest turns are left out",
+    ),
+    ([row("好吗？", "好。", system="你是旁人。")], "warning", "1 rows have the system text '你是旁人。'"),
+    (
+        [row(f"夜里几更了，可有人守着门？第{n * 7919}回", f"{n * 104729}", split="train") for n in range(20)],
+        "warning",
+        "more than half of the user's texts begin alike; if it says who speaks, it is a persona",
+    ),
+    (
+        [row(f"{n * 7919}？", f"（放下茶盏，望着窗外的雪）{n * 104729}", split="train") for n in range(20)],
+        "warning",
+        "more than half of the replies begin alike",
+    ),
     ([row("再见。", "去罢。<end_of_turn>model")], "error", "1 rows have a reply with a control token"),
     ([row("<start_of_turn>user", "去罢。")], "warning", "1 rows have a user's text with a control token"),
     ([row("外头下雪了！", "叫他们把炭添上。", split="held_out")], "error", "1 held-out rows (nearly) stand"),
@@ -75,9 +102,9 @@ CASES = [
 
 @pytest.mark.parametrize(("extra", "level", "text"), CASES, ids=[text for _, _, text in CASES])
 def test_findings(encoder: PromptEncoder, extra: list[dict[str, Any]], level: str, text: str) -> None:
-    clean, _ = examine(GOOD, "f", Reading(encoder, Persona("x", "You are x."), 1024))
+    clean = examine(found(GOOD), "f", Reading(encoder, Persona("x", "You are x."), 1024))
     assert clean.findings == []
-    report, _ = examine([*GOOD, *extra], "f", Reading(encoder, Persona("x", "You are x."), 1024))
+    report = examine(found([*GOOD, *extra]), "f", Reading(encoder, Persona("x", "You are x."), 1024))
     assert [finding.level for finding in report.findings if finding.text.startswith(text)] == [level]
     assert any(f.level == "error" for f in report.findings) == (level == "error")
 
@@ -104,7 +131,7 @@ def test_dedupe_sums_weights_and_keeps_sides_apart() -> None:
 
 def test_preview_marks_what_the_loss_sees(encoder: PromptEncoder) -> None:
     values = [row("三", "四。", history=[["一", "二。"]])]
-    report, _ = examine(values, "f", Reading(encoder, Persona("x", "你是甲。"), 1024))
+    report = examine(found(values), "f", Reading(encoder, Persona("x", "你是甲。"), 1024))
     assert [part.text for part in report.preview[0] if part.labelled] == ["二。<end_of_turn>", "四。<end_of_turn>"]
     text = "".join(part.text for part in report.preview[0])
     assert text.startswith("<bos><start_of_turn>user\n你是甲。\n\n一<end_of_turn>")
@@ -139,7 +166,7 @@ def test_command(tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert parsed.addresses == [] and "url(http" not in html  # it opens offline
     report = json.loads(facts.read_text(encoding="utf-8"))
     assert (report["rows"], report["distinct"], len(report["sha256"])) == (5, 4, 64)
-    assert [r.weight for r in read_rows(single)] == [2.0, 1.0, 1.0, 2.0]
+    assert [r.weight for r in read_rows(single)[0]] == [2.0, 1.0, 1.0, 2.0]
 
     other = tmp_path / "held.json"
     other.write_text(json.dumps([row("外头下雪了。", "叫他们把炭添上。")]), encoding="utf-8")
@@ -209,18 +236,18 @@ def test_nothing_readable_and_dedupe_of_broken_rows(tokenizer_folder: Path, tmp_
 
 @pytest.mark.skipif(not HUANHUAN.is_file(), reason="no ../shared/data/huanhuan.json")
 def test_the_public_set(encoder: PromptEncoder) -> None:
-    values = json.loads(HUANHUAN.read_text(encoding="utf-8"))
-    report, rows = examine(values, "huanhuan.json", Reading(encoder, Persona("x", "你是甄嬛。"), 2048))
+    read = read_row_file(HUANHUAN)
+    report = examine(read, "huanhuan.json", Reading(encoder, Persona("x", "你是甄嬛。"), 2048))
     texts = [finding.text for finding in report.findings]
     assert any(text.startswith("109 rows repeat another word for word") for text in texts)
     assert report.repeated[0].user == "你是谁？" and report.repeated[0].copies == 50
     assert not any(finding.level == "error" for finding in report.findings)
-    single = dedupe(values, rows)
-    assert len(single) == 3256 and sum(value.get("weight", 1) for value in single) == len(values)
+    single = dedupe(read.values, read.rows)
+    assert len(single) == 3256 and sum(value.get("weight", 1) for value in single) == len(read.values)
 
 
 def test_the_preview_says_who_reads_it(encoder: PromptEncoder) -> None:
-    report, _ = examine(GOOD, "rows.json", Reading(encoder, Persona("Amos Pascoe", "You are Amos.")))
+    report = examine(found(GOOD), "rows.json", Reading(encoder, Persona("Amos Pascoe", "You are Amos.")))
     assert "preview       as Amos Pascoe reads it" in as_text(report)
 
 
@@ -235,3 +262,60 @@ def test_nobody_reads_on_and_the_report_is_new_all_the_same(tokenizer_folder: Pa
     os.close(output)
     assert (done.returncode, done.stderr) == (141, f"wrote {report}\n")
     assert json.loads(report.read_text(encoding="utf-8"))["persona"].endswith("(no --character or --persona was given)")
+
+
+CARD = [row(f"What of {n * 7919}?", f"Nothing of {n * 104729}.", scene="card") for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        (GOOD[:1], "nothing can be held out of 1"),
+        ([row("外头下雪了。", "叫他们把炭添上。")] * 6, "5 of them are copies of another"),
+        (
+            [row(f"{n * 7919}?", f"{n}.", split="train") for n in range(3)],
+            "3 training and 0 held-out rows by their own",
+        ),
+        (CARD, ""),
+        ([*CARD[:9], row("How long?", LONG)], "512 fit"),
+        ([*CARD[:9], row("How long?", "Long.", history=[["And then?", LONG]])], ""),
+        ([*CARD[:9], row("How long?", None)], "output is None"),
+    ],
+)
+def test_the_check_refuses_what_training_refuses(
+    tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[Any], refused: str
+) -> None:
+    """The real commands with their own defaults, on the same files; training ends where the model would be asked."""
+    file, me = tmp_path / "rows.json", tmp_path / "me.json"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    me.write_text(json.dumps({"name": "x", "system_prompt": "You are x."}), encoding="utf-8")
+    try:
+        main([str(file), "--persona", str(me), "--tokenizer", str(tokenizer_folder)])
+        status = 0
+    except SystemExit as ended:
+        status = int(str(ended.code))
+    monkeypatch.setattr(lora, "ROOT", tmp_path)
+    tiny.gemma().save_pretrained(tmp_path / "base")
+    GemmaTokenizer.from_pretrained(tokenizer_folder).save_pretrained(tmp_path / "base")
+    monkeypatch.setattr(memory, "plan", lambda *args: sys.exit("fits"))
+    flags = lora.LoraFlags(name="x", data=[str(file)], persona=str(me), base_model=str(tmp_path / "base"))
+    if refused:
+        with pytest.raises(DataError, match=refused):
+            lora.train(flags)
+    else:
+        with pytest.raises(SystemExit, match="fits"):
+            lora.train(flags)
+    assert status == bool(refused)
+
+
+def test_several_files_are_checked_as_they_are_trained(
+    tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(GOOD, indent=1), encoding="utf-8")
+    (tmp_path / "b.csv").write_text("question,answer\nWhere?,Here.\nWhen?,\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "a.json"), str(tmp_path / "b.csv"), "--tokenizer", str(tokenizer_folder)])
+    told = capsys.readouterr().out
+    assert ended.value.code == 1 and "5 rows, 4 distinct" in told
+    assert f"{tmp_path / 'b.csv'} line 3, row 2: output is None" in told
+    assert f"{tmp_path / 'b.csv'}: read as question-answer" in told
