@@ -7,6 +7,9 @@ It starts an engine, builds the page around it and serves it; it writes nothing 
 it reads are listed in `roleplay/environment.py`.
 """
 
+import roleplay  # noqa: F401 - first, so that Ctrl-C while a library loads ends in one line
+
+# isort: split
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from roleplay.console import close_output, loaded
+
 
 class RoleplayError(Exception):
     """Anything a user can mend; the library raises it, only the edge turns it into a message."""
@@ -35,11 +37,12 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """The edge of every script: a `RoleplayError` ends the program with its one line and status 2.
+    """The edge of every script: a `RoleplayError`, or a disk or console that fails, ends it with one line and status 2.
 
     Where nobody reads its output any more, as behind `head`, it ends without a word and with status 141, as a program
     that the signal SIGPIPE ends.
     """
+    loaded()
     try:
         try:
             yield
@@ -52,8 +55,12 @@ def one_line_errors() -> Iterator[None]:
         if not (closed := [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]):
             raise  # a connection of the program's own
         for stream in closed:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python complains when it ends
+            close_output(stream)
         sys.exit(141)
+    except OSError as error:
+        print(f"error: {first_line(error)}; see to the disk, and that files can be read and written", file=sys.stderr)
+        close_output(sys.stdout)
+        sys.exit(2)
 
 
 def _unread(stream: TextIO) -> bool:

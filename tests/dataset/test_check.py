@@ -270,7 +270,7 @@ CARD = [row(f"What of {n * 7919}?", f"Nothing of {n * 104729}.", scene="card") f
 @pytest.mark.parametrize(
     ("values", "refused"),
     [
-        (GOOD[:1], "nothing can be held out of 1"),
+        ([row("外头下雪了。", "叫他们把炭添上。")], "nothing can be held out of 1"),
         ([row("外头下雪了。", "叫他们把炭添上。")] * 6, "5 of them are copies of another"),
         (
             [row(f"{n * 7919}?", f"{n}.", split="train") for n in range(3)],
