@@ -24,12 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dataset.novel.prose import is_prose, read_novel
+from dataset.novel.prose import is_prose
 from dataset.novel.speeches import NovelSpeech, as_screenplay, proposals, read_novels
 from dataset.screenplay import SOMEBODY, Scene, Screenplay, Speech, join_texts, read_screenplays
 from roleplay.disk import write_json, write_text
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.text.reading.decoding import read_text
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def read_aliases(texts: Sequence[str]) -> dict[str, str]:
 def read_sources(settings: BuildFlags) -> tuple[Screenplay, list[NovelSpeech]]:
     """The files as one screenplay, and the speeches of those that are novels; raises `DataError`."""
     aliases = read_aliases(settings.alias)
-    novels = [path for path in settings.scripts if not path.endswith(".fountain") and is_prose(read_novel(Path(path)))]
+    texts = {path: read_text(path) for path in settings.scripts if not path.endswith(".fountain")}
+    novels = [path for path, (text, _) in texts.items() if is_prose(text)]
     play = read_screenplays([path for path in settings.scripts if path not in novels])
     for scene in play.scenes:
         scene.speeches = [replace(s, speaker=aliases.get(s.speaker, s.speaker)) for s in scene.speeches]
@@ -127,7 +129,8 @@ def read_sources(settings: BuildFlags) -> tuple[Screenplay, list[NovelSpeech]]:
         print(
             f"{', '.join(novels)}: read as prose, {len(speeches):,} speeches, {told:,} with a speaker", file=sys.stderr
         )
-    return Screenplay(play.scenes + as_screenplay(speeches).scenes, play.unlabelled), speeches
+    notes = [f"{path}: {texts[path][1]}" for path in novels if texts[path][1]]
+    return Screenplay(play.scenes + as_screenplay(speeches).scenes, play.unlabelled, play.notes + notes), speeches
 
 
 def show_cast(play: Screenplay, speeches: Sequence[NovelSpeech]) -> None:
@@ -141,6 +144,7 @@ def show_cast(play: Screenplay, speeches: Sequence[NovelSpeech]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(BuildFlags, __doc__, argv)
     play, speeches = read_sources(settings)
+    print(*play.notes, sep="\n", end="\n" if play.notes else "", file=sys.stderr)
     if play.unlabelled:
         print(f"{len(play.unlabelled)} lines have no speaker and count as stage directions:", file=sys.stderr)
         print("\n".join(f"  {line[:100]}" for line in play.unlabelled[:5]), file=sys.stderr)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roleplay.errors import DataError
+from roleplay.text.reading.decoding import read_text
 
 SOMEBODY = "?"  # the speaker of a speech that cannot be told
 _BRACKETED = r"[（(【\[][^（(【\[）)】\]]*[）)】\]]"
@@ -20,6 +20,12 @@ _HEADING = re.compile(
     r"#*\s*(第\s*[\d〇零一二两三四五六七八九十百千]+\s*[幕场景集回折]|(?:scene|act|episode)\s+\w+)\b(.*)", re.IGNORECASE
 )
 _LABEL = re.compile(rf"([^\W\d_][\w .·・'’、&/-]{{0,29}}?)\s*((?:{_BRACKETED}\s*)*)[，,]?\s*([：；]|:(?!//))\s*(.*)")
+_BOLD = re.compile(
+    r"^\s*(?:[-+*>]\s+)?(\*\*|__)(?:([^*_]+?[:：])\s*\1|([^*_]+?)\s*\1(?=\s*[（(:：]))"
+)  # **Name**: **Name:**
+_TIMES = re.compile(  # number and times of a subtitle
+    r"^(?:\d+[ \t]*\r?\n)?(?:\d+:)?\d\d:\d\d[,.]\d{3}[ \t]*-->.*$|\AWEBVTT.*$", re.MULTILINE
+)
 _FOUNTAIN_HEADING = re.compile(r"\.(?=[^.])|(?:INT|EXT|EST|INT\.?/EXT|I/E)[. ]", re.IGNORECASE)
 _FOUNTAIN_MARK = re.compile(r"^(INT|EXT|EST|INT\.?/EXT|I/E)\. ", re.MULTILINE)
 _FOUNTAIN_ASIDE = re.compile(r"/\*.*?\*/|\[\[.*?\]\]", re.DOTALL)
@@ -51,6 +57,7 @@ class Screenplay:
 
     scenes: list[Scene]
     unlabelled: list[str]  # "file.txt line 7: the text"
+    notes: list[str] = field(default_factory=list)  # on how the files were read
 
     def cast(self) -> Counter[str]:
         """How many lines each speaker has."""
@@ -75,27 +82,22 @@ def join_texts(left: str, right: str) -> str:
 
 
 def read_screenplays(paths: Sequence[str | Path]) -> Screenplay:
-    """The files as one screenplay, in the order given; raises `DataError` for one that is missing or not UTF-8.
+    """The files as one screenplay, in the order given; raises `DataError` for one that is missing or is no text.
 
     A heading that says it is continued (续, CONT'D) resumes its scene, across files too. Any other heading that
     comes again opens a new scene and is numbered: `第1幕`, `第1幕 #2`.
     """
     book = _Book()
     for path in map(Path, paths):
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}: not UTF-8 (byte {error.start}), perhaps GB18030; save the file as UTF-8"
-            ) from error
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        text, note = read_text(path)
+        book.notes += [f"{path}: {note}"] if note else []
+        text = _TIMES.sub(lambda found: "\n" * found[0].count("\n"), text)
         book.open(path.stem)
         if path.suffix == ".fountain" or _FOUNTAIN_MARK.search(text):
             _read_fountain(text, book)
         else:
             _read_labelled(text, path, book)
-    return Screenplay([scene for scene in book.scenes if scene.speeches], book.unlabelled)
+    return Screenplay([scene for scene in book.scenes if scene.speeches], book.unlabelled, book.notes)
 
 
 class _Book:
@@ -104,6 +106,7 @@ class _Book:
     def __init__(self) -> None:
         self.scenes: list[Scene] = []
         self.unlabelled: list[str] = []
+        self.notes: list[str] = []
         self._seen: Counter[str] = Counter()
         self._latest: dict[str, Scene] = {}
 
@@ -138,7 +141,7 @@ def _labels(lines: Sequence[str]) -> Iterator[re.Match[str] | None]:
 
 
 def _read_labelled(text: str, path: Path, book: _Book) -> None:
-    lines = text.splitlines()
+    lines = [_BOLD.sub(r"\2\3", line) for line in text.splitlines()]
     in_speech = False  # only a line right below a speech can continue it
     for number, (line, label) in enumerate(zip(lines, _labels(lines), strict=True), 1):
         bare = line.strip()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from roleplay.errors import DataError
+from roleplay.text.reading.decoding import read_text
 
 _NUMERAL = r"[\d〇零一二两三四五六七八九十百千]+"
 _HEADING = re.compile(
@@ -63,20 +63,6 @@ class Chapter:
     name: str
     utterances: list[Utterance] = field(default_factory=list)
     closing: list[str] = field(default_factory=list)  # the narration after the last speech
-
-
-def read_novel(path: Path) -> str:
-    """The text of a file in UTF-8, UTF-16 (with its mark) or GB18030; raises `DataError` for any other."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "gb18030"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{path}: neither UTF-8 nor GB18030; save the file as UTF-8")
 
 
 def _width(line: str) -> int:
@@ -248,7 +234,7 @@ class _Book:
 
 def read_chapters(path: Path) -> list[Chapter]:
     """The chapters of a novel that have speeches; raises `DataError` for a file that cannot be read."""
-    text = read_novel(path)
+    text, _ = read_text(path)
     marks, book = _Marks(text), _Book(path.stem)
     blocks = list(paragraphs(text))
     titled = any(_HEADING.fullmatch(block) for block in blocks)
