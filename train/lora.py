@@ -56,7 +56,7 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
 @dataclass(frozen=True)
 class Material:
-    """What is learnt: who speaks, the rows on both sides of the split, the files that they are from, and notes on them."""
+    """What is learnt: who speaks, the rows on both sides of the split, the files they are from, and notes on those."""
 
     persona: Persona
     rows: list[Row]
