@@ -120,7 +120,7 @@ def find_long(
     rows: Sequence[Row], examples: Sequence[Example], encoder: PromptEncoder, persona: str, most: int
 ) -> list[Finding]:
     """Rows whose last turn alone is too long, which `train.lora` refuses, and those that lose their oldest turns."""
-    refused, shortened = [], []
+    refused, shortened = list[Row](), list[Row]()
     for row, example in zip(rows, examples, strict=True):
         if len(example.input_ids) > most:
             last = encoder.example(persona, row.turns[-1:], "last")

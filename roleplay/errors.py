@@ -1,6 +1,5 @@
 """The errors a user may meet: each is one line that says what failed, with which value, and what to do."""
 
-import os
 import select
 import sys
 from collections.abc import Iterator

@@ -7,8 +7,10 @@ from typing import Any
 from roleplay.errors import DataError
 
 USER = ("user", "human", "prompter", "instruction", "input", "question", "query", "用户", "人类", "问")
-REPLY = ("assistant", "gpt", "model", "bot", "ai", "char", "character", "chatgpt", "output", "response", "answer")
-REPLY += ("助手", "角色", "答", "回答")
+REPLY = (
+    *("assistant", "gpt", "model", "bot", "ai", "char", "character", "chatgpt", "output", "response", "answer"),
+    *("助手", "角色", "答", "回答"),
+)
 SYSTEM = ("system", "developer", "系统")
 ROLE, CONTENT = ("from", "role"), ("value", "content", "text")
 

@@ -65,9 +65,9 @@ def _shared(record: Record) -> tuple[Record, list[str]]:
 def _pair(users: Sequence[str], replies: Sequence[str], inputs: Sequence[str], record: Record) -> tuple[Record, list]:
     """A record that has what the user says under one key and the reply under another."""
     user, reply = (record[key] if (key := _first(record, keys)) else None for keys in (users, replies))
-    if is_messages(user):  # TRL's prompt is a list of messages where its completion may be one
+    if isinstance(user, list) and is_messages(user):  # as TRL has it
         said = reply if isinstance(reply, list) else [{"role": "assistant", "content": reply}]
-        return _chat({CHAT[0]: [*user, *said], **{key: record[key] for key in OWN if key in record}})
+        return _chat({CHAT[0]: user + said, **{key: record[key] for key in OWN if key in record}})
     row, left_out = _shared(record)
     row |= {"instruction": user, "output": reply}
     if key := _first(record, inputs):
