@@ -37,6 +37,9 @@ def parse_persona(value: Any, where: str) -> Persona:
         raise DataError(f"{where}: system_prompt is empty; say there who speaks, and how")
     if (length := len(value["system_prompt"])) > limits.PERSONA:
         raise DataError(f"{where}: system_prompt is {length:,} characters long; {limits.PERSONA:,} fit, so shorten it")
+    if (length := sum(map(len, (value["name"], value["greeting"], *openers)))) > limits.SHOWN:
+        told = f"name, greeting and openers are {length:,} characters long together"
+        raise DataError(f"{where}: {told}; {limits.SHOWN:,} fit, so shorten them")
     return Persona(**value, openers=tuple(openers))
 
 

@@ -17,12 +17,12 @@ from transformers import PreTrainedModel
 
 from roleplay.disk import read_json
 from roleplay.errors import AdapterError, RoleplayError
+from roleplay.text import limits
 from roleplay.text.prompts import template_name
 from roleplay.weights import embedded
 from roleplay.weights.adapters import PROJECTIONS, Adapter
 from roleplay.weights.layout import CONFIG, MAX_ALPHA, MAX_BYTES, MAX_RANK, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
 
-MAX_TEXT = 4000  # characters of a persona or a name
 DTYPES = ("F32", "F16", "BF16")
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.(?P<layer>\d{1,4})\.(?P<block>\w+)\.(?P<projection>\w+))"
@@ -69,8 +69,9 @@ def _inspect(folder: Path) -> Adapter:
 
 
 def _text(folder: Path, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise AdapterError(f"{folder}: {value!r:.40} must be a text of at most {MAX_TEXT} characters in {TRAINING}")
+    if not isinstance(value, str) or len(value) > limits.PERSONA:
+        most = f"{limits.PERSONA:,} characters"
+        raise AdapterError(f"{folder}: {value!r:.40} must be a text of at most {most} in {TRAINING}")
     return value
 
 

@@ -33,6 +33,7 @@ def test_a_persona_from_a_file(tmp_path):
         (json.dumps(GOOD | {"system_prompt": " "}).encode(), "system_prompt is empty"),
         (b'{"name": "Ink"}', "must be texts"),
         (json.dumps(GOOD | {"system_prompt": "x" * 2001}).encode(), "is 2,001 characters long; 2,000 fit"),
+        (json.dumps(GOOD | {"openers": ["x" * 3998]}).encode(), "are 4,005 characters long together; 4,000 fit"),
     ],
 )
 def test_what_is_no_persona(tmp_path, content, message):

@@ -194,8 +194,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "two templates": (training(template="tutorial"), "template 'tutorial' is not the one"),
     "training not JSON": (text("training.json", "{"), "training.json: not JSON"),
     "persona no object": (training(persona="T"), "base_model and persona must be objects"),
-    "persona too long": (training(persona={"system_prompt": "x" * 5000}), "a text of at most 4000"),
-    "base name no text": (training(base_model={"name": ["x"]}), "a text of at most 4000"),
+    "persona too long": (training(persona={"system_prompt": "x" * 2001}), "a text of at most 2,000"),
+    "base name no text": (training(base_model={"name": ["x"]}), "a text of at most 2,000"),
 }
 
 
