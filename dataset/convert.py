@@ -1,5 +1,6 @@
-"""Collect saved chats of the page, and files of rows, into one set to learn from.
+"""Collect saved chats of the page, and rows in any common form, into one set to learn from.
 
+    python -m dataset.convert sharegpt.jsonl rows.json          # any form of docs/rows.md; the last file is written
     python -m dataset.convert chats/*.json --out rows.json
     python -m dataset.convert chats/*.json --out rows.json --review     # keep, drop or edit every exchange first
     python -m dataset.convert rows.json chats/*.json --out rows.json    # adds to a set that is there
@@ -9,15 +10,18 @@ the set already is dropped with a note, and so is a chat that another one goes o
 are dropped leave their conversation, and the others stay.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roleplay.disk import write_json
+from roleplay.disk import check_writable, write_json, write_text
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text.rows import load_json, parse_row
+from roleplay.text.reading.files import LINES
+from roleplay.text.reading.forms import FORMS
+from roleplay.text.rows import parse_row, read_row_file
 
 KEEP, DROP, EDIT = "k", "d", "e"
 ASKED = "[k]eep, [d]rop, [e]dit? "
@@ -25,8 +29,11 @@ ASKED = "[k]eep, [d]rop, [e]dit? "
 
 @dataclass(frozen=True)
 class ConvertFlags:
-    files: list[str] = flag([], "saved chats and files of rows, JSON lists or JSON Lines", place="first")
-    out: str = flag("", "the JSON file to write; one that exists has to be among the files")
+    files: list[str] = flag([], "saved chats and files of rows, in any form of docs/rows.md", place="first")
+    out: str = flag(
+        "", "the JSON or JSON Lines file to write, else the last file; one that exists has to be among the files"
+    )
+    format: str = flag("", "the form of the rows, where it is recognised wrongly", choices=("", *FORMS))
     review: bool = flag(False, "ask about every exchange in the terminal before it is written")
 
 
@@ -42,28 +49,17 @@ class Found:
         return parse_row(self.value, self.where).turns
 
 
-def own_row(value: dict[str, Any], where: str) -> dict[str, Any]:
-    """A row of this project, which a saved chat of the page is too; raises `DataError` for one that is not usable."""
-    parse_row(value, where)
-    return value
-
-
-# Every form that is read: the key that tells an object of it, and what makes a row of that object.
-FORMS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {"instruction": own_row}
-
-
-def collect(files: Sequence[str]) -> list[Found]:
-    """The rows of all files; raises `DataError` for a file or an object of no known form."""
+def collect(files: Sequence[str], form: str = "") -> list[Found]:
+    """The rows of all files, how each was read being printed; raises `DataError` for a row that is not usable."""
     found = []
     for file in files:
-        if Path(file).suffix not in (".json", ".jsonl"):
+        if Path(file).suffix.lower() == ".md":
             raise DataError(f"{file}: a chat is learnt from JSON: save it on the page as training rows")
-        for number, value in enumerate(load_json(file), 1):
-            where = f"{file} row {number}"
-            form = next((key for key in FORMS if isinstance(value, dict) and key in value), "")
-            if not form:
-                raise DataError(f"{where}: an object with {' or '.join(FORMS)} is wanted; {value!r:.60} has none")
-            found.append(Found(FORMS[form](value, where), where))
+        read = read_row_file(file, form, file)
+        if read.broken:
+            raise DataError(read.broken[0])
+        print(*(f"{file}: {note}" for note in read.notes), sep="\n")
+        found += [Found(value, row.where) for value, row in zip(read.values, read.rows, strict=True)]
     return found
 
 
@@ -122,20 +118,25 @@ def _reviewed(row: Found, ask: Callable[[str], str]) -> Found | None:
 
 def convert(settings: ConvertFlags) -> list[dict[str, Any]]:
     """Collect, review and write the rows; raises `RoleplayError` for anything a user can mend."""
-    out = Path(settings.out)
-    if not settings.out:
-        raise RoleplayError("where to? Give --out rows.json")
-    if out.exists() and out.resolve() not in [Path(file).resolve() for file in settings.files]:
+    files = settings.files if settings.out else settings.files[:-1]
+    if not files:
+        raise RoleplayError("from where to where? Give files and --out rows.json")
+    out = Path(settings.out or settings.files[-1])
+    if out.exists() and out.resolve() not in [Path(file).resolve() for file in files]:
         raise RoleplayError(f"{out} exists: choose another --out, or give it among the files to add to it")
-    found, notes = drop_repeated(collect(settings.files))
+    check_writable(out.parent)
+    found, notes = drop_repeated(collect(files, settings.format))
     print(*notes, sep="\n", end="\n" if notes else "")
     found = review(found) if settings.review else found
     if not found:
         raise DataError("no exchange is left: nothing was written")
     rows = [row.value for row in found]
-    write_json(out, rows)
+    if out.suffix.lower() in LINES:
+        write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    else:
+        write_json(out, rows)
     exchanges = sum(len(row.turns) for row in found)
-    print(f"{out}: {len(rows):,} rows with {exchanges:,} exchanges from {len(settings.files):,} files")
+    print(f"{out}: {len(rows):,} rows with {exchanges:,} exchanges from {len(files):,} files")
     return rows
 
 

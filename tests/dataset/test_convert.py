@@ -78,8 +78,8 @@ def test_a_review_in_the_terminal(tmp_path):
     [
         ("chat.md", "# Amos", "save it on the page as training rows"),
         ("chat.json", "[]", "holds no rows"),
-        ("chat.json", '[{"messages": []}]', "row 1: an object with instruction is wanted"),
-        ("chat.json", '["Hello."]', "row 1: an object with instruction is wanted"),
+        ("chat.json", '[{"chosen": "a", "rejected": "b"}]', "these are preference rows"),
+        ("chat.json", '["Hello."]', "row 1: str where an object with instruction and output belongs"),
         ("chat.json", '[{"instruction": "a", "output": ""}]', "row 1: output is ''"),
     ],
 )
@@ -94,5 +94,22 @@ def test_a_set_that_is_there_is_not_overwritten(tmp_path):
     file = chat(tmp_path / "a.json", HELLO)
     with pytest.raises(RoleplayError, match=r"b.json exists: choose another --out"):
         convert(ConvertFlags([file], chat(tmp_path / "b.json", COLD)))
-    with pytest.raises(RoleplayError, match="Give --out"):
+    with pytest.raises(RoleplayError, match=r"b.json exists: choose another --out"):
+        convert(ConvertFlags([file, str(tmp_path / "b.json")]))
+    with pytest.raises(RoleplayError, match="Give files and --out"):
         convert(ConvertFlags([file]))
+
+
+def test_rows_of_any_form_become_this_projects_own(tmp_path, capsys):
+    said = [{"from": "system", "value": "You are Amos."}, {"from": "human", "value": "Who?"}]
+    chats = {"conversations": [*said, {"from": "gpt", "value": "Amos."}], "scene": "name", "id": 3}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(chats) + "\n")
+    (tmp_path / "pairs.csv").write_text("q,a\nCold?,Cold enough.\n", encoding="utf-16")
+    out = tmp_path / "rows.json"
+    convert(ConvertFlags([str(tmp_path / "chats.jsonl"), str(tmp_path / "pairs.csv"), str(out)]))
+    assert json.loads(out.read_text()) == [
+        {"scene": "name", "instruction": "Who?", "output": "Amos.", "history": [], "system": "You are Amos."},
+        {"instruction": "Cold?", "output": "Cold enough."},
+    ]
+    printed = capsys.readouterr().out
+    assert "read as sharegpt" in printed and "not used: id (1)" in printed and "read as UTF-16" in printed
