@@ -7,7 +7,7 @@ from dataset.report import Finding, Repeated
 from roleplay.errors import DataError
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
-from roleplay.text.splits import near_duplicates, split_rows
+from roleplay.text.splits import near_duplicates, repeat_by_weight, split_rows
 
 NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
@@ -107,7 +107,8 @@ def find_split(rows: Sequence[Row], held_out: float, seed: int) -> list[Finding]
     """What splitting says, for which `train.lora` would refuse the rows or warn of them."""
     told = list[str]()
     try:
-        _, held = split_rows(rows, held_out, seed, told.append)
+        train, held = split_rows(rows, held_out, seed, told.append)
+        repeat_by_weight(train, seed)
     except DataError as error:
         return [Finding("error", f"train.lora would refuse these rows: {error}", [])]
     if any(row.split for row in rows):

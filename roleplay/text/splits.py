@@ -167,6 +167,12 @@ def check_no_overlap(train: Sequence[Row], held_out: Sequence[Row]) -> None:
 
 
 def repeat_by_weight(rows: Iterable[Row], seed: int) -> list[Row]:
-    """Each row as often as its weight says, the fraction drawn by lot: what one epoch sees."""
+    """Each row as often as its weight says, the fraction drawn by lot: what one epoch sees.
+
+    Raises `DataError` where that is nothing.
+    """
     lot = random.Random(seed)
-    return [row for row in rows for _ in range(int(row.weight) + (lot.random() < row.weight % 1))]
+    drawn = [row for row in rows for _ in range(int(row.weight) + (lot.random() < row.weight % 1))]
+    if not drawn:
+        raise DataError("no row is left to learn: their weights are so low that none was drawn; raise them")
+    return drawn

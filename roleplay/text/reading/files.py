@@ -69,9 +69,17 @@ def _unwrap(value: Any, lines: list[int], path: Path) -> tuple[list[Any], list[i
         raise DataError(f"{path}: it has a column under each key; write it with pandas' to_json(orient='records')")
     if forms.is_persona(value):
         raise DataError(f"{path}: this is a persona or a character card and no rows; give it with --persona")
+    if {"columns", "data"} <= set(value):
+        raise DataError(f"{path}: its keys stand apart from its rows; write it with pandas' to_json(orient='records')")
     lists = {key: part for key, part in value.items() if isinstance(part, list) and part}
-    key = next((key for key in (TRAIN, "rows", "data") if key in lists), next(iter(lists), ""))
+    matching = [key for key, part in lists.items() if any(map(forms.matches_any, part))]
+    key = next((key for key in (TRAIN, "rows", "data", *matching, *lists) if key in lists), "")
     if not key:
+        inner = [part for part in value.values() if isinstance(part, dict)]
+        if len(inner) == len(value) > 1 and all(map(forms.matches_any, inner)):
+            return inner, [], ["every row under a key of its own"]
+        if len(inner) == 1:
+            return _unwrap(inner[0], [], path)
         keys = ", ".join(f"{key:.40}" for key in list(value)[:6])
         raise DataError(f"{path}: holds no rows under its keys ({keys or 'none'}); a list of objects is wanted")
     others = ", ".join(f"{other:.40}" for other in lists if other != key)

@@ -55,7 +55,7 @@ def _shared(record: Record) -> tuple[Record, list[str]]:
         row["system"] = record[key]
     if not (key := _first(record, HISTORY)):
         return row, []
-    history = record[key]
+    history = record[key] or []
     if not (isinstance(history, list) and history and all(isinstance(part, dict) for part in history)):
         return row | {"history": history}, []
     talk = exchanges(history)

@@ -72,6 +72,16 @@ def _elements(text: str, start: int) -> Iterator[tuple[Any, int]]:
             raise json.JSONDecodeError("a comma before the list's end", text, end)
 
 
+def _values(text: str, place: int) -> Iterator[tuple[Any, int]]:
+    """Every value of a text that has one after the other, and where it begins; a comma may stand between them."""
+    while place < len(text):
+        value, end = _decode(text, place)
+        yield value, place
+        place = _next(text, end)
+        if text[place : place + 1] == ",":
+            place = _next(text, place + 1)
+
+
 def _is_lines(text: str, looked_at: int = 2) -> bool:
     """Whether one of the first lines is a whole value: one of JSON Lines may be broken, the first too."""
     lines = [line for line in text.split("\n") if line.strip()]
@@ -109,17 +119,12 @@ def parse(text: str, lines: bool = False) -> tuple[Any, list[int]]:
     """
     start = _next(text, 0)
     listed = text[start : start + 1] == "["
-    if lines and not listed:
-        return _lines(text)
     try:
-        if not listed:
-            value, end = _decode(text, start)
-            if _next(text, end) < len(text):
-                raise json.JSONDecodeError("something follows the value", text, _next(text, end))
-            return value, []
-        found = list(_elements(text, start))
+        found = list(_elements(text, start) if listed else _values(text, start))
+        if not listed and len(found) == 1:
+            return found[0][0], []
     except json.JSONDecodeError as error:
-        if _is_lines(text, 1 if listed else 2):
+        if (lines and not listed) or _is_lines(text, 1 if listed else 2):
             return _lines(text)
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         what = "cut off at the end" if cut else error.msg
