@@ -162,7 +162,7 @@ def as_text(report: Report) -> str:
     lines.append("turns         " + ", ".join(f"{turns}: {count:,}" for turns, count in report.turns.items()))
     for finding in report.findings:
         lines.append(f"{finding.level:14}{finding.text}")
-        lines += [f"{'':14}  {example[:150]}" for example in finding.examples]
+        lines += [f"{'':14}  {' '.join(example.split()):.150}" for example in finding.examples]
     lines.append(f"preview       as {report.persona} reads it; what is learnt stands in ⟦ ⟧")
     for row in report.preview:
         text = "".join(f"⟦{part.text}⟧" if part.labelled else part.text for part in row)

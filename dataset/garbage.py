@@ -11,7 +11,7 @@ _NAMES = r"(?:char|user|bot|name|names?|author|姓名|名字|角色名?|用户�
 GARBAGE = {  # what is found in a text, by what it is
     "a macro or an unfilled placeholder": re.compile(
         rf"\{{\{{[^{{}}\n]{{1,40}}\}}\}}|\$\{{\w+\}}|(?<!\{{)\{{{_NAMES}\}}(?!\}})|\[{_NAMES}\]|【{_NAMES}】|<{_NAMES}>"
-        r"|<\|?(?:user|char|bot)name\|?>|%\(\w+\)s|\bTODO\b|\bXXX+\b|[某Ｘ]{3,}",
+        r"|<\|?(?:user|char|bot)name\|?>|%\(\w+\)s|(?-i:\bTODO\b|\bXXX+\b)|[某Ｘ]{3,}",
         re.IGNORECASE,
     ),
     "a control token of another model": re.compile(
@@ -30,9 +30,12 @@ GARBAGE = {  # what is found in a text, by what it is
         re.IGNORECASE,
     ),
     "nothing but a word for nothing": re.compile(
-        r"\A\s*(?:null|none|nil|nan|undefined|n/?a|#n/a|<na>|无|空|\[\]|\{\})[.。]?\s*\Z", re.IGNORECASE
+        r"\A\s*(?:无|空|\[\]|\{\})[.。]?\s*\Z|^\s*(?:null|none|nil|nan|undefined|n/?a|#n/a|<na>)[.。]?\s*\Z",
+        re.IGNORECASE | re.MULTILINE,
     ),
-    "letters that were decoded wrongly": re.compile(r"\ufffd|锟斤拷|烫烫烫|â€[™œ\x9d“”˜¦]|Ã[\xa0-\xbf]|ï»¿"),
+    "letters that were decoded wrongly": re.compile(
+        r"[\x00-\x08\x0e-\x1f\ufeff\ufffd]|锟斤拷|烫烫烫|â€[™œ\x9d“”˜¦]|Ã[\xa0-\xbf]|ï»¿"
+    ),
 }
 
 

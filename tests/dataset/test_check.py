@@ -280,6 +280,7 @@ CARD = [row(f"What of {n * 7919}?", f"Nothing of {n * 104729}.", scene="card") f
         ([*CARD[:9], row("How long?", LONG)], "512 fit"),
         ([*CARD[:9], row("How long?", "Long.", history=[["And then?", LONG]])], ""),
         ([*CARD[:9], row("How long?", None)], "output is None"),
+        ([value | {"weight": 0.01} for value in CARD], "so low that none was drawn"),
     ],
 )
 def test_the_check_refuses_what_training_refuses(

@@ -36,6 +36,8 @@ MACRO, TOKEN, THOUGHT, MARKUP, NOTHING, WRONG = GARBAGE
         ("None.", NOTHING),
         (" N/A ", NOTHING),
         ("无", NOTHING),
+        ("Read this.\nNaN", NOTHING),
+        ("Wait\x00 here.", WRONG),
         ("鍚� 锟斤拷", WRONG),
         ("donâ€™t go", WRONG),
     ],
@@ -59,6 +61,7 @@ def test_garbage_is_named_with_its_row(text: str, what: str) -> None:
         "【叹气】罢了。",
         "It is null and void.",
         "某年某月",
+        "No, todo está bien.",
         "I think <so>.",
     ],
 )

@@ -106,7 +106,7 @@ def test_commands_make_rows_and_speeches_of_a_novel(tmp_path: Path, capsys: pyte
                 str(lines),
             ]
         )
-    made = read_rows(rows)
+    made = read_rows(rows)[0]
     assert [row.turns[-1] for row in made] == [("今晚有雾吗？", "有，雾号响过两回。"), ("那船怎么办？", "等。")]
     first = json.loads(lines.read_text(encoding="utf-8").splitlines()[1])
     assert first == {"speaker": "守塔人", "text": "有，雾号响过两回。", "cue": "林照笑道", "chapter": "第一回 灯塔"}

@@ -1,6 +1,7 @@
 """Bytes to text: UTF-8, or what the bytes look most like, and then it says so."""
 
 import codecs
+import re
 from pathlib import Path
 
 from charset_normalizer import from_bytes
@@ -15,6 +16,8 @@ MARKS = {  # the longer of two that begin alike comes first
     codecs.BOM_UTF16_BE: "utf-16",
 }
 GUESSED = ["gb18030", "big5", "shift_jis", "cp1252", "cp1251", "utf_16_le", "utf_16_be"]
+COMMON = "的一是了不我你有在他"  # at least a twentieth of any Chinese text
+SIGNS = frozenset("“”‘’—…·、。《》「」（）！，：；？　")  # all that is not ASCII in English written on a Chinese system
 BINARY = {  # how a file begins that is no text, and what to do with it
     b"PK\x03\x04": "a zip or Excel file; save it as CSV in UTF-8, or unpack it",
     b"\x1f\x8b": "packed by gzip; unpack it",
@@ -51,11 +54,27 @@ def decode(data: bytes, where: str | Path) -> tuple[str, str]:
         if encoding != "utf-8" or damaged <= sum(letter > "\x7f" for letter in roughly) - damaged:
             what = f"damaged {encoding.upper()} ({place})"
             raise DataError(f"{where}: {what}; mend it there, or save the file as UTF-8 again") from error
+        if _is_chinese(text := data.decode("gb18030", "replace")):
+            if "\ufffd" in text:
+                line = text[: text.index("\ufffd")].count("\n") + 1
+                raise DataError(
+                    f"{where}: damaged GB18030 (line {line}); mend it there, or save it as UTF-8"
+                ) from error
+            return text, _guessed("GB18030")
         best = from_bytes(data, cp_isolation=GUESSED, threshold=1).best()  # the least bad, however many signs
         if best is None:
             raise DataError(f"{where}: not UTF-8 ({place}), and no other text; save the file as UTF-8") from error
-        name = best.encoding.upper().replace("_", "-")
-        return str(best), f"not UTF-8; read as {name}, which it looks most like: see that the preview reads well"
+        return str(best), _guessed(best.encoding.upper().replace("_", "-"))
+
+
+def _is_chinese(text: str) -> bool:
+    wide = len(re.findall("[\u4e00-\u9fff]", text))
+    common = 20 * sum(map(text.count, COMMON)) >= wide > 20 * text.count("\ufffd")
+    return common or all(letter < "\x80" or letter in SIGNS for letter in text)
+
+
+def _guessed(name: str) -> str:
+    return f"not UTF-8; read as {name}, which it looks most like: see that the preview reads well"
 
 
 def read_text(path: str | Path) -> tuple[str, str]:

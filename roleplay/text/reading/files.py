@@ -59,7 +59,10 @@ def _unwrap(value: Any, lines: list[int], path: Path) -> tuple[list[Any], list[i
     """The list of records in a JSON value; raises `DataError` where there is none."""
     if isinstance(value, list):
         single = value and all(isinstance(part, dict) and {"role", "from"} & set(part) for part in value)
-        return ([value], [], ["one conversation"]) if single else (value, lines, [])
+        if single:
+            return [value], [], ["one conversation"]
+        listed = value and all(isinstance(part, list) and any(map(forms.is_row, part)) for part in value)
+        return ([row for part in value for row in part], [], ["several lists"]) if listed else (value, lines, [])
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds no rows; a list of objects with instruction and output is wanted")
     if forms.matches_any(value):
@@ -98,7 +101,7 @@ def _table(text: str, ending: str, path: Path) -> tuple[list[Any], list[int], li
     values, lines = [], []
     try:
         names = [name.strip().lower() for name in next(reader)]
-        if len(names) < 2 or len(set(names)) < len(names):
+        if (len(names) < 2 and names[0] not in forms.CHAT) or len(set(names)) < len(names):
             what = "neither JSON nor a table whose first line names its columns, each once (instruction, output)"
             raise DataError(f"{path}: {what}")
         begin = reader.line_num + 1

@@ -34,10 +34,10 @@ class Form:
 def plain(value: Any) -> Any:
     """A record with its keys in small letters and without what is absent: null, and the NaN of an empty cell.
 
-    A bare list of messages becomes a record of them.
+    A bare list of messages becomes a record of them, and so does a pair of texts.
     """
     if isinstance(value, list):
-        return {CHAT[0]: value}
+        return {CHAT[0]: [value] if len(value) == 2 and all(isinstance(part, str) for part in value) else value}
     if not isinstance(value, dict):
         return value
     kept = {key: part for key, part in value.items() if part is not None and part == part}
@@ -124,6 +124,11 @@ FORMS = {
 }
 
 
+def is_row(value: Any) -> bool:
+    """Whether a value is a record that cannot be a part of a conversation."""
+    return isinstance(value, dict) and "instruction" in value and matches_any(value)
+
+
 def matches_any(value: Any) -> bool:
     """Whether a value is a record of some form."""
     record = plain(value)
@@ -160,6 +165,8 @@ def _unknown(records: Sequence[Any]) -> str:
         return f"row 1: {kind} where an object with instruction and output belongs"
     if {"chosen", "rejected"} <= set(keys):
         return "these are preference rows (chosen and rejected); rows have one reply: keep the chosen one as output"
+    if keys == ["text"]:
+        return "these are whole prompts, the two sides in one text; a row has instruction and output apart"
     return (
         f"no known form of rows: its keys are {', '.join(f'{key:.40}' for key in keys)}; rename what is said to the "
         "character to instruction and the reply to output, or name a form with --format"

@@ -95,6 +95,13 @@ def _whole(line: str) -> bool:
         return False
 
 
+def _told(error: json.JSONDecodeError, text: str, cut: str) -> str:
+    """What is wrong; `cut` says that the end is missing."""
+    if error.msg.startswith("Invalid control"):
+        return "a line end, a tab or another control character stands inside a text; write it as \\n or \\t"
+    return cut if error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) else error.msg
+
+
 def _lines(text: str) -> tuple[list[Any], list[int]]:
     values, numbers = [], []
     for number, line in enumerate(text.split("\n"), 1):  # U+2028 and U+0085 are letters inside a string
@@ -104,9 +111,7 @@ def _lines(text: str) -> tuple[list[Any], list[int]]:
                 if _next(line, end) < len(line):
                     raise json.JSONDecodeError("more than one value in a line", line, end)
             except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos >= len(line.rstrip())
-                what = "the line is cut off" if cut else error.msg
-                raise DataError(f"line {number}: {what}") from error
+                raise DataError(f"line {number}: {_told(error, line, 'the line is cut off')}") from error
             values.append(value)
             numbers.append(number)
     return values, numbers
@@ -126,9 +131,7 @@ def parse(text: str, lines: bool = False) -> tuple[Any, list[int]]:
     except json.JSONDecodeError as error:
         if (lines and not listed) or _is_lines(text, 1 if listed else 2):
             return _lines(text)
-        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        what = "cut off at the end" if cut else error.msg
-        raise DataError(f"line {error.lineno}: {what}") from error
+        raise DataError(f"line {error.lineno}: {_told(error, text, 'cut off at the end')}") from error
     numbers, line, before = [], 1, 0
     for _, place in found:
         line += text.count("\n", before, place)

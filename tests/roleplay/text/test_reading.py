@@ -47,6 +47,17 @@ def write(folder: Path, content: str | bytes, name: str = "rows.json") -> Path:
         ("rows.json", TEXT.encode("utf-32")),
         ("rows.json", TEXT.encode("gb18030")),
         ("rows.jsonl", LINES.encode("gb18030")),
+        ("rows.jsonl", "\n".join(json.dumps(row, indent=1) for row in GOOD)),
+        ("rows.json", LINES.replace("}\n", "},\n")),
+        ("rows.json", json.dumps(GOOD[:2]) + "\n" + json.dumps(GOOD[2:])),
+        ("rows.json", json.dumps([[row["instruction"], row["output"]] for row in GOOD])),
+        ("rows.json", json.dumps({"data": {"train": GOOD, "test": GOOD[:1]}})),
+        ("rows.json", json.dumps({"tags": ["a"], "examples": GOOD})),
+        ("rows.json", json.dumps({str(number): row for number, row in enumerate(GOOD)})),
+        (
+            "rows.csv",
+            "messages\n" + "".join('"[[""' + f'{row["instruction"]}"",""{row["output"]}' + '""]]"\n' for row in GOOD),
+        ),
         ("rows.json", f'{{"train": {TEXT}, "version": 2}}'),
         ("rows.json", f'{{"version": "1", "data":\n{LINES.join("[]").replace(chr(10), ",").replace(",]", "]")}\n}}'),
         ("rows.json", json.dumps({"rows": [{"row_idx": 0, "row": row} for row in GOOD]})),
@@ -66,6 +77,12 @@ def test_a_file_is_read_by_what_it_holds(tmp_path, name, content):
 def test_a_guessed_encoding_is_said(tmp_path):
     assert any("GB18030" in note for note in read_rows(write(tmp_path, TEXT.encode("gb18030")))[1])
     assert any("UTF-16" in note for note in read_rows(write(tmp_path, TEXT.encode("utf-16")))[1])
+    for text, encoding in (("“Who’s there?”—“The wind.”", "gb18030"), ("Café: “closed”", "cp1252")):
+        content = json.dumps([{"instruction": "Who?", "output": text}], ensure_ascii=False).encode(encoding)
+        assert read_rows(write(tmp_path, content))[0][0].turns[0][1] == text
+    damaged = TEXT.encode("gb18030").replace("雾".encode("gb18030"), b"\xce", 1)
+    with pytest.raises(DataError, match=r"damaged GB18030 \(line 3\)"):
+        read_rows(write(tmp_path, damaged))
     damaged = TEXT.encode().replace("雾".encode(), "雾".encode()[:2], 1)
     with pytest.raises(DataError, match=r"damaged UTF-8 \(byte 3\d, line 3\)"):
         read_rows(write(tmp_path, damaged))
@@ -83,6 +100,10 @@ def test_a_guessed_encoding_is_said(tmp_path):
             "\n" + LINES.replace('he blank."}', "", 1).replace('blank."}', ""),
             "line 3: the line is cut off",
         ),
+        ("rows.json", TEXT.replace("雾号", "雾\n号"), "line 4: a line end, a tab or another control character"),
+        ("rows.json", json.dumps([{"text": "### Human: a ### Assistant: b"}]), "these are whole prompts"),
+        ("rows.json", json.dumps({"columns": ["a"], "data": [["b"]]}), "orient='records'"),
+        ("rows.csv", "text\nhello\n", "neither JSON nor a table"),
         ("rows.json", "[" * 100_000, "nested too deeply"),
         ("rows.json", "7", "holds no rows"),
         ("rows.json", "\n\n", "the file is empty"),

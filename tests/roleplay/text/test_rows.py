@@ -180,6 +180,11 @@ def test_why_nothing_can_be_held_out(made, share, message):
         split_rows(made, share)
 
 
+def test_rows_that_no_epoch_draws_are_refused():
+    with pytest.raises(DataError, match="so low that none was drawn"):
+        repeat_by_weight([replace(row, weight=0.01) for row in rows("snow", "rain")], 0)
+
+
 def test_overlap_is_refused():
     train, held_out = rows("snow over the palace roofs"), rows("Snow over the palace roofs.")
     with pytest.raises(DataError, match="nearly the same"):
