@@ -33,7 +33,7 @@ def read_records(source: str | Path) -> Records:
     path = Path(source)
     if path.is_dir() or not path.exists():
         name, _, split = (str(source), "", "") if path.is_dir() else str(source).partition(":")
-        if Path(name).is_dir() or (HUB_ID.fullmatch(name) and Path(name).suffix.lower() not in FILES):
+        if Path(name).is_dir() or _may_be_of_a_hub(name):
             return _data_set(name, split)
     data, ending = read_bytes(path), path.suffix.lower()
     if data.startswith(PARQUET):
@@ -53,6 +53,11 @@ def read_records(source: str | Path) -> Records:
     if not values:
         raise DataError(f"{path}: holds no rows; a list of objects with instruction and output is wanted")
     return Records(values, lines, [*notes, *how])
+
+
+def _may_be_of_a_hub(name: str) -> bool:
+    """Whether this reads like OWNER/NAME, and like no file that is missing from a folder that is there."""
+    return bool(HUB_ID.fullmatch(name)) and Path(name).suffix.lower() not in FILES and not Path(name).parent.is_dir()
 
 
 def _unwrap(value: Any, lines: list[int], path: Path) -> tuple[list[Any], list[int], list[str]]:
@@ -136,9 +141,11 @@ def _parquet(data: bytes, path: Path) -> Records:
 def _data_set(name: str, split: str) -> Records:
     """A folder or a hub's data set through `datasets`; its train split where no other is named."""
     import datasets  # two seconds, and seldom needed
+    import huggingface_hub
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    for library in (datasets, huggingface_hub):
+        library.logging.set_verbosity_error()
     try:
         saved = Path(name).is_dir() and any(
             (Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")

@@ -278,6 +278,8 @@ def test_parquet_folders_and_splits(tmp_path):
     (tmp_path / "plain").mkdir()
     write(tmp_path / "plain", LINES, "train.jsonl")
     assert [row.turns for row in read_rows(tmp_path / "plain")[0]] == TURNS
+    with pytest.raises(DataError, match="dataset/none: no such file"):  # no id of a hub: dataset/ is here
+        read_rows("dataset/none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: cannot be read as a data set"):
         read_rows(tmp_path / "empty")

@@ -23,7 +23,7 @@ def adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Adapter:
     file = tmp_path / "data" / "rows.json"
     file.write_text(json.dumps(ROWS, ensure_ascii=False))
     monkeypatch.setattr(training_rows, "FOLDERS", (tmp_path / "elsewhere", tmp_path / "data"))
-    record = {"file": "rows.json", "sha256": file_sha256(file), "rows": len(ROWS), "languages": {"zh": len(ROWS)}}
+    record = {"file": "rows.json", "sha256": file_sha256(file), "rows": len(ROWS)}
     training = {"data": [record], "settings": {"held_out": 0.3, "seed": 5}}
     return Adapter("mine", tmp_path / "mine", 8, 4.0, "", "", "gemma", "", training)
 
