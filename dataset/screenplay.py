@@ -21,8 +21,10 @@ _HEADING = re.compile(
 )
 _LABEL = re.compile(rf"([^\W\d_][\w .·・'’、&/-]{{0,29}}?)\s*((?:{_BRACKETED}\s*)*)[，,]?\s*([：；]|:(?!//))\s*(.*)")
 _BOLD = re.compile(
-    r"^\s*(?:[-+*>]\s+)?(\*\*|__)(?:([^*_]+?[:：])\s*\1|([^*_]+?)\s*\1(?=\s*[（(:：]))"
+    r"^\s*(?:[-+*>]\s+)?(\*{1,3}|__?)(?:([^*_]+?[:：])\s*\1|([^*_]+?)\s*\1(?=\s*[（(:：]))"
 )  # **Name**: **Name:**
+_VOICE = re.compile(r"^<v(?:\.\S+)?\s+([^>\n]+)>(.*?)(?:</v>)?$", re.MULTILINE)  # of a subtitle
+_QUOTED = re.compile(r"“([^“”]*)”|「([^「」]*)」|\"([^\"]*)\"")
 _TIMES = re.compile(  # number and times of a subtitle
     r"^(?:\d+[ \t]*\r?\n)?(?:\d+:)?\d\d:\d\d[,.]\d{3}[ \t]*-->.*$|\AWEBVTT.*$", re.MULTILINE
 )
@@ -91,7 +93,7 @@ def read_screenplays(paths: Sequence[str | Path]) -> Screenplay:
     for path in map(Path, paths):
         text, note = read_text(path)
         book.notes += [f"{path}: {note}"] if note else []
-        text = _TIMES.sub(lambda found: "\n" * found[0].count("\n"), text)
+        text = _VOICE.sub(r"\1: \2", _TIMES.sub(lambda found: "\n" * found[0].count("\n"), text))
         book.open(path.stem)
         if path.suffix == ".fountain" or _FOUNTAIN_MARK.search(text):
             _read_fountain(text, book)
@@ -149,7 +151,8 @@ def _read_labelled(text: str, path: Path, book: _Book) -> None:
             book.open(re.sub(r"\s+", " ", heading[1]), bool(_CONTINUED.search(heading[2])))
             in_speech = False
         elif label:
-            book.add(label[1].strip(), label[2].strip() + label[4])
+            quoted = _QUOTED.fullmatch(label[4].strip())
+            book.add(label[1].strip(), label[2].strip() + (quoted[quoted.lastindex or 0] if quoted else label[4]))
             in_speech = True
         elif not bare:
             in_speech = False

@@ -22,6 +22,7 @@ _HEADING = re.compile(
 _BREAK = re.compile(r"(?:[IVXLC]+|\d+)\.?|(?:[*＊·~—-]\s*){3,}")
 _SPOKEN_END = re.compile(r"[.!?。！？…—-][’'）)」』]*$")
 _COLON = re.compile(r"[：:；]$")
+_SAYS = "道说說問问曰叫喊答喝骂笑云"  # how a tag before a speech ends, and the name of a speaker does not
 _WIDE = re.compile(r"[\u2e80-\uffff]")
 
 
@@ -156,8 +157,8 @@ class _Marks:
 def is_prose(text: str) -> bool:
     """Whether a text is a novel and no script: more paragraphs hold quotation marks than labels of speakers."""
     marks = _Marks(text)
-    labelled = len(re.findall(r"^[ \t\u3000]*[^\s“”\"「『：:，。,.]{1,20}\s*[：:](?!\s*[“\"「『])", text, re.MULTILINE))
-    return marks.count > labelled
+    label = rf"^[ \t\u3000]*[^\s“”\"「『：:，。,.]{{1,20}}(?:(?<![{_SAYS}])\s*[：:]|\s*[：:](?!\s*[“\"「『]))"
+    return marks.count > len(re.findall(label, text, re.MULTILINE))
 
 
 def _is_speech(text: str, before: str) -> bool:

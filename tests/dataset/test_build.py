@@ -202,6 +202,9 @@ SAME = {
     "bold.md": "## 第一幕\n\n" + "\n\n".join(f"**{name}**：{text}" for name, text in TALK),
     "inside.md": "\n".join(f"- **{name}：** {text}" for name, text in TALK),
     "wide.txt": "\n".join(f"{name} : {text}" for name, text in TALK),
+    "quoted.txt": "第一幕\n" + "\n".join(f"{name}：“{text}”" for name, text in TALK),
+    "voices.vtt": "WEBVTT\n\n第一幕\n\n"
+    + "\n\n".join(f"00:0{n}.000 --> 00:0{n}.900\n<v {name}>{text}" for n, (name, text) in enumerate(TALK)),
     "subtitles.srt": "\r\n\r\n".join(
         f"{n}\r\n00:00:0{n},000 --> 00:00:0{n},900\r\n{name}：{text}" for n, (name, text) in enumerate(TALK, 1)
     ),

@@ -85,7 +85,9 @@ def test_what_is_only_named_in_quotes_is_no_speech(tmp_path: Path) -> None:
     assert [u.text for u in read_chapters(path)[0].utterances] == ["好。"]
 
 
-@pytest.mark.parametrize(("text", "prose"), [(CHINESE, True), (ENGLISH, True), ("甲：好。\n乙：“是”么？\n", False)])
+@pytest.mark.parametrize(
+    ("text", "prose"), [(CHINESE, True), (ENGLISH, True), ("甲：好。\n乙：“是”么？\n", False), ("甲：“好。”\n", False)]
+)
 def test_novels_are_told_from_scripts(text: str, prose: bool) -> None:
     assert is_prose(text) is prose
 
