@@ -140,7 +140,7 @@ def _convert(card: Mapping[str, Any], kind: str, where: str) -> Card:
     }
     left = [f"alternate_greetings ({len(greetings[1:]) - len(short)} long)"] if greetings[1:] != short else []
     notes = [f"{where}: read as {kind}" + _listed("; no place here for ", left + list(_unused(card)))]
-    if unknown := _LEFT.findall("\n".join((persona["system_prompt"], persona["greeting"]))):
+    if unknown := _LEFT.findall(f"{persona['system_prompt']} {persona['greeting']}"):
         notes.append(f"{where}: stays as written" + _listed(": ", list(dict.fromkeys(unknown))))
     return Card(persona, dialogues, tuple(notes))
 
@@ -234,4 +234,8 @@ def _unused(card: Mapping[str, Any]) -> Iterator[str]:
 def _listed(before: str, names: Sequence[str]) -> str:
     """The names after `before`, each cut and at most `MAX_NAMED` of them; "" for none."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return before + ", ".join(f"{name:.80}" for name in names[:MAX_NAMED]) + more if names else ""
+    return (
+        before + ", ".join(name if len(name) <= 80 else f"{name:.79}…" for name in names[:MAX_NAMED]) + more
+        if names
+        else ""
+    )
