@@ -112,10 +112,7 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
     """All but its rows; `fixed` is who speaks whatever it was trained to be."""
     about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision)
     try:
-        own = _persona(adapter)
-        if own and sum(map(len, (own.name, own.greeting, *own.openers))) > inspection.MAX_TEXT:
-            raise DataError(f"what the page shows of it has more than {inspection.MAX_TEXT} characters")
-        return replace(about, persona=fixed or own)
+        return replace(about, persona=fixed or _persona(adapter))
     except DataError as error:
         print(f"persona      not that of {adapter.name}: {error}")
         return about

@@ -57,8 +57,9 @@ def _text_of(data: bytes, where: str) -> bytes:
     texts = png.read_texts(data, (V3, V2), where)
     if not texts:
         raise DataError(f"{where}: a picture with no character in it; export the card again, as PNG or JSON")
+    text = texts.get(V3) or texts[V2]
     try:
-        return base64.b64decode(texts.get(V3) or texts[V2])
+        return text if text.lstrip().startswith(b"{") else base64.b64decode(text)  # some programs write it as it is
     except ValueError as error:
         raise DataError(f"{where}: the card in the PNG is damaged ({first_line(error)}); export it again") from error
 

@@ -6,19 +6,22 @@ place here is named in a note. Nothing here knows what a good persona is.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 from roleplay.errors import DataError
+from roleplay.text import limits
 from roleplay.text.card_files import read_file
 from roleplay.text.languages import language
 from roleplay.text.prompts import Turn
 
 MAX_OPENERS, MAX_OPENER = 6, 100  # how many, and characters of each
+MAX_GREETING = limits.SHOWN - limits.NAME - MAX_OPENERS * MAX_OPENER  # characters, so that everything shown fits
 MAX_NAMED = 12  # parts that a note names
+ENDINGS = (".json", ".png", ".yaml", ".yml")
 EXTENSION = "roleplay"  # where a card keeps what only this project knows
 # Each part of a card, and the keys that may hold it: Tavern's first, then text-generation-webui's.
 PARTS = {
@@ -31,6 +34,7 @@ PARTS = {
     "greeting": ("first_mes", "greeting", "char_greeting"),
     "dialogue": ("mes_example", "example_dialogue"),
 }
+PROMPT_PARTS = ("system_prompt", "description", "personality", "scenario")  # in the order that the model reads
 # `visitor` is the user in the system prompt, `addressed` in what is said to them.
 WORDS = {
     "en": {
@@ -50,14 +54,20 @@ WORDS = {
         "scenario": "情景：{}",
     },
 }
-_START = re.compile(r"<START>", re.IGNORECASE)
-_CHAR, _USER = r"(?:\{\{\s*char\s*\}\}|<(?:bot|char)>)", r"(?:\{\{\s*user\s*\}\}|<user>)"
+# A card may have millions of signs, so that no pattern tries one place twice: repetitions are bounded or possessive.
+_CHAR = r"(?:\{\{\s*+char(?:IfNotGroup)?\s*+\}\}|<(?:bot|char)>)"
+_USER = r"(?:\{\{\s*+(?:user|random_user_\d{1,3})\s*+\}\}|<user>)"
 # "Come in, {{user}}." is said to anyone as "Come in."
-_CALLED = rf"\s*[,，、]\s*{_USER}(?=\s*(?:[.。!！?？~…*\"”」]|$))"
-_SILENT = r"\{\{\s*(?:original\s*|//[^{}]*|comment:[^{}]*)\}\}"
+_CALLED = rf"\s{{0,9}}[,，、]\s*+{_USER}(?=\s*+(?:[.。!！?？~…*\"”」]|$))"
+_SILENT = r"\{\{\s*+(?:original|trim|noop|//[^{}]*+|(?:comment|hidden_key):[^{}]*+)\s*+\}\}"
 _REMOVED = re.compile(rf"{_CALLED}|{_SILENT}", re.IGNORECASE | re.MULTILINE)
 _FILLED = re.compile(rf"(?P<user>{_USER}(?P<own>['’]s)?)|{_CHAR}", re.IGNORECASE)
+_FIRST_OF = re.compile(r"\{\{\s*+(?:random|pick)\s*+::?+([^{},:]*+)[^{}]*+\}\}", re.IGNORECASE)
 _LEFT = re.compile(r"\{\{[^{}]{1,60}\}\}")
+_START = re.compile(r"<START>", re.IGNORECASE)
+_EXAMPLES = re.compile(rf"<START>|^(?=[ \t]*+{_USER}\s*+[:：])", re.IGNORECASE | re.MULTILINE)  # in a description
+_VISITOR, _SELF = re.compile(rf"{_USER}|user|you", re.IGNORECASE), re.compile(_CHAR, re.IGNORECASE)
+_COLON = re.compile("[:：]")
 _ADDRESSED = re.compile(r"you are|you're|你是|妳是|您是", re.IGNORECASE)
 
 
@@ -68,32 +78,44 @@ class Card:
     persona: Any
     dialogues: tuple[tuple[Turn, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    prompt_parts: str = "it"  # what the system prompt was made of, and so what to shorten
 
 
 def read_card(value: Any, where: str) -> Card:
     """A card's JSON value; one that is no card comes back as a persona. Raises `DataError` that names `where`."""
     if not isinstance(value, dict):
         return Card(value)
-    if "spec" in value or isinstance(value.get("data"), dict):
-        if not isinstance(value.get("data"), dict):
-            raise DataError(f"{where}: a Tavern card without an object under data; export it again")
-        version = "V3" if value.get("spec") == "chara_card_v3" else "V2"
-        return _convert(value["data"], f"a Tavern card {version}", where)
-    keys = value.keys()
+    spec, data, keys = value.get("spec"), value.get("data"), value.keys()
+    if not str(spec or "chara_card").startswith("chara_card"):
+        raise DataError(f"{where}: spec is {spec!r:.40}, which is no character card; export the character")
+    if isinstance(data, dict):
+        return _convert(data, f"a Tavern card {'V3' if spec == 'chara_card_v3' else 'V2'}", where)
     if keys & {"first_mes", "mes_example"} or ("system_prompt" not in keys and keys & {"description", "personality"}):
         return _convert(value, "a Tavern card V1", where)
     if keys & {"context", "char_persona"}:
         return _convert(value, "a character of text-generation-webui", where)
+    if spec:
+        raise DataError(f"{where}: a Tavern card without an object under data; export it again")
     return Card(value)
+
+
+def is_card(path: str | Path) -> bool:
+    """Whether a file is a card and not rows, by its ending or, for JSON, by what is in it."""
+    ending = Path(path).suffix.lower()
+    if ending != ".json":
+        return ending in ENDINGS
+    try:
+        return bool(read_card(read_file(path), "").notes)
+    except DataError:  # whoever reads it as rows says what is wrong
+        return False
 
 
 def rows_of_card(path: str | Path) -> list[dict[str, Any]]:
     """One training row for each example dialogue in a file; raises `DataError` where there is none."""
     dialogues = read_card(read_file(path), str(path)).dialogues
     if not dialogues:
-        raise DataError(
-            f"{path}: no example dialogue in it; rows are made of lines that begin {{{{user}}}}: or {{{{char}}}}:"
-        )
+        lines = "lines that begin {{user}}: and {{char}}:"
+        raise DataError(f"{path}: no example dialogue in it, and so no rows; they are made of {lines}")
     return [
         {"instruction": user, "input": "", "output": reply, "history": [list(turn) for turn in history]}
         for *history, (user, reply) in dialogues
@@ -117,8 +139,11 @@ def make_card(persona: Mapping[str, Any]) -> dict[str, Any]:
 def _convert(card: Mapping[str, Any], kind: str, where: str) -> Card:
     """The card's parts as a persona and dialogues, with notes on those that have no place."""
     parts = {part: _text(card, keys, where) for part, keys in PARTS.items()}
+    for part in ("name", "nickname"):  # they are filled in everywhere
+        if (length := len(parts[part])) > limits.NAME:
+            raise DataError(f"{where}: {part} has {length:,} characters; {limits.NAME} fit, so shorten it")
     # text-generation-webui has its examples at the end of the description.
-    parts["description"], *examples = _START.split(parts["description"], maxsplit=1)
+    parts["description"], *examples = _EXAMPLES.split(parts["description"], maxsplit=1)
     names = tuple(name for name in (parts["nickname"], parts["name"]) if name)
     told = _FILLED.sub("", "\n".join(parts[part] for part in ("description", "scenario", "greeting")))
     words = WORDS["zh" if language(told) == "zh" else "en"]
@@ -126,34 +151,41 @@ def _convert(card: Mapping[str, Any], kind: str, where: str) -> Card:
     def fill(text: str, user: str = words["addressed"]) -> str:
         return _fill(text, user, names[0] if names else "").strip()
 
-    dialogues = tuple(
-        tuple((fill(user), fill(reply)) for user, reply in turns)
-        for turns in _dialogues(parts["dialogue"] or "".join(examples), names)
-    )
+    blocks = "\n<START>\n".join([parts["dialogue"], *examples])
+    dialogues = tuple(map(tuple, _dialogues(blocks, names, fill)))
     greetings = list(filter(None, map(fill, (parts["greeting"], *_texts(card.get("alternate_greetings"))))))
-    short = [text for text in greetings[1:] if len(text) <= MAX_OPENER]
-    persona = {
+    greeting = next((text for text in greetings if len(text) <= MAX_GREETING), "")
+    others = [text for text in greetings if text != greeting]
+    short = [text for text in others if len(text) <= MAX_OPENER]
+    filled = {part: fill(text, words["visitor"]) for part, text in parts.items()}
+    persona: dict[str, Any] = {
         "name": parts["name"],
-        "system_prompt": _prompt({part: fill(text, words["visitor"]) for part, text in parts.items()}, words),
-        "greeting": greetings[0] if greetings else "",
+        "system_prompt": _prompt(filled, words),
+        "greeting": greeting,
         "openers": _own_openers(card) or _openers([*(turns[0][0] for turns in dialogues), *short]),
     }
-    left = [f"alternate_greetings ({len(greetings[1:]) - len(short)} long)"] if greetings[1:] != short else []
-    notes = [f"{where}: read as {kind}" + _listed("; no place here for ", left + list(_unused(card)))]
-    if unknown := _LEFT.findall(f"{persona['system_prompt']} {persona['greeting']}"):
-        notes.append(f"{where}: stays as written" + _listed(": ", list(dict.fromkeys(unknown))))
-    return Card(persona, dialogues, tuple(notes))
+    left = [f"greetings ({len(others) - len(short)} long)"] if others != short else []
+    notes = [f"{where}: read as {kind}" + listed("; no place here for ", left + list(_unused(card)))]
+    if unknown := _LEFT.findall(" ".join((persona["system_prompt"], greeting, *persona["openers"]))):
+        notes.append(f"{where}: stays as written" + listed(": ", list(dict.fromkeys(unknown))))
+    long = [f"{_key(card, PARTS[part], where)} ({len(filled[part]):,})" for part in PROMPT_PARTS if filled[part]]
+    return Card(persona, dialogues, tuple(notes), ", ".join(long))
 
 
 def _text(card: Mapping[str, Any], keys: tuple[str, ...], where: str) -> str:
-    """The first of these keys that holds a text; raises `DataError` for one that holds something else."""
+    """What the first of these keys that says something says, with Unix lines; raises `DataError` as `_key` does."""
+    return (card.get(_key(card, keys, where)) or "").replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def _key(card: Mapping[str, Any], keys: tuple[str, ...], where: str) -> str:
+    """The first of these keys that says something, else the first of all; raises `DataError` where one is no text."""
     for key in keys:
         value = card.get(key)
         if not isinstance(value, str | None):
             raise DataError(f"{where}: {key} is a {type(value).__name__} where a text belongs; mend the card")
         if value and value.strip():
-            return value.replace("\r\n", "\n").replace("\r", "\n").strip()
-    return ""
+            return key
+    return keys[0]
 
 
 def _texts(value: Any) -> list[str]:
@@ -167,10 +199,10 @@ def _fill(text: str, user: str, char: str) -> str:
         if not found["user"]:
             return char
         word = "your" if found["own"] and user == "you" else user + (found["own"] or "")
-        before = found.string[: found.start()].rstrip(' *"“')
+        before = found.string[max(0, found.start() - 9) : found.start()].rstrip(' *"“')
         return word[:1].upper() + word[1:] if not before or before[-1] in ".!?\n" else word
 
-    return _FILLED.sub(named, _REMOVED.sub("", text))
+    return _FIRST_OF.sub(r"\1", _FILLED.sub(named, _REMOVED.sub("", text)))
 
 
 def _prompt(parts: Mapping[str, str], words: Mapping[str, str]) -> str:
@@ -183,19 +215,21 @@ def _prompt(parts: Mapping[str, str], words: Mapping[str, str]) -> str:
     return (words["you"].format(known) + text).strip()
 
 
-def _dialogues(examples: str, names: Iterable[str]) -> Iterator[list[Turn]]:
-    """Each block as pairs of what the visitor and the character say; what either says after themselves goes on."""
-    char = "|".join([_CHAR, *map(re.escape, names)])
-    says = re.compile(rf"\s*(?:(?P<user>{_USER}|user|you)|{char})\s*[:：](?P<text>.*)", re.IGNORECASE)
+def _dialogues(examples: str, names: Iterable[str], fill: Callable[[str], str]) -> Iterator[list[Turn]]:
+    """Each block as filled pairs of what the visitor and the character say; who speaks again goes on."""
+    own = {word.casefold() for name in names for word in (name, *name.split())}
     for block in _START.split(examples):
         said: list[tuple[bool, str]] = []  # whether the visitor speaks, and what
         for line in block.splitlines():
-            if found := says.fullmatch(line):
-                said.append((bool(found["user"]), found["text"]))
+            head, *text = _COLON.split(line, maxsplit=1)
+            speaker = head.strip(" \t*").casefold()
+            visits = bool(_VISITOR.fullmatch(speaker))
+            if text and (visits or _SELF.fullmatch(speaker) or speaker in own):
+                said.append((visits, text[0].removeprefix("**")))
             elif said:  # it goes on; what stands before the first speaker is nobody's
                 said.append((said[-1][0], line))
         speeches = [
-            (visitor, "\n".join(text for _, text in lines).strip())
+            (visitor, fill("\n".join(text for _, text in lines)))
             for visitor, lines in groupby(said, key=lambda line: line[0])
         ]
         turns = [(user, reply) for (asks, user), (_, reply) in pairwise(speeches) if asks and user and reply]
@@ -231,11 +265,8 @@ def _unused(card: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} ({len(value)})" if isinstance(value, list) else key
 
 
-def _listed(before: str, names: Sequence[str]) -> str:
-    """The names after `before`, each cut and at most `MAX_NAMED` of them; "" for none."""
+def listed(before: str, names: Sequence[str]) -> str:
+    """The names after `before`, in one line, each cut and at most `MAX_NAMED` of them; "" for none."""
+    shown = ["".join(sign if sign.isprintable() else " " for sign in name[:80]) for name in names[:MAX_NAMED]]
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return (
-        before + ", ".join(name if len(name) <= 80 else f"{name:.79}…" for name in names[:MAX_NAMED]) + more
-        if names
-        else ""
-    )
+    return before + ", ".join(shown) + more if names else ""

@@ -8,10 +8,8 @@ from typing import Any
 
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.text import cards
+from roleplay.text import cards, limits
 from roleplay.text.card_files import read_file
-
-MAX_NAME = 100  # characters
 
 CHARACTER = "zhenhuan"  # in dataset/: who speaks, and who is taught, where nobody else is named
 
@@ -29,8 +27,11 @@ class Persona:
 KEYS = tuple(field.name for field in fields(Persona))
 
 
-def parse_persona(value: Any, where: str) -> Persona:
-    """A JSON value with the fields of `Persona`; raises `DataError` that names `where` for anything else."""
+def parse_persona(value: Any, where: str, prompt_parts: str = "it") -> Persona:
+    """A JSON value with the fields of `Persona`; raises `DataError` that names `where` for anything else.
+
+    `prompt_parts` is what to shorten where the system prompt is too long.
+    """
     if not isinstance(value, dict):
         raise DataError(
             f"{where}: a {type(value).__name__} where a persona belongs, an object with the keys {', '.join(KEYS)}"
@@ -43,10 +44,16 @@ def parse_persona(value: Any, where: str) -> Persona:
     texts = {key: _clean(text) for key, text in texts.items()}
     if not texts["name"].strip():
         raise DataError(f"{where}: name is empty; say who speaks")
-    if len(texts["name"]) > MAX_NAME:
-        raise DataError(f"{where}: name has {len(texts['name']):,} characters, at most {MAX_NAME} fit; shorten it")
+    if (length := len(texts["name"])) > limits.NAME:
+        raise DataError(f"{where}: name has {length:,} characters; {limits.NAME} fit, so shorten it")
     if not texts["system_prompt"].strip():
         raise DataError(f"{where}: system_prompt is empty; say there who speaks, and how")
+    if (length := len(texts["system_prompt"])) > limits.PERSONA:
+        fit = f"{limits.PERSONA:,} fit, so shorten {prompt_parts}"
+        raise DataError(f"{where}: system_prompt is {length:,} characters long; {fit}")
+    if (length := sum(map(len, (texts["name"], texts.get("greeting", ""), *openers)))) > limits.SHOWN:
+        shown = f"name, greeting and openers are {length:,} characters long together"
+        raise DataError(f"{where}: {shown}; {limits.SHOWN:,} fit, so shorten them")
     return Persona(**texts, openers=tuple(map(_clean, openers)))
 
 
@@ -58,9 +65,9 @@ def _clean(text: str) -> str:
 def read_persona(value: Any, where: str) -> tuple[Persona, list[str]]:
     """A persona or a card by its JSON value, with notes on all that has no place here; raises `DataError`."""
     card = cards.read_card(value, where)
-    persona = parse_persona(card.persona, where)
-    unknown = ", ".join(f"{key:.40}" for key in card.persona if key not in KEYS)
-    return persona, [*card.notes, *([f"{where}: not used: {unknown}"] if unknown else [])]
+    persona = parse_persona(card.persona, where, card.prompt_parts)
+    unused = cards.listed(f"{where}: not used: ", [key for key in card.persona if key not in KEYS])
+    return persona, [*card.notes, *([unused] if unused else [])]
 
 
 def load_persona(path: str | Path) -> Persona:

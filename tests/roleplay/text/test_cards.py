@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -100,11 +101,49 @@ def test_what_has_no_place_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert persona.openers == ("Is it lonely here?", "Who built it?", "The lamp still burns.")
     said = capsys.readouterr().err
     assert said == (
-        f"note: {tmp_path / 'card.json'}: read as a Tavern card V3; no place here for alternate_greetings (1 long), "
+        f"note: {tmp_path / 'card.json'}: read as a Tavern card V3; no place here for greetings (1 long), "
         "post_history_instructions, lorebook (2 entries), extensions (regex_scripts)\n"
     )
-    load(tmp_path, V1 | {"description": "It is {{time}} in {{// nobody's }}{{random:a,b}}."})
-    assert "stays as written: {{time}}, {{random:a,b}}" in capsys.readouterr().err
+    load(tmp_path, V1 | {"description": "It is {{time}} in {{// nobody's }}{{idle_duration}}."})
+    assert "stays as written: {{time}}, {{idle_duration}}" in capsys.readouterr().err
+
+
+def test_of_a_random_macro_the_first_is_taken(tmp_path: Path) -> None:
+    told = "It is {{random:wet,dry}}, {{pick::a gale::a calm}}{{hidden_key:x}}, and {{random: {{char}}, Ada}} waits."
+    assert load(tmp_path, {"name": "Mara", "description": told, "first_mes": ""}).system_prompt == (
+        "You are Mara. It is wet, a gale, and Mara waits."
+    )
+
+
+def test_parts_that_are_too_long_together_are_named_with_their_lengths(tmp_path: Path) -> None:
+    card = {**V2, "data": V2["data"] | {"description": "x" * 1990}}
+    with pytest.raises(DataError) as error:
+        load(tmp_path, card)
+    assert str(error.value).endswith(
+        "system_prompt is 2,076 characters long; 2,000 fit, so shorten description (1,990), personality (11), "
+        "scenario (34)"
+    )
+    with pytest.raises(DataError, match=r"so shorten context \(2,500\)"):
+        load(tmp_path, b"name: Ada\ncontext: " + b"x" * 2500, "ada.yaml")
+
+
+def test_a_greeting_that_is_too_long_gives_way_to_an_alternate_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = {**V2, "data": V2["data"] | {"first_mes": "x" * 9000}}
+    persona = load(tmp_path, card)
+    assert persona.greeting == "The lamp still burns." and len(persona.openers) == 2
+    assert "no place here for greetings (2 long)" in capsys.readouterr().err
+
+
+def test_millions_of_signs_are_read_at_once(tmp_path: Path) -> None:
+    for text in (" " * 300_000, "{{" + " " * 300_000, "{{user}}" * 100_000, "{{random:" * 50_000, "a:" * 200_000):
+        begun = time.perf_counter()
+        with pytest.raises(DataError):
+            load(tmp_path, V1 | {"name": "x", "description": f"x{text}x", "mes_example": f"{{{{user}}}}: {text}"})
+        with pytest.raises(DataError, match="name has"):
+            load(tmp_path, V1 | {"name": f"x{text}x", "description": text})
+        assert time.perf_counter() - begun < 3
 
 
 def test_a_chinese_card_gets_chinese_words(tmp_path: Path) -> None:
@@ -125,6 +164,8 @@ def test_text_generation_webui_in_yaml_and_json(tmp_path: Path) -> None:
     persona = load(tmp_path, YAML.encode(), "me.yaml")
     assert persona == personas.Persona("No", "You are No. No keeps the light.", "Come in.", ("Is it far?",))
     older = {"char_name": "Mara", "char_persona": "Keeps the light.", "char_greeting": "Hm?", "world_scenario": "Fog."}
+    plain = YAML.replace("  <START>\n", "\n")
+    assert load(tmp_path, plain.encode(), "me.yaml").system_prompt == "You are No. No keeps the light."
     assert load(tmp_path, older) == personas.Persona("Mara", "You are Mara. Keeps the light.\nScenario: Fog.", "Hm?")
 
 
@@ -142,8 +183,9 @@ def test_a_system_prompt_of_the_card_comes_first_and_alone_says_who_speaks(tmp_p
         picture(chunk(b"zTXt", b"chara\0\0" + zlib.compress(packed(V1)))),
         picture(chunk(b"iTXt", b"chara\0\1\0en\0chara\0" + zlib.compress(packed(V1)))),
         picture(chunk(b"iTXt", b"chara\0\0\0\0\0" + packed(V1))),
+        picture(text(b"chara", json.dumps(V1).encode())),
     ],
-    ids=["chara", "V1 and any case", "ccv3 before chara", "zTXt", "iTXt packed", "iTXt"],
+    ids=["chara", "V1 and any case", "ccv3 before chara", "zTXt", "iTXt packed", "iTXt", "as it is"],
 )
 def test_a_card_in_a_png(tmp_path: Path, data: bytes) -> None:
     assert load(tmp_path, data, "card.png").system_prompt == PROMPT
@@ -174,6 +216,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "YAML nested too deep": (b"name: " + b"[" * 20_000, "not a readable persona"),
     "a lot of YAML": (b"name: Mara\n" * 50_000, "more than 256 KB"),
     "a card without data": (json.dumps({"spec": "chara_card_v2", "data": []}).encode(), "without an object under data"),
+    "a lorebook": (json.dumps({"spec": "lorebook_v3", "data": {"name": "x"}}).encode(), "spec is 'lorebook_v3'"),
     "a name that is a number": (json.dumps(V1 | {"name": 7}).encode(), "name is a int where a text belongs"),
     "a card without a name": (json.dumps(V1 | {"name": None}).encode(), "name is empty"),
 }
@@ -202,6 +245,11 @@ def test_example_dialogue_becomes_rows(tmp_path: Path) -> None:
     assert [parse_row(row, "").turns for row in rows] == [
         (("Is it lonely here?", "Some nights.\nNot many."), ("And now?", "Now there is you.")),
         (("Who built it?", "My father."),),
+    ]
+    examples = "{{random_user_1}}: Hm?\n**Mara:** Yes, {{user}}.\n{{user}}: So?\n{{char}}: {{trim}}"
+    (tmp_path / "card.json").write_text(json.dumps(V1 | {"mes_example": examples}), encoding="utf-8")
+    assert [(row["instruction"], row["output"]) for row in cards.rows_of_card(tmp_path / "card.json")] == [
+        ("Hm?", "Yes.")
     ]
     (tmp_path / "card.json").write_text(json.dumps(V1 | {"mes_example": "He nods."}), encoding="utf-8")
     with pytest.raises(DataError, match="no example dialogue in it"):

@@ -45,7 +45,15 @@ def test_a_key_that_is_not_known_is_named(tmp_path, capsys):
         (json.dumps(GOOD | {"system_prompt": " "}).encode(), "system_prompt is empty"),
         (b'{"name": "Ink"}', "system_prompt is empty"),
         (json.dumps(GOOD | {"name": " "}).encode(), "name is empty"),
-        (json.dumps(GOOD | {"name": "x" * 101}).encode(), "name has 101 characters, at most 100 fit"),
+        (json.dumps(GOOD | {"name": "x" * 101}).encode(), "name has 101 characters; 100 fit, so shorten it"),
+        (
+            json.dumps(GOOD | {"system_prompt": "x" * 2001}).encode(),
+            "system_prompt is 2,001 characters long; 2,000 fit, so shorten it",
+        ),
+        (
+            json.dumps(GOOD | {"greeting": "x" * 4000}).encode(),
+            "name, greeting and openers are 4,015 characters long together; 4,000 fit, so shorten them",
+        ),
         (json.dumps(GOOD, ensure_ascii=False).replace("Ink", "守灯人").encode("gb18030"), "not UTF-8"),
     ],
 )
