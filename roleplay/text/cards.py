@@ -62,7 +62,9 @@ _CALLED = rf"\s{{0,9}}[,，、]\s*+{_USER}(?=\s*+(?:[.。!！?？~…*\"”」]|
 _SILENT = r"\{\{\s*+(?:original|trim|noop|//[^{}]*+|(?:comment|hidden_key):[^{}]*+)\s*+\}\}"
 _REMOVED = re.compile(rf"{_CALLED}|{_SILENT}", re.IGNORECASE | re.MULTILINE)
 _FILLED = re.compile(rf"(?P<user>{_USER}(?P<own>['’]s)?)|{_CHAR}", re.IGNORECASE)
-_FIRST_OF = re.compile(r"\{\{\s*+(?:random|pick)\s*+::?+([^{},:]*+)[^{}]*+\}\}", re.IGNORECASE)
+_HAN = "\u3400-\u9fff，。！？、；：…"
+_SPACED = re.compile(rf"(?:(?<=[{_HAN}]) )?({_USER}|{_CHAR})(?: (?=[{_HAN}]))?", re.IGNORECASE)
+_FIRST_OF = re.compile(r"\{\{\s*+(?:random|pick)\s*+::?+\s*+([^{},:]*+)[^{}]*+\}\}", re.IGNORECASE)
 _LEFT = re.compile(r"\{\{[^{}]{1,60}\}\}")
 _START = re.compile(r"<START>", re.IGNORECASE)
 _EXAMPLES = re.compile(rf"<START>|^(?=[ \t]*+{_USER}\s*+[:：])", re.IGNORECASE | re.MULTILINE)  # in a description
@@ -149,6 +151,7 @@ def _convert(card: Mapping[str, Any], kind: str, where: str) -> Card:
     words = WORDS["zh" if language(told) == "zh" else "en"]
 
     def fill(text: str, user: str = words["addressed"]) -> str:
+        text = _SPACED.sub(r"\1", text) if language("".join(names)) == "zh" else text
         return _fill(text, user, names[0] if names else "").strip()
 
     blocks = "\n<START>\n".join([parts["dialogue"], *examples])

@@ -120,8 +120,8 @@ def test_parts_that_are_too_long_together_are_named_with_their_lengths(tmp_path:
     with pytest.raises(DataError) as error:
         load(tmp_path, card)
     assert str(error.value).endswith(
-        "system_prompt is 2,076 characters long; 2,000 fit, so shorten description (1,990), personality (11), "
-        "scenario (34)"
+        "system_prompt is 2,075 characters long; 2,000 fit, so shorten description (1,990), personality (11), "
+        "scenario (35)"
     )
     with pytest.raises(DataError, match=r"so shorten context \(2,500\)"):
         load(tmp_path, b"name: Ada\ncontext: " + b"x" * 2500, "ada.yaml")
@@ -149,7 +149,7 @@ def test_millions_of_signs_are_read_at_once(tmp_path: Path) -> None:
 def test_a_chinese_card_gets_chinese_words(tmp_path: Path) -> None:
     card = {
         "name": "林照",
-        "description": "<BOT>守着灯塔，对<USER>很客气。",
+        "description": "<BOT> 守着灯塔，对 <USER> 很客气。",
         "personality": "寡言",
         "first_mes": "进来，{{user}}！",
     }
