@@ -59,7 +59,9 @@ class CheckFlags:
     files: list[str] = flag([], "the rows, in any form of docs/rows.md; those of --character", place="may be first")
     character: str = flag("", "a folder under dataset/, or a path: its rows and persona where none are given")
     held_out: str = flag("", "a second file whose rows are held out; none of them may stand in the first")
-    persona: str = flag("", "a persona file; its system prompt counts into the lengths (none: Zhen Huan's)")
+    persona: str = flag(
+        "", "a persona or a character card; its system prompt counts into the lengths (none: Zhen Huan's)"
+    )
     format: str = flag("", "the form of the rows, where it is recognised wrongly", choices=("", *FORMS))
     template: str = flag("gemma", "the prompt layout that lengths and preview use", choices=tuple(TEMPLATES))
     tokenizer: str = flag(

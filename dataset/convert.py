@@ -1,9 +1,10 @@
-"""Collect saved chats of the page, and rows in any common form, into one set to learn from.
+"""Collect saved chats of the page, character cards, and rows in any common form into one set to learn from.
 
     python -m dataset.convert sharegpt.jsonl rows.json          # any form of docs/rows.md; the last file is written
     python -m dataset.convert chats/*.json --out rows.json
     python -m dataset.convert chats/*.json --out rows.json --review     # keep, drop or edit every exchange first
     python -m dataset.convert rows.json chats/*.json --out rows.json    # adds to a set that is there
+    python -m dataset.convert mara.png rows.json                        # a card's examples; the last file is written
 
 A chat that the page saves ("Keep", "Save as training rows") is one row with all its exchanges. A row that stands in
 the set already is dropped with a note, and so is a chat that another one goes on from. In a review the exchanges that
@@ -19,6 +20,7 @@ from typing import Any
 from roleplay.disk import check_writable, write_json, write_text
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.text.cards import is_card, rows_of_card
 from roleplay.text.reading.files import LINES
 from roleplay.text.reading.forms import FORMS
 from roleplay.text.rows import parse_row, read_row_file
@@ -29,7 +31,7 @@ ASKED = "[k]eep, [d]rop, [e]dit? "
 
 @dataclass(frozen=True)
 class ConvertFlags:
-    files: list[str] = flag([], "saved chats and files of rows, in any form of docs/rows.md", place="first")
+    files: list[str] = flag([], "saved chats, character cards, and rows in any form of docs/rows.md", place="first")
     out: str = flag(
         "", "the JSON or JSON Lines file to write, else the last file; one that exists has to be among the files"
     )
@@ -53,6 +55,11 @@ def collect(files: Sequence[str], form: str = "") -> list[Found]:
     """The rows of all files, how each was read being printed; raises `DataError` for a row that is not usable."""
     found = []
     for file in files:
+        if is_card(file):
+            rows = rows_of_card(file)
+            print(f"{file}: {len(rows)} rows of its example dialogue; its persona is taken by --persona {file}")
+            found += [Found(value, f"{file} dialogue {number}") for number, value in enumerate(rows, 1)]
+            continue
         if Path(file).suffix.lower() == ".md":
             raise DataError(f"{file}: a chat is learnt from JSON: save it on the page as training rows")
         read = read_row_file(file, form, file)

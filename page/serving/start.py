@@ -58,6 +58,7 @@ class Started:
     command: str = ""  # that makes an adapter for this base model, "" where it is not known
     trained: Trained = field(default_factory=Trained)  # what a training at the start came to
     base_tokens: int = 0  # length of the base side's answers until a visitor chooses; 0 is the adapter side's
+    cards: bool = False  # whether visitors may load character cards
 
 
 def named_adapters(settings: Environment) -> list[Source]:
