@@ -9,7 +9,7 @@ it reads are listed in `roleplay/environment.py`.
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import spaces  # on ZeroGPU it must come before anything that may touch a GPU
 
@@ -44,7 +44,7 @@ def main() -> None:
         box = Box.on_hub(votes, repo, settings.votes_public) if repo else Box(votes)
         print(*started.engine.describe(), sep="\n")
         print(f"queue        {started.at_once} at once, at most {QUEUE_SIZE} waiting")
-        demo = build(started, box, settings.rate)
+        demo = build(replace(started, cards=settings.cards), box, settings.rate)
 
     auth = (user, password) if settings.auth else None
     os.environ["FORWARDED_ALLOW_IPS"] = settings.proxies  # the server under Gradio reads it

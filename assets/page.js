@@ -1,6 +1,8 @@
 // Run once when the page has loaded: keeps both panes level turn by turn, gives the composer the keyboard back after an
-// answer, names the buttons that have only an icon, and saves exported files. `names` holds those names by language.
+// answer, names the buttons that have only an icon, takes dropped cards and saves exported files. `names` holds those
+// names by language.
 (names) => {
+  const MAX_CARD = 5 << 20; // bytes
   const words = names[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
   const label = () => {
     for (const [selector, key] of [[".submit-button", "send"], [".stop-button", "stop"], [".edit-textarea", "edit"]]) {
@@ -66,9 +68,41 @@
   label();
   level();
 
+  // A character card that is dropped anywhere, or chosen, is read here and handed over by the hidden button `take`, which
+  // is there where the server takes any.
+  let card = null;
+  const take = () => document.querySelector("#take");
+  const offer = async (file) => {
+    if (!file || !take()) return;
+    const url = file.size <= MAX_CARD && await new Promise((done) => {
+      const reader = new FileReader();
+      reader.onload = () => done(reader.result);
+      reader.readAsDataURL(file);
+    });
+    card = [file.name, url ? url.slice(url.indexOf(",") + 1) : null];
+    take().click();
+  };
+  const holdsFile = (event) => Boolean(take()) && [...event.dataTransfer.types].includes("Files");
+  const show = (event, over) => {
+    if (!holdsFile(event)) return;
+    event.preventDefault(); // else the browser leaves the page to show the file
+    event.stopPropagation();
+    document.body.classList.toggle("dropping", over);
+  };
+  document.addEventListener("dragover", (event) => show(event, true), true);
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) show(event, false); }, true);
+  document.addEventListener("drop", (event) => { show(event, false); if (holdsFile(event)) offer(event.dataTransfer.files[0]); }, true);
+  window.takeCard = () => card;
+  window.chooseCard = () => {
+    const input = document.createElement("input");
+    Object.assign(input, { type: "file", accept: ".png,.json,.yaml,.yml", onchange: () => offer(input.files[0]) });
+    input.click();
+  };
+
   window.saveFile = (name, text) => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+    const picture = text.startsWith("data:image/png;base64,");
+    link.href = picture ? text : URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
     link.download = name;
     link.click();
     URL.revokeObjectURL(link.href);

@@ -55,7 +55,9 @@ class CheckFlags:
     file: str = flag("", "the rows, as a JSON list or JSON Lines; those of --character", place="may be first")
     character: str = flag("", "a folder under dataset/, or a path: its rows and persona where none are given")
     held_out: str = flag("", "a second file whose rows are held out; none of them may stand in the first")
-    persona: str = flag("", "a persona file; its system prompt counts into the lengths (none: Zhen Huan's)")
+    persona: str = flag(
+        "", "a persona or a character card; its system prompt counts into the lengths (none: Zhen Huan's)"
+    )
     template: str = flag("gemma", "the prompt layout that lengths and preview use", choices=tuple(TEMPLATES))
     tokenizer: str = flag(
         embedded.NAME, "whose tokens are counted: embedded, a Hub id, modelscope:OWNER/NAME, a folder"

@@ -1,8 +1,9 @@
-"""Collect saved chats of the page, and files of rows, into one set to learn from.
+"""Collect saved chats of the page, character cards and files of rows into one set to learn from.
 
     python -m dataset.convert chats/*.json --out rows.json
     python -m dataset.convert chats/*.json --out rows.json --review     # keep, drop or edit every exchange first
     python -m dataset.convert rows.json chats/*.json --out rows.json    # adds to a set that is there
+    python -m dataset.convert mara.png rows.json                        # a card's examples; the last file is written
 
 A chat that the page saves ("Keep", "Save as training rows") is one row with all its exchanges. A row that stands in
 the set already is dropped with a note, and so is a chat that another one goes on from. In a review the exchanges that
@@ -17,6 +18,7 @@ from typing import Any
 from roleplay.disk import write_json
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.text.cards import is_card, rows_of_card
 from roleplay.text.rows import load_json, parse_row
 
 KEEP, DROP, EDIT = "k", "d", "e"
@@ -25,8 +27,8 @@ ASKED = "[k]eep, [d]rop, [e]dit? "
 
 @dataclass(frozen=True)
 class ConvertFlags:
-    files: list[str] = flag([], "saved chats and files of rows, JSON lists or JSON Lines", place="first")
-    out: str = flag("", "the JSON file to write; one that exists has to be among the files")
+    files: list[str] = flag([], "saved chats, character cards and files of rows (JSON, JSON Lines)", place="first")
+    out: str = flag("", "the JSON file to write, else the last file; one that exists has to be among the files")
     review: bool = flag(False, "ask about every exchange in the terminal before it is written")
 
 
@@ -56,6 +58,11 @@ def collect(files: Sequence[str]) -> list[Found]:
     """The rows of all files; raises `DataError` for a file or an object of no known form."""
     found = []
     for file in files:
+        if is_card(file):
+            rows = rows_of_card(file)
+            print(f"{file}: {len(rows)} rows of its example dialogue; its persona is taken by --persona {file}")
+            found += [Found(value, f"{file} dialogue {number}") for number, value in enumerate(rows, 1)]
+            continue
         if Path(file).suffix not in (".json", ".jsonl"):
             raise DataError(f"{file}: a chat is learnt from JSON: save it on the page as training rows")
         for number, value in enumerate(load_json(file), 1):
@@ -122,12 +129,13 @@ def _reviewed(row: Found, ask: Callable[[str], str]) -> Found | None:
 
 def convert(settings: ConvertFlags) -> list[dict[str, Any]]:
     """Collect, review and write the rows; raises `RoleplayError` for anything a user can mend."""
-    out = Path(settings.out)
-    if not settings.out:
-        raise RoleplayError("where to? Give --out rows.json")
-    if out.exists() and out.resolve() not in [Path(file).resolve() for file in settings.files]:
+    files = settings.files if settings.out else settings.files[:-1]
+    if not files:
+        raise RoleplayError("from where to where? Give files and --out rows.json")
+    out = Path(settings.out or settings.files[-1])
+    if out.exists() and out.resolve() not in [Path(file).resolve() for file in files]:
         raise RoleplayError(f"{out} exists: choose another --out, or give it among the files to add to it")
-    found, notes = drop_repeated(collect(settings.files))
+    found, notes = drop_repeated(collect(files))
     print(*notes, sep="\n", end="\n" if notes else "")
     found = review(found) if settings.review else found
     if not found:
@@ -135,7 +143,7 @@ def convert(settings: ConvertFlags) -> list[dict[str, Any]]:
     rows = [row.value for row in found]
     write_json(out, rows)
     exchanges = sum(len(row.turns) for row in found)
-    print(f"{out}: {len(rows):,} rows with {exchanges:,} exchanges from {len(settings.files):,} files")
+    print(f"{out}: {len(rows):,} rows with {exchanges:,} exchanges from {len(files):,} files")
     return rows
 
 

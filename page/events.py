@@ -18,6 +18,7 @@ from page.layout import Controls
 from page.state import arguments, reads, visitor
 
 PANES = ("left", "right")
+SPEAKER = ("speaker", "title", "persona")  # who speaks; the greeting and the openers are in the left pane
 IDLE = ("ballot", "saved", "compare", "blind", "message")  # what changes when nothing is being answered any more
 ASKED = ("message", "asked", "record", *PANES, "ballot", "compare", "blind")  # what changes when a message is sent
 # Events that do not wait for an answer in progress.
@@ -62,7 +63,7 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     converse(c, h, on, at_once)
 
     on([demo.load, c.message.submit], h.show_problem, ["problem"], {**FREE, "queue": False})
-    on(demo.load, h.restore, [*PANES, "record", "compare", "persona", "given"], {**FREE, "js": READ})
+    on(demo.load, h.restore, [*PANES, *SPEAKER, "record", "compare", "given"], {**FREE, "js": READ})
     c.saved.change(None, c.saved, None, js=WRITE)
     on(c.message.stop, h.mark_stopped, ["record", *PANES, *IDLE])
     on(c.left.undo, h.undo_last, ["record", *PANES, *IDLE])
@@ -74,7 +75,7 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
         on(button.click, h.cast_vote, ["record", *PANES, "ballot"], vote=vote)
 
     on(c.adapter.change, h.offer_given, ["given"])
-    on([c.adapter.change, c.reset.click], h.introduce, ["title", "persona", "left"])
+    on([c.adapter.change, c.reset.click], h.introduce, [*SPEAKER, "left"])
     on([c.scores.select, c.adapter.change], h.show_scoreboard, ["board"])
     if c.shift:
         on([demo.load, c.adapter.change], panel.show_shift, ["shift"])
@@ -84,9 +85,14 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
 
     for preset, button in c.presets.items():
         on(button.click, h.set_numbers, h.set_numbers(preset), preset=preset)
-    for kind, button in c.exports.items():
-        made = on(button.click, h.export, ["file"], kind=kind)
-        made.then(None, c.file, None, js="(file) => window.saveFile(...file)")
+    c.choose.click(None, js="() => window.chooseCard()")
+    if c.take:
+        taken = FREE | {"js": "(card, ...rest) => [window.takeCard(), ...rest]"}
+        on(c.take.click, h.cards.load_card, [*SPEAKER, "left", "saved"], taken)
+    made = [on(button.click, h.export, ["file"], kind=kind) for kind, button in c.exports.items()]
+    made += [on(button.click, h.cards.save_card, ["file"], kind=kind) for kind, button in c.saves.items()]
+    for event in made:
+        event.then(None, c.file, None, js="(file) => window.saveFile(...file)")
 
 
 def converse(c: Controls, h: Handlers, on: Callable[..., Any], at_once: int) -> None:

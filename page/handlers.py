@@ -15,8 +15,9 @@ import gradio as gr
 from page.chat import exchanges, shown
 from page.chat.choices import GIVEN, LENGTHS, NOTHING, NUMBERS, PERSONA, Choices
 from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, OVERTAKEN, Exchange
-from page.chat.saved import Kept, as_markdown, as_rows, from_json, to_json
-from page.look import I18N, as_said, heading
+from page.chat.saved import Kept, as_markdown, as_rows, from_json, kept_now, to_json
+from page.look import I18N, as_said
+from page.persona_panel import PersonaHandlers, introduction
 from page.scoreboard_tab import scoreboard_html
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
@@ -46,6 +47,7 @@ class Handlers:
         self.engine, self.about, self.fallback = started.engine, started.about, started.persona
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
         self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
+        self.cards = PersonaHandlers(self.about, rate)
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""
         self.sides = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
@@ -148,8 +150,12 @@ class Handlers:
         if seconds:
             tell(WORDS[visitor.language]["too_many_loads"].format(seconds=seconds))
         kept = self._kept(None if seconds else saved)
+        panes = self._panes(kept.record, False, visitor.language)
+        said = introduction(kept.speaker or self.persona_of(self.first))
         return {
-            **self._panes(kept.record, False, visitor.language),
+            **said,
+            **panes,
+            "left": said["left"] | {"value": panes["left"]},
             "record": kept.record,
             "compare": kept.compare,
             "persona": kept.persona,
@@ -164,9 +170,11 @@ class Handlers:
         except DataError as error:
             tell(str(error))
             return start
-        # Another adapter's persona, as it is, went with that adapter; the menu is back at the first.
-        others = {about.persona.system_prompt for about in self.about.values() if about.persona}
-        return replace(kept, persona=own) if kept.persona in others else kept
+        # Another adapter's persona went with that adapter, the menu is back at the first; a card's has stayed.
+        others = {about.persona for about in self.about.values() if about.persona}
+        speaker = None if kept.speaker in others else kept.speaker
+        prompts = {persona.system_prompt for persona in others}
+        return replace(kept, speaker=speaker, persona=own if kept.persona in prompts else kept.persona)
 
     def _retriever(self, adapter: str) -> Retriever | None:
         return self.about[adapter].retriever if adapter in self.about else None
@@ -181,7 +189,7 @@ class Handlers:
         free = gr.update(interactive=True)
         return {
             "ballot": gr.update(visible=bool(record) and record[-1].votable),
-            "saved": to_json(Kept(record, choices.compare, choices.persona, choices.given)),
+            "saved": to_json(kept_now(record, choices)),
             "compare": free,
             "blind": free,
             "message": gr.update(interactive=True, placeholder=I18N("ask"), submit_btn=True, stop_btn=False),
@@ -235,14 +243,8 @@ class Handlers:
     # The desk
 
     def introduce(self, adapter: str | None) -> Updates:
-        """The adapter's persona: title, system prompt, greeting and openers."""
-        persona = self.persona_of(adapter)
-        openers = [{"text": opener} for opener in persona.openers]
-        return {
-            "title": heading(persona.name),
-            "persona": persona.system_prompt,
-            "left": gr.update(placeholder=as_said(persona.greeting), examples=openers),
-        }
+        """The adapter's persona, in the place of any other."""
+        return introduction(self.persona_of(adapter))
 
     def given_options(self, adapter: str | None, given: str) -> Updates:
         """What the base model may be given beside this adapter; the persona where `given` is not among it."""
@@ -258,9 +260,8 @@ class Handlers:
         """The sliders at a preset; the lengths are no matter of taste and stay."""
         return {name: getattr(exchanges.PRESETS[preset], name) for name in NUMBERS if name not in LENGTHS}
 
-    def export(self, kind: str, record: Record, adapter: str | None, visitor: Visitor) -> Updates:
+    def export(self, kind: str, record: Record, speaker: Persona, visitor: Visitor) -> Updates:
         """The file to save, by name and text."""
         if kind == "rows":
             return {"file": ["conversation.json", as_rows(record)]}
-        name = self.persona_of(adapter).name
-        return {"file": ["conversation.md", as_markdown(record, name, visitor.language)]}
+        return {"file": ["conversation.md", as_markdown(record, speaker.name, visitor.language)]}

@@ -10,6 +10,7 @@ from page.adapters_panel import draw_panel
 from page.chat.choices import NUMBERS
 from page.chat.exchanges import PRESETS
 from page.look import I18N, as_said, heading
+from page.persona_panel import draw_persona
 from page.plain_chatbot import PlainChatbot, pane
 from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
@@ -48,9 +49,14 @@ class Controls:
     hub: gr.Dropdown | None  # adapters that may join, with the buttons that find and load them
     find: gr.Button | None
     load: gr.Button | None
+    speaker: gr.State  # the persona that came last, by an adapter or a card
     persona: gr.Textbox
     given: gr.Radio
     reset: gr.Button
+    card: gr.JSON  # a file's name and bytes, with the buttons that choose and take it
+    choose: gr.Button
+    take: gr.Button | None
+    saves: dict[str, gr.Button]
     presets: dict[str, gr.Button]
     numbers: dict[str, gr.Slider]
     seed: gr.Textbox
@@ -85,7 +91,11 @@ def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], start
                 drawn |= _composer()
             with gr.Row(elem_id="desk"):
                 drawn |= draw_panel(both, started)
-                drawn |= {**_persona(persona, given, both), **_sampling(started.base_tokens), **_keep()}
+                drawn |= {
+                    **draw_persona(persona, given, both, started.cards),
+                    **_sampling(started.base_tokens),
+                    **_keep(),
+                }
         with gr.Tab(I18N("scoreboard"), visible=both) as scores:
             board = gr.HTML(elem_id="board")
     return Controls(**drawn, scores=scores, board=board)
@@ -127,15 +137,6 @@ def _composer() -> dict[str, Any]:
             autofocus=True,
         )
     return {"ballot": ballot, "votes": votes, "message": message}
-
-
-def _persona(persona: Persona, given: Mapping[str, Any], both: bool) -> dict[str, Any]:
-    with gr.Accordion(I18N("persona"), open=False):
-        return {
-            "persona": gr.Textbox(persona.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10),
-            "given": gr.Radio(**given, label=I18N("given"), visible=both, elem_id="given"),
-            "reset": gr.Button(I18N("reset"), size="sm"),
-        }
 
 
 def _sampling(base_tokens: int) -> dict[str, Any]:

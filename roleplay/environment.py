@@ -63,6 +63,12 @@ def _host() -> str:
     return _text("HOST", "0.0.0.0" if _text("SPACE_ID") else "127.0.0.1").strip("[]")
 
 
+def _cards() -> bool:
+    if (value := _text("PERSONAS")) not in ("", "open"):
+        raise RoleplayError(f"PERSONAS is {value!r:.40}; give open, or leave it out")
+    return value == "open" or _host() in LOCAL
+
+
 def _cache() -> Path:
     return Path(_text("ROLEPLAY_CACHE", str(Path.home() / ".cache" / "roleplay")))
 
@@ -89,6 +95,8 @@ class Environment:
     auth: str = field(default_factory=lambda: _text("APP_AUTH"))
     # How many adapters from the Hub visitors may load: none where the page is open to more than this machine.
     hub_adapters: int = field(default_factory=lambda: _number("HUB_ADAPTERS", 4 if _host() in LOCAL else 0, 0, 64))
+    # Whether visitors may load character cards: where only this machine reaches the page, or PERSONAS says so.
+    cards: bool = field(default_factory=_cards)
     rate: int = field(default_factory=lambda: _number("MESSAGES_PER_MINUTE", 30, 0, 10_000))
     # Whose X-Forwarded-For is believed, as uvicorn reads it: on a Space its own proxies, which have private addresses.
     proxies: str = field(

@@ -34,6 +34,7 @@ CHECKPOINTS = "train/learning/checkpoints.py"
 ROWS, CORPUS = "roleplay/weights/training_rows.py", "roleplay/weights/test_corpus.py"
 MODELS = "roleplay/weights/test_models.py"
 REMOTE = "roleplay/engine/test_remote.py"
+PNG, CARDS = "roleplay/text/png.py", "roleplay/text/test_cards.py"
 
 # fmt: off
 DAMAGES = [
@@ -50,6 +51,12 @@ DAMAGES = [
     Damage("nothing but one's own votes is sent", VOTES, "allow_patterns=self.path.name", 'allow_patterns="*"', BALLOTS, "nothing_is_sent"),
     Damage("the order of a blind pair is drawn", "page/chat/exchanges.py", "dice.sample(SIDES, 2)", "SIDES", "page/test_app.py", "blind_orders"),
     # What strangers may send
+    Damage("a text in a card is bounded", PNG, "if len(rest) > MAX_TEXT:", "if False:", CARDS, "refused_in_a_sentence"),
+    Damage("a damaged PNG is refused", PNG, "if struct.pack(", "if False and struct.pack(", CARDS, "refused_in_a_sentence"),
+    Damage("YAML makes no objects", "roleplay/text/card_files.py", "yaml.BaseLoader", "yaml.UnsafeLoader", CARDS, "refused_in_a_sentence"),
+    Damage("a closed page takes no card", "page/persona_panel.py", "if cards_in else None", "if True else None", "page/test_persona_panel.py", "closed"),
+    Damage("cards are closed beyond this machine", "roleplay/environment.py", 'value == "open" or _host() in LOCAL', "True", LIMITS, "test_settings"),
+    Damage("a persona that the page cannot use is refused", "roleplay/text/personas.py", "> limits.PERSONA", "> 1 << 60", "roleplay/text/test_persona.py", "what_is_no_persona"),
     Damage("messages are rated", RATES, "if not asked or len", "if True or len", LIMITS, "minute_slides"),
     Damage("a household of IPv6 is one client", RATES, "if address.version == 6 else str(address)", "if False else str(address)", LIMITS, "household"),
     Damage("an IPv4 address is one however written", RATES, "if address.version == 6 and address.ipv4_mapped:", "if False:", LIMITS, "written_as_ipv6"),
@@ -75,7 +82,7 @@ DAMAGES = [
     Damage("a browser may forbid storage", "page/events.py", "catch {{ return null; }}", "finally {{ }}", "page/test_page.py", "forbids_storage"),
     Damage("what becomes of a vote is said", "page/layout.py", 'gr.Markdown(I18N("vote_note"), elem_id="vote-note")', "pass", "page/test_controls.py", "becomes_of_a_vote"),
     Damage("a private page asks for its password", "app.py", "auth = (user, password) if settings.auth else None", "auth = None", "page/test_main.py", "asks_for_a_password"),
-    Damage("the page is started with its rate", "app.py", "build(started, box, settings.rate)", "build(started, box)", "page/test_main.py", "asks_for_a_password"),
+    Damage("the page is started with its rate", "app.py", "box, settings.rate)", "box)", "page/test_main.py", "asks_for_a_password"),
     Damage("and with the votes on the hub", "app.py", "Box.on_hub(votes, repo, settings.votes_public) if repo else Box(votes)", "Box(votes)", "page/test_main.py", "asks_for_a_password"),
     # Adapters and models from strangers
     Damage("no pickle, no code", INSPECTION, "if path.suffix.lower() not in READABLE:", "if False:", ADAPTERS, "test_refused"),

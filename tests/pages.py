@@ -29,13 +29,14 @@ class Served:
         names: list[str],
         personas: Mapping[str, Persona] | None = None,
         retrievers: Mapping[str, Retriever] | None = None,
+        cards: bool = True,
     ) -> None:
         self.engine, self.votes, self.adapters = ScriptedEngine(names), folder / "votes", folder / "adapters"
         about = {
             name: About(self.adapters / name, {}, (retrievers or {}).get(name), (personas or {}).get(name))
             for name in names
         }
-        self.demo = build(Started(self.engine, about), Box(self.votes))
+        self.demo = build(Started(self.engine, about, cards=cards), Box(self.votes))
         self.url = self.demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
 

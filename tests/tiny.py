@@ -82,7 +82,7 @@ def adapter(folder: Path) -> Path:
     (folder / layout.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
     (folder / layout.TRAINING).write_text(json.dumps(training()), encoding="utf-8")
     (folder / layout.BOARD).write_text(json.dumps(BOARD), encoding="utf-8")
-    for plot in (layout.CURVE, layout.BOARD_PLOT):
+    for plot in (layout.CURVE, layout.BOARD_PLOT, layout.PICTURE):
         (folder / plot).write_bytes(b"\x89PNG\r\n")
     card.write_card(folder)
     return folder

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from roleplay.engine.protocol import Sampling
+from roleplay.text.personas import Persona
 
 # What the base model reads beside the conversation; with examples it has the persona as well.
 PERSONA, NOTHING, EXAMPLES = "persona", "nothing", "examples"
@@ -18,6 +19,7 @@ class Choices:
 
     compare: bool = True
     blind: bool = False
+    speaker: Persona | None = None  # whose name, greeting and openers the page shows
     persona: str = ""  # the system prompt
     given: str = PERSONA  # to the base model, one of `GIVEN`
     adapter: str = ""  # "" where only the base model speaks

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from page.chat.choices import GIVEN
+from page.chat.choices import GIVEN, Choices
 from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, MAX_TEXT, OPEN, SIDES, UNVEILED, VOTES, Exchange
 from page.chat.shown import footer
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError, RoleplayError
 from roleplay.text import retrieval
+from roleplay.text.personas import Persona, parse_persona
 
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
 MAX_STOP, MAX_NAME = 500, 200  # of why an answer ended, and of an adapter's name
@@ -26,6 +27,12 @@ class Kept:
     compare: bool
     persona: str
     given: str  # to the base model, one of `choices.GIVEN`
+    speaker: Persona | None = None  # whom a card brought; None is the adapter's
+
+
+def kept_now(record: Sequence[Exchange], choices: Choices) -> Kept:
+    """The conversation with the settings as they are."""
+    return Kept(record, choices.compare, choices.persona, choices.given, choices.speaker)
 
 
 def to_json(kept: Kept) -> str:
@@ -39,9 +46,18 @@ def from_json(text: str) -> Kept:
         value = json.loads(text)
         record = _within(_exchange(item) for item in reversed(value["record"][:MAX_EXCHANGES]))
         persona = str(value["persona"])[:MAX_MESSAGE]
-        return Kept(record, bool(value["compare"]), persona, GIVEN[GIVEN.index(value["given"])])
+        given = GIVEN[GIVEN.index(value["given"])]
+        return Kept(record, bool(value["compare"]), persona, given, _speaker(value.get("speaker")))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError) as error:
         raise DataError("the conversation kept in this tab cannot be read: it starts anew") from error
+
+
+def _speaker(value: Any) -> Persona | None:
+    if not value:
+        return None
+    if len(json.dumps(value)) > MAX_REPLY:
+        raise ValueError("the speaker is too long")
+    return parse_persona(value, "speaker")
 
 
 def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:

@@ -58,6 +58,7 @@ class Started:
     command: str = ""  # that makes an adapter for this base model, "" where it is not known
     trained: Trained = field(default_factory=Trained)  # what a training at the start came to
     base_tokens: int = 0  # length of the base side's answers until a visitor chooses; 0 is the adapter side's
+    cards: bool = False  # whether visitors may load character cards
 
 
 def named_adapters(settings: Environment) -> list[Source]:
@@ -111,10 +112,7 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
     """All but its rows; `fixed` is who speaks whatever it was trained to be."""
     about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision)
     try:
-        own = _persona(adapter)
-        if own and sum(map(len, (own.name, own.greeting, *own.openers))) > inspection.MAX_TEXT:
-            raise DataError(f"what the page shows of it has more than {inspection.MAX_TEXT} characters")
-        return replace(about, persona=fixed or own)
+        return replace(about, persona=fixed or _persona(adapter))
     except DataError as error:
         print(f"persona      not that of {adapter.name}: {error}")
         return about

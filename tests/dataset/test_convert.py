@@ -13,6 +13,7 @@ from page.chat.saved import as_rows
 from roleplay.engine.protocol import ADAPTER, Answer
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
+from roleplay.text import card_files, png
 from roleplay.text.rows import read_rows
 
 
@@ -45,6 +46,17 @@ def test_saved_chats_and_rows_become_one_set(tmp_path, capsys):
     assert "3 rows with 4 exchanges from 5 files" in printed
     convert(ConvertFlags([str(out), chat(tmp_path / "e.json", COLD)], str(out)))
     assert len(read_rows(out)) == 4
+
+
+def test_a_cards_example_dialogue_becomes_starter_rows(tmp_path, capsys):
+    told = {"name": "Amos", "description": "Keeps it.", "mes_example": "{{user}}: Cold?\n{{char}}: Cold enough."}
+    (tmp_path / "card.json").write_text(json.dumps(told))
+    picture = card_files.write_png({"data": told | {"mes_example": "{{user}}: Bye.\nAmos: Go."}}, png.plain_picture())
+    (tmp_path / "card.png").write_bytes(picture)
+    files = [str(tmp_path / name) for name in ("card.json", "card.png", "rows.json")]
+    convert(ConvertFlags(files))
+    assert [row.turns for row in read_rows(files[-1])] == [(COLD,), (("Bye.", "Go."),)]
+    assert f"1 rows of its example dialogue; its persona is taken by --persona {files[0]}" in capsys.readouterr().out
 
 
 def test_a_review_keeps_drops_and_edits_exchanges(tmp_path):
@@ -94,5 +106,7 @@ def test_a_set_that_is_there_is_not_overwritten(tmp_path):
     file = chat(tmp_path / "a.json", HELLO)
     with pytest.raises(RoleplayError, match=r"b.json exists: choose another --out"):
         convert(ConvertFlags([file], chat(tmp_path / "b.json", COLD)))
-    with pytest.raises(RoleplayError, match="Give --out"):
+    with pytest.raises(RoleplayError, match=r"b.json exists: choose another --out"):
+        convert(ConvertFlags([file, str(tmp_path / "b.json")]))
+    with pytest.raises(RoleplayError, match="Give files and --out"):
         convert(ConvertFlags([file]))

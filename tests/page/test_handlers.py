@@ -4,7 +4,7 @@ import html
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def test_both_sides_have_their_lengths_and_blind_the_shorter_one(handlers: Handl
     numbers = CHOICES.numbers | {"max_new_tokens": 256, "base_max_new_tokens": 64}
     (open_,) = said(handlers, "hi", [], numbers=numbers)
     assert [open_.sampling.of(side).max_new_tokens for side in (ADAPTER, BASE)] == [256, 64]
-    assert "at most 64 tokens" in handlers.export("markdown", [open_], "one", VISITOR)["file"][1]
+    assert "at most 64 tokens" in handlers.export("markdown", [open_], OTHER, VISITOR)["file"][1]
     record = said(handlers, "hi", [], numbers=numbers, blind=True)
     assert [record[0].sampling.of(side).max_new_tokens for side in (ADAPTER, BASE)] == [64, 64]
     handlers.cast_vote("left", record, True, VISITOR)
@@ -177,7 +177,8 @@ def test_an_adapter_brings_its_persona(handlers: Handlers) -> None:
     other = handlers.introduce("two")
     assert other["persona"] == OTHER.system_prompt and OTHER.name in other["title"]
     assert other["left"]["examples"] == [{"text": OTHER.openers[0]}]
-    assert handlers.export("markdown", [], "two", VISITOR)["file"][1].startswith("# Physician")
+    assert other["speaker"] == OTHER
+    assert handlers.export("markdown", [], OTHER, VISITOR)["file"][1].startswith("# Physician")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,18 @@ def test_an_edited_persona_comes_back_and_another_adapters_does_not(
 ) -> None:
     saved = to_json(Kept([], True, kept, PERSONA))
     assert handlers.restore(saved, VISITOR)["persona"] == restored
+
+
+def test_whom_a_card_brought_comes_back_and_another_adapters_persona_does_not(handlers: Handlers) -> None:
+    gardener = Persona("Gardener", "You are a gardener.", "Mind the roses.", ("Which roses?",))
+    for speaker, restored in ((gardener, gardener), (OTHER, personas.default())):
+        choices = replace(CHOICES, speaker=speaker, persona=speaker.system_prompt)
+        saved = handlers.clear_all(choices)["saved"]
+        back = handlers.restore(saved, VISITOR)
+        assert back["speaker"] == restored and restored.name in back["title"]
+        assert back["persona"] == restored.system_prompt
+    long = json.loads(saved) | {"speaker": asdict(gardener) | {"greeting": "x" * 30_000}}
+    assert handlers.restore(json.dumps(long), VISITOR)["speaker"] == personas.default()
 
 
 def test_loading_a_conversation_is_rated(handlers: Handlers) -> None:

@@ -13,6 +13,7 @@ from page.serving import logins, middleware, rate_limit
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from roleplay.environment import PRIVATE, Environment
+from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
 from roleplay.text import personas
 from tests.raw import Visitor
@@ -221,9 +222,9 @@ def test_an_ipv4_address_written_as_ipv6_is_the_same_client() -> None:
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOST", "SPACE_ID", "HUB_ADAPTERS", "FORWARDED_ALLOW_IPS"):
+    for name in ("HOST", "SPACE_ID", "HUB_ADAPTERS", "PERSONAS", "FORWARDED_ALLOW_IPS"):
         monkeypatch.delenv(name, raising=False)
-    assert (Environment().hub_adapters, Environment().proxies) == (4, "127.0.0.1")
+    assert (Environment().hub_adapters, Environment().proxies) == (4, "127.0.0.1") and Environment().cards
     monkeypatch.setenv("HOST", "0.0.0.0")
     assert Environment().hub_adapters == 0
     monkeypatch.delenv("HOST")
@@ -231,6 +232,13 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Environment().hub_adapters, Environment().proxies) == (0, PRIVATE)
     monkeypatch.setenv("HUB_ADAPTERS", "2")
     assert Environment().hub_adapters == 2
+    assert not Environment().cards
+    monkeypatch.setenv("PERSONAS", "open")
+    assert Environment().cards
+    monkeypatch.setenv("PERSONAS", "yes")
+    with pytest.raises(RoleplayError, match="PERSONAS is 'yes'; give open, or leave it out"):
+        Environment()
+    monkeypatch.delenv("PERSONAS")
     for host in ("::1", "[::1]"):
         monkeypatch.setenv("HOST", host)
         assert (Environment().host, Environment().url_host) == ("::1", "[::1]")

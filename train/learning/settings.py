@@ -26,7 +26,7 @@ class LoraFlags:
     character: str = flag("zhenhuan", "a folder under dataset/, or any folder: its persona and its rows")
     data: list[str] = flag([], "files of rows, JSON lists or JSON Lines, in place of the character's")
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
-    persona: str = flag("", "a persona as JSON, in place of the character's")
+    persona: str = flag("", "a persona or a character card (docs/cards.md), in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
     rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
