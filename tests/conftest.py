@@ -12,7 +12,9 @@ from tests.hub_server import Hub, hub_server
 from train.publishing import upload
 
 # `make test` runs two processes of pytest: each looks for free ports in a hundred of its own.
-os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+os.environ["GRADIO_SERVER_PORT"] = str(
+    7860 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+)
 
 
 @pytest.fixture(scope="session")
