@@ -40,7 +40,7 @@ check: .venv/dev ## format, lint and types
 	$(BIN)/mypy
 
 test: check ## set up and run every test, offline
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 mutants: .venv/dev ## damage the product on purpose, a hundred times, and see that the tests notice (tests/damages.py)
 	$(BIN)/python -m tests.mutants

@@ -1,5 +1,6 @@
 """What several test modules need: an adapter folder to read, one to spoil, and a hub that answers on loopback."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 from tests import tiny
 from tests.hub_server import Hub, hub_server
 from train.publishing import upload
+
+# `make test` runs two processes of pytest: each looks for free ports in a hundred of its own.
+os.environ["GRADIO_SERVER_PORT"] = str(
+    7860 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+)
 
 
 @pytest.fixture(scope="session")

@@ -149,5 +149,5 @@ DAMAGES = [
     Damage("a stranger's file of rows stays in the project", ROWS, '".." in way.parts', "False", CORPUS, "cannot_be_had"),
     Damage("an adapter is judged as its own character", "roleplay/text/characters.py", ' and not settings.get("persona"):', ":", "roleplay/text/test_characters.py", "trained_as"),
     Damage("two first starts make one model", "roleplay/weights/embedded.py", "with FileLock(_lock_path(folder)):", "if True:", MODELS, "two_first_starts"),
-    Damage("storage that fails is tried again", UPLOAD, "httpx2.HTTPError | OSError | None", "httpx2.HTTPError | OSError", HUB, "storage_that_fails and unreachable"),
+    Damage("storage that fails is tried again", UPLOAD, "httpx2.HTTPError | OSError | None", "httpx2.HTTPError | OSError", HUB, "storage_that_is_not_reached"),
 ]

@@ -240,15 +240,15 @@ def with_storage(server: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.timeout(120)
-def test_storage_that_is_broken_is_a_sentence_and_soon(with_storage: Hub, tmp_path: Path) -> None:
-    with_storage.storage = f"{with_storage.url}/broken-storage"
+def test_storage_that_is_not_reached_is_a_sentence_and_soon(with_storage: Hub, tmp_path: Path) -> None:
+    with_storage.storage = "http://127.0.0.1:9"
     with pytest.raises(HubError, match="the connection to the Hub was lost") as lost:
         hub.fetch_adapter("me/poet", tmp_path)
     assert isinstance(lost.value.__cause__, sources.LOST) and upload._passing(lost.value.__cause__)
 
 
 @pytest.mark.timeout(120)
-def test_storage_that_is_not_reached_is_a_sentence_and_soon(with_storage: Hub, tmp_path: Path) -> None:
-    with_storage.storage = "http://127.0.0.1:9"
+def test_storage_that_is_broken_is_a_sentence_and_soon(with_storage: Hub, tmp_path: Path) -> None:
+    with_storage.storage = f"{with_storage.url}/broken-storage"
     with pytest.raises(ModelError, match="me/base cannot be fetched and is not in the cache"):
         base_models.fetch("me/base", tmp_path)
