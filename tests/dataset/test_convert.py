@@ -55,7 +55,7 @@ def test_a_cards_example_dialogue_becomes_starter_rows(tmp_path, capsys):
     (tmp_path / "card.png").write_bytes(picture)
     files = [str(tmp_path / name) for name in ("card.json", "card.png", "rows.json")]
     convert(ConvertFlags(files))
-    assert [row.turns for row in read_rows(files[-1])] == [(COLD,), (("Bye.", "Go."),)]
+    assert [row.turns for row in read_rows(files[-1])[0]] == [(COLD,), (("Bye.", "Go."),)]
     assert f"1 rows of its example dialogue; its persona is taken by --persona {files[0]}" in capsys.readouterr().out
 
 
