@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import struct
-import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -136,14 +135,13 @@ def test_a_greeting_that_is_too_long_gives_way_to_an_alternate_one(
     assert "no place here for greetings (2 long)" in capsys.readouterr().err
 
 
+@pytest.mark.timeout(120)  # where a pattern tried one place twice it would take hours
 def test_millions_of_signs_are_read_at_once(tmp_path: Path) -> None:
     for text in (" " * 300_000, "{{" + " " * 300_000, "{{user}}" * 100_000, "{{random:" * 50_000, "a:" * 200_000):
-        begun = time.perf_counter()
         with pytest.raises(DataError):
             load(tmp_path, V1 | {"name": "x", "description": f"x{text}x", "mes_example": f"{{{{user}}}}: {text}"})
         with pytest.raises(DataError, match="name has"):
             load(tmp_path, V1 | {"name": f"x{text}x", "description": text})
-        assert time.perf_counter() - begun < 3
 
 
 def test_a_chinese_card_gets_chinese_words(tmp_path: Path) -> None:
