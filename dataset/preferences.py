@@ -2,11 +2,13 @@
 
     python -m dataset.preferences --votes votes --out preferences.jsonl
 
-writes one row for every decisive vote on two answers to the very same prompt.
+writes one row for every decisive vote on two answers to the very same prompt, unless one is empty or the preferred one
+was cut, and says what `train.prefer` leaves out of them.
 """
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from roleplay.disk import write_text
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.results.votes import Box, Vote
+from roleplay.results.intervals import wilson
+from roleplay.results.votes import Box, Vote, count
+from roleplay.text.pairs import Pair, parse_pair
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,15 @@ class PreferenceFlags:
 
 
 def preferences(votes: Iterable[Vote]) -> list[dict[str, Any]]:
-    """Rows (prompt, chosen, rejected) of decisive votes whose two sides were asked the very same prompt."""
+    """Rows (prompt, chosen, rejected) of decisive votes whose two sides were asked the very same prompt.
+
+    Without those that cannot be learnt from: one side said nothing, or the preferred one was cut, which would teach to
+    end there.
+    """
     rows = []
     for vote in votes:
-        if vote.winner and vote.prompt_sha256[ADAPTER] == vote.prompt_sha256[BASE]:
+        whole = all(text.strip() for text in vote.texts.values()) and vote.stops.get(vote.winner, "end") == "end"
+        if vote.winner and whole and vote.prompt_sha256[ADAPTER] == vote.prompt_sha256[BASE]:
             loser = BASE if vote.winner == ADAPTER else ADAPTER
             asked = vote.questions[ADAPTER]
             prompt = [{"role": "system", "content": asked["persona"]}] if asked["persona"] else []
@@ -46,12 +55,71 @@ def preferences(votes: Iterable[Vote]) -> list[dict[str, Any]]:
     return rows
 
 
+def vote_pairs(votes: Iterable[Vote]) -> list[Pair]:
+    """The same as pairs."""
+    return [parse_pair(row, f"votes row {number}") for number, row in enumerate(preferences(votes), 1)]
+
+
+def kinds(votes: Sequence[Vote]) -> dict[str, int]:
+    """How many votes there are of which kind, and how many of them make a pair."""
+    tally = count(votes)
+    sides = {"for the adapter": tally.adapter, "for the base model": tally.base}
+    return {**sides, "ties": tally.ties, "both bad": tally.bad, "pairs": len(preferences(votes))}
+
+
+def review(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+    """The pairs that say something, each preference once, and a sentence on whatever was left out.
+
+    Where the same two replies to a prompt were preferred both ways, the more frequent way counts, and neither where
+    they are as many.
+    """
+    sides, first = Counter[tuple[str, ...]](), dict[tuple[str, ...], Pair]()
+    for pair in pairs:
+        asked = repr((pair.persona, pair.turns, pair.user))
+        sides[asked, pair.chosen, pair.rejected] += 1
+        first.setdefault((asked, pair.chosen, pair.rejected), pair)
+    opposed = {key: sides[key[0], key[2], key[1]] for key in first}
+    alike = sum(number for key, number in sides.items() if key[1] == key[2])
+    against = sum(number for key, number in sides.items() if opposed[key] >= number and key[1] != key[2])
+    kept = [pair for key, pair in first.items() if sides[key] > opposed[key]]
+    again = len(pairs) - alike - against - len(kept)
+    told = [
+        f"{number} pairs left out: {why}"
+        for number, why in (
+            (alike, "both replies are the same"),
+            (against, "others prefer the other reply to the same prompt, as many or more"),
+            (again, "the same preference again"),
+        )
+        if number
+    ]
+    return kept, told
+
+
+def one_sided(pairs: Sequence[Pair], votes: Sequence[Vote] = ()) -> list[str]:
+    """A sentence for each way in which the preferences may follow something other than the words."""
+    found, tally = list[str](), count(votes)
+    if not tally.sides_even:
+        found.append(
+            f"the left pane won {tally.left} votes and the right one {tally.right}: votes may follow the place"
+        )
+    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in pairs)
+    uneven = sum(len(pair.chosen) != len(pair.rejected) for pair in pairs)
+    low, high = wilson(longer, uneven)
+    if low > 0.5 or high < 0.5:
+        which, number = ("longer", longer) if low > 0.5 else ("shorter", uneven - longer)
+        found.append(f"the {which} reply is chosen in {number} of {uneven} pairs: it may be length that is learnt")
+    if tally.decisive and 0 in (tally.adapter, tally.base):
+        found.append(f"all {tally.decisive} decisive votes are for the same side: they tell no more than which it is")
+    return found
+
+
 def main() -> None:
     settings = parse(PreferenceFlags, __doc__)
-    rows = preferences(Box(Path(settings.votes)).votes())
+    votes = Box(Path(settings.votes)).votes()
+    rows, (kept, left_out) = preferences(votes), review(vote_pairs(votes))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(Path(settings.out), text)
-    print(f"{len(rows)} preference rows in {settings.out}")
+    print(f"{len(rows)} preference rows in {settings.out}", *left_out, *one_sided(kept, votes), sep="\n")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def train(flags: LoraFlags) -> Path:
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
     data = {"train_dataset": examples, "eval_dataset": held_out}
     trainer = CharacterTrainer(model, arguments, share_prefix, flags.lora_plus_ratio, **data)
-    samples = SampleReplies(trainer, encoder, persona, sample_prompts(material.persona, material.held_out))
+    samples = SampleReplies(trainer, encoder, persona, sample_prompts(material.persona.openers, material.held_out))
     stop = follow(trainer, samples)
     if trainer.is_world_process_zero():
         print(*(f"data         {note}" for note in material.notes), sep="\n")

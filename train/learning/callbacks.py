@@ -16,7 +16,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from roleplay.text.personas import Persona
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.rows import Row
 from train.learning.loss import logits_again
@@ -35,9 +34,9 @@ def follow(trainer: CharacterTrainer, samples: "SampleReplies") -> "StopSignal":
     return stop
 
 
-def sample_prompts(persona: Persona, held_out: Sequence[Row]) -> list[str]:
-    """What is asked while it trains and when it ends: the persona's openers, then the first held-out messages."""
-    return list(dict.fromkeys([*persona.openers, *(row.turns[0][0] for row in held_out)]))[:LAST_SAMPLES]
+def sample_prompts(openers: Sequence[str], held_out: Sequence[Row]) -> list[str]:
+    """What is asked while it trains and when it ends: a persona's openers, then the first held-out messages."""
+    return list(dict.fromkeys([*openers, *(row.turns[0][0] for row in held_out)]))[:LAST_SAMPLES]
 
 
 class SampleReplies(TrainerCallback):
@@ -114,7 +113,7 @@ class StopSignal(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """One line: updates, ETA, loss, held-out loss, rows and tokens per second."""
+    """One line: updates, ETA, loss, what is measured on held-out rows, rows and tokens per second."""
 
     def __init__(self, trainer: CharacterTrainer) -> None:
         self.trainer = trainer
@@ -135,7 +134,7 @@ class ProgressBar(TrainerCallback):
         self.bar.set_postfix({**self.seen, **{key: f"{value:.3g}" for key, value in speed.items()}})
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        names = {"loss": "loss", "eval_loss": "held-out"}
+        names = {"loss": "loss", "eval_loss": "held-out", "eval_margin": "margin", "eval_accuracy": "accuracy"}
         self.seen |= {names[key]: f"{value:.3f}" for key, value in kwargs["logs"].items() if key in names}
 
     def on_train_end(

@@ -14,6 +14,7 @@ RESUME = " and go on with --resume"  # what to do once the disk has room again
 MAY_CHANGE = (  # what names it, what is compared by content, where it goes
     *("name", "character", "data", "persona", "resume", "overwrite"),
     *("push", "push_modelscope", "trackio", "trackio_space"),
+    *("adapter", "votes", "pairs", "keep_anyway"),
 )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from roleplay.disk import check_writable
+from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import flag
 from roleplay.text import limits
@@ -20,36 +21,20 @@ from roleplay.weights.training_rows import HELD_OUT, SEED
 from train.learning.adapter import INITIALISATIONS
 from train.learning.attention import ATTENTION
 from train.learning.memory import PackPlan, Wishes, process_count
+from train.learning.preference import LOSSES
 
 
 @dataclass(frozen=True)
-class LoraFlags:
-    name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
-    character: str = flag("zhenhuan", "a folder under dataset/, or any folder: its persona and its rows")
-    data: list[str] = flag([], "files of rows, in any form of docs/rows.md, in place of the character's")
-    format: str = flag("", "the form of the rows, where it is recognised wrongly", ("", *FORMS))
+class RunFlags:
+    """What every training is asked for, whatever it learns from; a row is a pair where pairs are learnt."""
+
+    name: str = flag("", "folder under adapters/ to write")
     base_model: str = flag("", "embedded, a Hugging Face id, modelscope:OWNER/NAME or a folder; chosen by the device")
-    persona: str = flag("", "a persona or a character card (docs/cards.md), in place of the character's")
-    template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
-    rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
-    alpha: int = flag(
-        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
-    )
-    dropout: float = flag(0.05, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
-    projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
-    rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
-    initialisation: str = flag(
-        "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
-    )
     learning_rate: float = flag(1e-3, "peak rate; higher learns faster and forgets more", within=(0, inf))
-    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
     epochs: float = flag(
         0, "passes over the training rows; more learn them by heart; 0 chooses by the number of rows", within=(0, inf)
-    )
-    keep: float = flag(
-        0.85, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
     )
     batch_size: int = flag(0, "rows in one update, over all devices; 0 chooses by the number of rows", within=(0, inf))
     pack_rows: int = flag(
@@ -58,12 +43,6 @@ class LoraFlags:
     max_length: int = flag(
         limits.ROW_TOKENS, "tokens a row may take; longer conversations lose their oldest turns", within=(1, inf)
     )
-    rehearsal: float = flag(
-        0.5,
-        "weight of what the base model says without a persona, beside the rows; higher forgets less",
-        within=(0, inf),
-    )
-    loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
     held_out: float = flag(HELD_OUT, "share of rows held out, where the data names none itself", within=(0, 0.5))
     evaluate_every: int = flag(200, "updates between held-out losses", within=(1, inf))
     save_every: int = flag(50, "updates between checkpoints", within=(1, inf))
@@ -83,18 +62,74 @@ class LoraFlags:
     push_modelscope: str = flag("", "ModelScope repository (user/name) to push the adapter to, private")
 
 
+@dataclass(frozen=True)
+class LoraFlags(RunFlags):
+    name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
+    character: str = flag("zhenhuan", "a folder under dataset/, or any folder: its persona and its rows")
+    data: list[str] = flag([], "files of rows, in any form of docs/rows.md, in place of the character's")
+    format: str = flag("", "the form of the rows, where it is recognised wrongly", ("", *FORMS))
+    persona: str = flag("", "a persona or a character card (docs/cards.md), in place of the character's")
+    template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
+    rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
+    alpha: int = flag(
+        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
+    )
+    dropout: float = flag(0.05, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
+    projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
+    rslora: bool = flag(False, "scale by alpha / sqrt(rank) instead (rsLoRA), for high ranks")
+    initialisation: str = flag(
+        "kaiming", "first values: random A and zero B, or both orthogonal", tuple(INITIALISATIONS)
+    )
+    lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
+    keep: float = flag(
+        0.85, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
+    )
+    rehearsal: float = flag(
+        0.5,
+        "weight of what the base model says without a persona, beside the rows; higher forgets less",
+        within=(0, inf),
+    )
+    loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
+
+
+@dataclass(frozen=True)
+class PreferFlags(RunFlags):
+    adapter: str = flag(
+        str(ROOT / "adapters" / "zhenhuan-gemma3-270m"), "folder of the adapter to go on from, which is the reference"
+    )
+    votes: str = flag("", "folder of blind votes")
+    pairs: list[str] = flag([], "files of prompt / chosen / rejected rows, JSON lists or JSON Lines")
+    character: str = flag("", "whose lists judge: a folder under dataset/, or a path; chosen by the adapter's training")
+    loss: str = flag("dpo", "dpo, or ipo, which holds back where every pair agrees", LOSSES)
+    beta: float = flag(0.1, "how closely it keeps to the starting adapter; higher changes less", within=(1e-4, inf))
+    sft_weight: float = flag(0.0, "weight of the plain loss on the chosen replies beside it", within=(0, inf))
+    keep_anyway: bool = flag(False, "write the adapter even where it got clearly worse")
+    learning_rate: float = flag(5e-5, "peak rate; higher moves further from the starting adapter", within=(0, inf))
+    epochs: float = flag(2, "passes over the training pairs; more learn them by heart", within=(0.01, inf))
+    max_length: int = flag(1024, "tokens a pair's side may take; longer ones lose their oldest turns", within=(1, inf))
+    batch_size: int = flag(8, "pairs in one update, over all devices", within=(1, inf))
+    held_out: float = flag(0.2, "share of pairs held out, by prompt", within=(0, 0.5))
+    evaluate_every: int = flag(20, "updates between held-out margins", within=(1, inf))
+
+
 def check_flags(flags: LoraFlags, home: Path) -> None:
-    """What would end a run later is refused now: names, shares, folders of `home` that exist or cannot be written."""
-    if not NAME.fullmatch(flags.name):
-        raise RoleplayError(f"--name {flags.name!r:.80}: use letters, digits, dots and dashes")
+    """What would end a run later is refused now: shares, projections, and what `check_run` finds."""
     if unknown := sorted(set(flags.projections) - set(PROJECTIONS)):
         raise RoleplayError(f"unknown projection {unknown[0]!r}: choose from {', '.join(PROJECTIONS)}")
     if flags.initialisation == "orthogonal" and flags.rank % 2:
         raise RoleplayError(f"--rank {flags.rank}: an orthogonal initialisation takes an even rank")
-    if not flags.learning_rate:
-        raise RoleplayError("--learning-rate 0 learns nothing: give a rate above 0")
     if not 0 < flags.keep <= 1:
         raise RoleplayError(f"--keep {flags.keep}: give a share above 0 and at most 1")
+    check_run(flags, home)
+
+
+def check_run(flags: RunFlags, home: Path) -> None:
+    """Raises `RoleplayError` for a name that is none, a batch that cannot be shared out, or folders of `home` that
+    exist or cannot be written."""
+    if not NAME.fullmatch(flags.name):
+        raise RoleplayError(f"--name {flags.name!r:.80}: use letters, digits, dots and dashes")
+    if not flags.learning_rate:
+        raise RoleplayError("--learning-rate 0 learns nothing: give a rate above 0")
     processes = process_count()
     if flags.batch_size % (processes * (flags.pack_rows or 1)):
         parts = f"{processes} processes" + (f" with {flags.pack_rows} rows a pack" if flags.pack_rows else "")
@@ -106,7 +141,7 @@ def check_flags(flags: LoraFlags, home: Path) -> None:
     check_writable(home / "runs")
 
 
-def choose_attention(flags: LoraFlags, base: base_models.BaseModel) -> base_models.Reasoned:
+def choose_attention(flags: RunFlags, base: base_models.BaseModel) -> base_models.Reasoned:
     if flags.attention != "auto":
         return flags.attention, "as asked"
     if base.attention[0] == "flash_attention_2":
@@ -126,13 +161,14 @@ def lora_config(flags: LoraFlags) -> dict[str, Any]:
     }
 
 
-def pack_wishes(flags: LoraFlags, processes: int = 1) -> Wishes:
+def pack_wishes(flags: RunFlags, processes: int = 1) -> Wishes:
     """The flags as `memory.plan` takes them."""
     rows = flags.pack_rows or max(1, flags.batch_size // processes)
-    return Wishes(rows, not flags.pack_rows, flags.checkpointing, flags.dropout > 0, processes)
+    dropout = isinstance(flags, LoraFlags) and flags.dropout > 0
+    return Wishes(rows, not flags.pack_rows, flags.checkpointing, dropout, processes)
 
 
-def training_arguments(flags: LoraFlags, run: Path, plan: PackPlan, processes: int, on_cpu: bool) -> TrainingArguments:
+def training_arguments(flags: RunFlags, run: Path, plan: PackPlan, processes: int, on_cpu: bool) -> TrainingArguments:
     """The flags in transformers' words; checkpoints go to the folder `run`."""
     return TrainingArguments(
         output_dir=str(run),

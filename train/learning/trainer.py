@@ -61,7 +61,7 @@ class CharacterTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The packed loss; raises `DataError` naming the rows when it is not a finite number."""
         rows = inputs.pop("rows")
-        loss: Any = super().compute_loss(model, inputs, *args, **kwargs)
+        loss: Any = self.packed_loss(model, inputs, *args, **kwargs)
         value = loss.item()
         if not math.isfinite(value):
             raise DataError(
@@ -71,6 +71,10 @@ class CharacterTrainer(Trainer):
         self.rows_seen += len(rows)
         self.tokens_seen += inputs["input_ids"].numel()
         return loss
+
+    def packed_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """A pack's part of the update's loss: the cross-entropy of its labels."""
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self._rehearsed and self._rehearsed_for != self.state.global_step:
@@ -108,7 +112,10 @@ class CharacterTrainer(Trainer):
             total += torch.tensor([losses.double().sum().item(), len(losses)], dtype=torch.float64)
         nat, labels = self.accelerator.reduce(total.to(self.args.device), "sum").tolist()
         model.train()
-        metrics = {f"{metric_key_prefix}_loss": nat / labels}
+        return self.report({f"{metric_key_prefix}_loss": nat / labels})
+
+    def report(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Log what was measured on held-out rows, and tell the callbacks."""
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -65,6 +65,31 @@ def share_difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value, low, high)
 
 
+def paired_share_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
+    """The share of hits in `a` less that in `b`, of the same independent items.
+
+    As `share_difference`, with the correlation of the pairs taken off. Source: Newcombe, "Improved Confidence Intervals
+    for the Difference Between Binomial Proportions Based on Paired Data", 1998, method 10.
+    """
+    count = len(a)
+    both = sum(x and y for x, y in zip(a, b, strict=True))
+    one, other = sum(a) - both, sum(b) - both
+    product = both * (count - both - one - other) - one * other
+    if product > 0:
+        product = max(0.0, product - count / 2)  # for continuity
+    spread = sum(a) * (count - sum(a)) * sum(b) * (count - sum(b))
+    phi = product / math.sqrt(spread) if spread else 0.0
+    (p, q), (lower, upper) = (
+        (sum(a) / count, sum(b) / count),
+        zip(*(wilson(sum(x), count) for x in (a, b)), strict=True),
+    )
+
+    def half(left: float, right: float) -> float:
+        return math.sqrt(max(0.0, left * left - 2 * phi * left * right + right * right))
+
+    return Estimate(p - q, p - q - half(p - lower[0], upper[1] - q), p - q + half(upper[0] - p, q - lower[1]))
+
+
 def jackknife(statistic: Callable[[list[str]], float], texts: Sequence[str]) -> Estimate:
     """A statistic of a set of texts that repeats would bias, so that it cannot be resampled, such as distinct things.
 

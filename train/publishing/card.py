@@ -106,6 +106,7 @@ def _card(
         question=next(iter(persona["openers"]), QUESTIONS[next(iter(spoken), "en")]),
         chinese="zh" in spoken,
         results=training["results"],
+        stages=training.get("preferences", []),
         rows=sum(item["rows"] for item in training["data"]),
         spent=_spent(training["results"]["seconds"]),
         curve=CURVE if (folder / CURVE).exists() else "",

@@ -1,5 +1,6 @@
 """The adapter folder that a training ends with."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,4 +26,15 @@ def write_adapter(folder: Path, model: PeftModel, training: dict[str, Any], then
         (part / TEMPLATE).write_text(TEMPLATES[training["template"]], encoding="utf-8")
         write_json(part / TRAINING, training)
         plots.training_curve(training["results"]["log"], part / CURVE)
+        card.write_card(part)
+
+
+def name_adapter(staged: Path, folder: Path, training: dict[str, Any], then: str = "") -> None:
+    """Copy an adapter that `write_adapter` has staged to where it is found by its name, with a new training.json.
+
+    Raises `RoleplayError` where the disk fails; it says what to do `then`.
+    """
+    with written_whole(folder, then) as part:
+        shutil.copytree(staged, part, dirs_exist_ok=True)
+        write_json(part / TRAINING, training)
         card.write_card(part)

@@ -1,0 +1,95 @@
+"""Preference pairs: two replies to one conversation, of which one was preferred; read, checked and split.
+
+A row is an object with `prompt`, `chosen` and `rejected`, each a text or a list of messages (role and content), as TRL
+reads them; further keys are left alone. A prompt without a system message is asked with the adapter's persona. Nothing
+here knows tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roleplay.errors import DataError
+from roleplay.text.prompts import Turn
+from roleplay.text.rows import Row, load_json
+from roleplay.text.splits import groups, split_rows
+
+FEWEST_GROUPS = 2  # of held-out pairs: an interval needs two
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One checked pair and where it stands; `persona` is "" where the row names none."""
+
+    persona: str
+    turns: tuple[Turn, ...]  # before the message that both replies answer
+    user: str
+    chosen: str
+    rejected: str
+    where: str = ""  # "file.jsonl row 7", counted from 1
+
+    @property
+    def prompt(self) -> Row:
+        """The conversation without its replies, as splits compare rows."""
+        return Row((*self.turns, (self.user, "")), scene=repr((self.turns, self.user)), where=self.where)
+
+
+def parse_pair(value: Any, where: str) -> Pair:
+    """One JSON value as a `Pair`; raises `DataError` that names `where` and the key."""
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: {type(value).__name__} where an object with prompt, chosen and rejected belongs")
+    prompt = _messages(value, "prompt", "user", where)
+    persona = prompt.pop(0)[1] if prompt[0][0] == "system" else ""
+    if not prompt or [role for role, _ in prompt] != ["user", *["assistant", "user"] * (len(prompt) // 2)]:
+        raise DataError(f"{where}: prompt must be turns of user and assistant that end with the user's")
+    replies = [_messages(value, key, "assistant", where) for key in ("chosen", "rejected")]
+    for key, reply in zip(("chosen", "rejected"), replies, strict=True):
+        if [role for role, _ in reply] != ["assistant"]:
+            raise DataError(f"{where}: {key} must be one reply of the assistant")
+    texts = [text for _, text in prompt]
+    turns = tuple(zip(texts[:-1:2], texts[1::2], strict=True))
+    return Pair(persona, turns, texts[-1], replies[0][0][1], replies[1][0][1], where)
+
+
+def _messages(value: dict[str, Any], key: str, role: str, where: str) -> list[tuple[str, str]]:
+    """Role and text of every message of a key; a text alone is one message of `role`."""
+    given = value.get(key)
+    try:
+        messages = [{"role": role, "content": given}] if isinstance(given, str) else list(given or ())
+        found = [(str(message["role"]), message["content"].strip()) for message in messages]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: {key} must be a text or a list of messages with role and content") from error
+    if not found or not all(text for _, text in found):
+        raise DataError(f"{where}: {key} is empty; give it a text or remove the row")
+    return found
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """All pairs of a file; raises `DataError` for the first that is not usable."""
+    return [parse_pair(value, f"{path} row {number}") for number, value in enumerate(load_json(path), 1)]
+
+
+def split_pairs(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Training and held-out pairs; pairs on one prompt, or on prompts that are nearly the same, stay together.
+
+    Raises `DataError` where too few are left on a side.
+    """
+    by_place = {pair.where: pair for pair in pairs}
+    sides = split_rows([pair.prompt for pair in by_place.values()], held_out, seed)
+    learnt, held = ([by_place[row.where] for row in side] for side in sides)
+    if not learnt or len(set(prompt_groups(held))) < FEWEST_GROUPS:
+        raise DataError(
+            f"{len(pairs)} usable pairs, {len(held)} of them to hold out: pairs on {FEWEST_GROUPS} prompts or more are "
+            "needed there; collect more votes, or raise --held-out"
+        )
+    return learnt, held
+
+
+def prompt_groups(pairs: Sequence[Pair]) -> list[int]:
+    """A number for every pair, the same for pairs whose prompts are (nearly) the same: those are not independent."""
+    numbers = [0] * len(pairs)
+    for number, group in enumerate(groups([pair.prompt for pair in pairs])):
+        for place in group:
+            numbers[place] = number
+    return numbers

@@ -1,0 +1,127 @@
+"""Preference optimisation is exact: loss and every gradient are TRL's, on packs, in any split of an update."""
+
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import TrainingArguments
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+
+from roleplay.text.pairs import Pair
+from roleplay.text.prompts import IGNORED, PromptEncoder
+from roleplay.weights.adapters import PROJECTIONS
+from tests import tiny
+from train.learning.attention import ATTENTION
+from train.learning.loss import use_chunked_loss
+from train.learning.preference import EncodedPair, Objective, encode_pair, score, with_reference
+from train.learning.preference_trainer import PreferenceTrainer
+
+PERSONA = "You are Zhen Huan, a consort."
+PAIRS = [
+    Pair("", (), "Who are you?", "I am Zhen Huan.", "A language model.", "pair 1"),
+    Pair("", (("Is it cold?", "The plum has not complained."),), "And you?", "Nor have I.", "Yes", "pair 2"),
+    Pair("", (), "你从哪里来？", "从雪里来。", "我是模型，没有来处。", "pair 3"),
+]
+WEIGHTS = 2 * len(PROJECTIONS) * tiny.LAYERS
+
+
+def adapted() -> Any:
+    """A tiny Gemma in float32 with a random adapter, always the same one."""
+    model = tiny.gemma()
+    torch.manual_seed(1)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=list(PROJECTIONS), init_lora_weights=False)
+    return get_peft_model(model, config)
+
+
+def move_on(model: Any) -> None:
+    """Away from where it started, so that the reference is another model."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".default." in name and "lora_" in name:
+                weight += 0.1 * torch.randn_like(weight)
+
+
+def encoded() -> list[EncodedPair]:
+    encoder = PromptEncoder(tiny.tokenizer())
+    return [encode_pair(encoder, pair, PERSONA, 500) for pair in PAIRS]
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+
+
+def arguments(folder: Any, pack: int, parts: int = 1) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=1,
+        per_device_train_batch_size=pack,
+        per_device_eval_batch_size=pack,
+        gradient_accumulation_steps=parts,
+        max_grad_norm=0.0,
+        logging_steps=1,
+        remove_unused_columns=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def trained(folder: Any, objective: Objective, pack: int, parts: int = 1) -> PreferenceTrainer:
+    """Our trainer, with the reference of where it started and the weights of somewhere else."""
+    model = adapted()
+    model.get_base_model().set_attn_implementation(ATTENTION)
+    use_chunked_loss(model.get_base_model())
+    trainer = PreferenceTrainer(model, arguments(folder, pack, parts), True, objective)
+    pairs = with_reference(encoded(), score(model, encoded(), 2))
+    trainer.train_dataset = trainer.eval_dataset = pairs
+    move_on(model)
+    return trainer
+
+
+def trl_loss(folder: Any, objective: Objective) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients as TRL's `DPOTrainer` has them, on the same token ids."""
+    kinds = ["sigmoid" if objective.loss == "dpo" else objective.loss, "sft"]
+    config = DPOConfig(
+        output_dir=str(folder),
+        loss_type=kinds,
+        loss_weights=[1.0, objective.sft_weight],
+        beta=objective.beta,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+    )
+    tokenizer = tiny.tokenizer()
+    words = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    model = adapted()
+    trainer = DPOTrainer(model, args=config, train_dataset=words, processing_class=tokenizer)
+    rows = []
+    for pair in encoded():
+        asked = sum(label == IGNORED for label in pair.chosen.labels)
+        ids = {"chosen_ids": pair.chosen.input_ids[asked:], "rejected_ids": pair.rejected.input_ids[asked:]}
+        rows.append({"prompt_ids": pair.chosen.input_ids[:asked], **ids})
+    move_on(model)
+    model.train()
+    loss = trainer.compute_loss(model, DataCollatorForPreference(pad_token_id=0)(rows))
+    loss.backward()
+    return loss.item(), gradients(model)
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective("dpo", 0.5, 0.3), Objective("ipo", 0.2)], ids=str)
+def test_loss_and_every_gradient_are_those_of_trl(objective, tmp_path):
+    expected_loss, expected = trl_loss(tmp_path / "trl", objective)
+    trainer = trained(tmp_path / "ours", objective, pack=3)
+    batch = trainer._collate(trainer.train_dataset)
+    counts = trainer._get_num_items_in_batch([batch], torch.device("cpu"))
+    loss = trainer.compute_loss(trainer.lora.train(), batch, num_items_in_batch=counts)
+    loss.backward()
+    found = gradients(trainer.lora)
+    assert loss.item() == pytest.approx(expected_loss, rel=1e-5)
+    assert len(found) == WEIGHTS and set(found) <= set(expected)
+    for name, gradient in found.items():
+        assert expected[name].abs().max() > 0
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6, msg=name)

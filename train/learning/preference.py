@@ -1,0 +1,139 @@
+"""Preference optimisation: the chosen reply of a pair becomes likelier, the rejected one less so, against a reference.
+
+DPO (Rafailov et al., "Direct Preference Optimization", 2023) is logistic regression on how much more the model has
+gained on the chosen reply than on the rejected one. IPO (Azar et al., "A General Theoretical Paradigm to Understand
+Learning from Human Preferences", 2024, equation 17) draws that difference to 1 / (2 beta), so that pairs which all
+agree do not drive it without end; it is taken per token, as its authors do. The reference is the model as it was
+before: its log-likelihoods are computed once and kept as two numbers a pair.
+
+Both replies of a pair are parts of one pack, behind what all parts share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+
+from roleplay.errors import DataError
+from roleplay.text.pairs import Pair
+from roleplay.text.prompts import IGNORED, Example, PromptEncoder
+from train.learning.loss import ChunkedLoss
+from train.learning.packing import collate, common_prefix
+
+LOSSES = ("dpo", "ipo")
+CHOSEN, REJECTED = 0, 1  # columns of whatever a pair has two of
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Two replies to one prompt as token ids, labelled on the reply alone, and the reference's log-likelihood of each
+    in nat."""
+
+    chosen: Example
+    rejected: Example
+    reference: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def sides(self) -> tuple[Example, Example]:
+        return self.chosen, self.rejected
+
+
+def encode_pair(encoder: PromptEncoder, pair: Pair, persona: str, limit: int) -> EncodedPair:
+    """A pair as token ids; oldest turns are left out of both sides until both fit `limit` tokens.
+
+    Its own persona stands before `persona`. Raises `DataError` where the last message alone is too long.
+    """
+    size = 0
+    for oldest in range(len(pair.turns) + 1):
+        chosen, rejected = (
+            encoder.example(
+                pair.persona or persona, [*pair.turns[oldest:], (pair.user, reply)], "last", where=pair.where
+            )
+            for reply in (pair.chosen, pair.rejected)
+        )
+        size = max(len(chosen.input_ids), len(rejected.input_ids))
+        if size <= limit:
+            return EncodedPair(chosen, rejected)
+    raise DataError(f"{pair.where}: {size} tokens with the persona, {limit} fit: remove the pair or raise --max-length")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: `loss` is one of `LOSSES`; `sft_weight` is the weight of the chosen replies' plain loss."""
+
+    loss: str = "dpo"
+    beta: float = 0.1
+    sft_weight: float = 0.0
+
+    def per_pair(self, gains: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The loss of every pair, (pairs,).
+
+        `gains` (pairs, 2) are log-likelihoods in nat less those of the reference, `lengths` (pairs, 2) tokens.
+        """
+        if self.loss == "ipo":
+            per_token = gains / lengths
+            return (per_token[:, CHOSEN] - per_token[:, REJECTED] - 1 / (2 * self.beta)).square()
+        return -F.logsigmoid(self.margins(gains))
+
+    def margins(self, gains: torch.Tensor) -> torch.Tensor:
+        """The reward margin of every pair, (pairs,): beta times what the chosen reply gained more."""
+        return self.beta * (gains[:, CHOSEN] - gains[:, REJECTED])
+
+
+def collate_pairs(pairs: Sequence[EncodedPair], share_prefix: bool = True) -> dict[str, Any]:
+    """As `collate`, of the sides of all pairs one after the other, with `lengths` and `reference`, both (pairs, 2)."""
+    batch = collate([side for pair in pairs for side in pair.sides], share_prefix)
+    return batch | {"lengths": lengths(pairs), "reference": references(pairs)}
+
+
+def lengths(pairs: Sequence[EncodedPair]) -> torch.Tensor:
+    """Tokens of both replies of every pair, (pairs, 2)."""
+    return torch.tensor([[sum(label != IGNORED for label in side.labels) for side in pair.sides] for pair in pairs])
+
+
+def references(pairs: Sequence[EncodedPair]) -> torch.Tensor:
+    """The reference's log-likelihoods, (pairs, 2)."""
+    return torch.tensor([pair.reference for pair in pairs])
+
+
+def log_likelihoods(model: Any, criterion: ChunkedLoss, batch: dict[str, Any]) -> torch.Tensor:
+    """The log-likelihood in nat of both replies of every pair of a pack, (pairs, 2)."""
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "lengths", "reference")}
+    nats = criterion.per_label(model(**inputs).logits.squeeze(0), batch["labels"])  # (labels,)
+    replies = nats.split(batch["lengths"].flatten().tolist())
+    return -torch.stack([reply.sum() for reply in replies]).view(-1, 2)
+
+
+@torch.no_grad()
+def score(model: PeftModel, pairs: Sequence[EncodedPair], rows: int, share_prefix: bool = True) -> torch.Tensor:
+    """`log_likelihoods` of any number of pairs, (pairs, 2) on the CPU, `rows` of them computed at once."""
+    criterion: Any = model.get_base_model().loss_function
+    was_training = model.training
+    model.eval()
+    found = []
+    for first in range(0, len(pairs), rows):
+        batch = collate_pairs(pairs[first : first + rows], share_prefix)
+        there = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        found.append(log_likelihoods(model, criterion, there).cpu())
+    model.train(was_training)
+    return torch.cat(found)
+
+
+def with_reference(pairs: Sequence[EncodedPair], likelihoods: torch.Tensor) -> list[EncodedPair]:
+    """The pairs with what `score` found as their reference."""
+    return [
+        replace(pair, reference=(float(chosen), float(rejected)))
+        for pair, (chosen, rejected) in zip(pairs, likelihoods, strict=True)
+    ]
+
+
+def as_rows(pairs: Sequence[EncodedPair]) -> list[Example]:
+    """Every pair as one row that takes as many tokens as it does in a pack, for an estimate of memory."""
+    prefix = common_prefix([side for pair in pairs for side in pair.sides])
+    return [
+        Example(chosen.input_ids + rejected.input_ids[prefix:], chosen.labels + rejected.labels[prefix:], chosen.where)
+        for chosen, rejected in (pair.sides for pair in pairs)
+    ]

@@ -1,0 +1,229 @@
+"""Go on from an adapter by preferences: of two replies, the one that people chose becomes likelier.
+
+    python -m train.prefer --adapter adapters/zhenhuan-gemma3-270m --votes votes --name zhenhuan-voted
+    python -m train.prefer --adapter adapters/mara --pairs pairs.jsonl --loss ipo --name mara-2
+    python -m train.prefer --adapter adapters/mara --pairs pairs.jsonl --name mara-2 --resume    # after Ctrl-C, a crash
+
+Before adapters/NAME/ is written, both adapters are measured on the same held-out pairs and by the character's lists;
+where the new one knows less who she is, leaves her character more often, or ends fewer replies, it is refused and kept
+in runs/NAME/. The new adapter's training.json and card say from which adapter and from how many pairs it was made.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from peft import LoraConfig, PeftModel
+from transformers import set_seed
+
+from dataset.preferences import kinds, one_sided, preferences, review, vote_pairs
+from roleplay.environment import ROOT, Environment
+from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
+from roleplay.flags import parse
+from roleplay.results.votes import Box
+from roleplay.text.characters import load_character, trained_as
+from roleplay.text.pairs import Pair, prompt_groups, read_pairs, split_pairs
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.rows import file_sha256
+from roleplay.weights import base_models, inspection
+from roleplay.weights.adapters import Adapter
+from roleplay.weights.layout import WEIGHTS
+from roleplay.weights.training_rows import recorded_name
+from train.learning import memory
+from train.learning.adapter import finish, told_of
+from train.learning.attention import ATTENTION
+from train.learning.callbacks import SampleReplies, follow, sample_prompts
+from train.learning.checkpoints import RESUME, check_resume, what_must_stay
+from train.learning.loss import use_chunked_loss
+from train.learning.memory import process_count
+from train.learning.preference import Objective, as_rows, encode_pair, score, with_reference
+from train.learning.preference_trainer import PreferenceTrainer
+from train.learning.settings import PreferFlags, check_run, choose_attention, pack_wishes, training_arguments
+from train.measuring import gate
+from train.measuring.gate import Change
+from train.measuring.replies import Writer
+from train.measuring.rules import NO_LISTS, Lists, load_lists
+from train.publishing.folders import name_adapter, write_adapter
+from train.publishing.upload import push_adapter
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate")
+RECORDED = ("settings", "data", "held_out", "base_model", "persona", "results")  # what a card is made of
+ASKED = 32  # held-out prompts that both adapters answer
+
+
+@dataclass(frozen=True)
+class Material:
+    """The pairs on both sides of the split, what they are from, and the kinds of the votes among them."""
+
+    pairs: list[Pair]
+    held_out: list[Pair]
+    files: list[dict[str, Any]]
+    votes: dict[str, int]
+
+
+def read_material(flags: PreferFlags) -> Material:
+    """Votes and files of pairs, looked through; says what was left out. Raises `DataError` for too little."""
+    if flags.votes and not Path(flags.votes).is_dir():
+        raise DataError(f"{flags.votes}: no such folder of votes; vote in the page, or give --pairs")
+    votes = Box(Path(flags.votes)).votes() if flags.votes else []
+    pairs, files = vote_pairs(votes), list[dict[str, Any]]()
+    if votes:
+        digest = hashlib.sha256(json.dumps(preferences(votes), sort_keys=True).encode())
+        files.append({"file": "votes", "sha256": digest.hexdigest(), "rows": len(pairs)})
+    for path in flags.pairs:
+        found = read_pairs(path)
+        files.append({"file": recorded_name(path), "sha256": file_sha256(path), "rows": len(found)})
+        pairs += found
+    usable, left_out = review(pairs)
+    if not usable:
+        raise DataError(
+            f"no usable pair among {len(votes)} votes and {len(flags.pairs)} files: give --votes or --pairs"
+        )
+    print(*(f"pairs        {sentence}" for sentence in (*left_out, *one_sided(usable, votes))), sep="\n")
+    learnt, held_out = split_pairs(usable, flags.held_out, flags.seed)
+    return Material(learnt, held_out, files, kinds(votes) if votes else {})
+
+
+def starting_adapter(flags: PreferFlags) -> Adapter:
+    """The adapter to go on from; raises `AdapterError` for one without the record that the new one's begins with."""
+    adapter = inspection.inspect(Path(flags.adapter))
+    if adapter.name == flags.name:
+        raise RoleplayError(f"--name {flags.name} is the adapter that it goes on from: choose another")
+    missing = [key for key in RECORDED if key not in adapter.training]
+    if missing or not isinstance(adapter.training.get("preferences", []), list):
+        raise AdapterError(f"{adapter.folder}: its training.json is not one of train.lora; choose another adapter")
+    return adapter
+
+
+def stage_record(flags: PreferFlags, adapter: Adapter, material: Material) -> dict[str, Any]:
+    """What training.json says of this stage; no path of this machine goes into it."""
+    names = {key: Path(getattr(flags, key)).name for key in ("adapter", "votes", "character", "base_model")}
+    return {
+        "adapter": {"name": adapter.name, "sha256": file_sha256(adapter.folder / WEIGHTS)},
+        "votes": material.votes,
+        "files": material.files,
+        "pairs": {"learnt": len(material.pairs), "held out": len(material.held_out)},
+        "settings": dataclasses.asdict(flags) | {"pairs": [file["file"] for file in material.files], **names},
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def with_stage(adapter: Adapter, stage: dict[str, Any]) -> dict[str, Any]:
+    """The training.json of an adapter that goes on from `adapter`: its own, and one stage more."""
+    return adapter.training | {"preferences": [*adapter.training.get("preferences", []), stage]}
+
+
+def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -> tuple[dict[str, Any], list[Change]]:
+    """Train, and write the adapter into the folder `run`; returns its stage and how the held-out pairs changed."""
+    processes, environment = process_count(), Environment()
+    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
+    origin, encoder = base.identity(), PromptEncoder(base.tokenizer, adapter.template)
+    if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
+        print(f"warning      {warning}")
+    encoded, held_out = (
+        [encode_pair(encoder, pair, adapter.persona, flags.max_length) for pair in pairs]
+        for pairs in (material.pairs, material.held_out)
+    )
+    attention, why = choose_attention(flags, base)
+    share_prefix = attention == ATTENTION
+    plan = memory.plan(base.model, as_rows(encoded), share_prefix, pack_wishes(flags, processes))
+    base.model.set_attn_implementation(attention)
+    use_chunked_loss(base.model)
+    set_seed(flags.seed)
+    config = LoraConfig.from_pretrained(str(adapter.folder), lora_dropout=0.0)  # else the reference is another model
+    model = PeftModel.from_pretrained(base.model, str(adapter.folder), config=config, is_trainable=True)
+
+    stage = stage_record(flags, adapter, material)
+    compared = [*material.files, {"file": "the adapter", "sha256": stage["adapter"]["sha256"]}]
+    must_stay = what_must_stay(dataclasses.asdict(flags), adapter.persona, compared, origin["fingerprint"])
+    checkpoint = check_resume(run, must_stay, flags.resume)
+    arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
+    objective = Objective(flags.loss, flags.beta, flags.sft_weight)
+    trainer = PreferenceTrainer(model, arguments, share_prefix, objective)
+    before = score(model, held_out, plan.rows, share_prefix)
+    trainer.eval_dataset = with_reference(held_out, before)
+    trainer.train_dataset = with_reference(encoded, score(model, encoded, plan.rows, share_prefix))
+    openers = adapter.training["persona"].get("openers", [])
+    prompts = sample_prompts(openers, [pair.prompt for pair in material.held_out])
+    samples = SampleReplies(trainer, encoder, adapter.persona, prompts)
+    stop = follow(trainer, samples)
+    if trainer.is_world_process_zero():
+        print(*base.describe()[:3], f"attention    {attention}: {why}", f"checkpoints  {plan.reason}", sep="\n")
+        print(f"adapter      {adapter.name}, {told_of(model, adapter.rank)}")
+        print(f"pairs        {len(encoded)} to learn, {len(held_out)} held out; {plan.rows} a pack")
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.caught:
+        print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
+        sys.exit(130)
+    finish(model, 1.0)
+    trainer.evaluate()
+    stage["results"] = trainer.results(result) | {"last_replies": samples.last()}
+    if trainer.is_world_process_zero():
+        write_adapter(run / flags.name, model, with_stage(adapter, stage), RESUME)
+    scores = before.tolist(), trainer.held_out_scores.tolist()
+    return stage, gate.pairs_changed(*scores, prompt_groups(material.held_out))
+
+
+def lists_of(flags: PreferFlags, adapter: Adapter) -> Lists:
+    """What was written to judge the character, nothing where there is none."""
+    character = load_character(flags.character) if flags.character else trained_as(adapter.training)
+    return load_lists(character.lists) if character and character.lists else NO_LISTS
+
+
+def compare_replies(flags: PreferFlags, adapter: Adapter, staged: Path, material: Material) -> list[Change]:
+    """What both adapters say to the character's lists and to held-out prompts, on a base model that is loaded anew."""
+    environment = Environment()
+    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
+    both = adapter, inspection.inspect(staged)
+    writer = Writer(base, both, base_models.fingerprint(base.model))
+    asked = [(pair.persona or adapter.persona, pair.turns, pair.user) for pair in material.held_out]
+    return gate.replies_changed(writer, both, lists_of(flags, adapter), list(dict.fromkeys(asked))[:ASKED])
+
+
+def check_gate(flags: PreferFlags, staged: Path, changes: Sequence[Change]) -> None:
+    """Print what changed; raises `RoleplayError` where that refuses the adapter."""
+    print(*changes, sep="\n")
+    if (fallen := gate.fallen(changes)) and not flags.keep_anyway:
+        raise RoleplayError(
+            f"{flags.name} is refused: {', '.join(change.name for change in fallen)} got clearly worse. It is kept in "
+            f"{staged}; take it with --resume --keep-anyway, or train more carefully (a higher --beta, a --sft-weight)"
+        )
+
+
+def prefer(flags: PreferFlags) -> Path:
+    """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
+    check_run(flags, ROOT)
+    adapter, folder, run = starting_adapter(flags), ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name
+    lists_of(flags, adapter)  # what cannot be read is named before the run
+    material = read_material(flags)
+    stage, changes = learn(flags, adapter, material, run)
+    base_models.release()
+    if PartialState().is_main_process:
+        changes += compare_replies(flags, adapter, run / flags.name, material)
+        check_gate(flags, run / flags.name, changes)
+        stage["gate"] = [change.as_json() for change in changes]
+        name_adapter(run / flags.name, folder, with_stage(adapter, stage), RESUME)
+        shutil.rmtree(run)
+        print(f"{folder}: goes on from {adapter.name} by {len(material.pairs)} pairs")
+    return folder
+
+
+def main() -> None:
+    settings = parse(PreferFlags, __doc__)
+    with one_line_errors():
+        folder = prefer(settings)
+        if (settings.push or settings.push_modelscope) and PartialState().is_main_process:
+            for url in push_adapter(folder, settings.push, settings.push_modelscope):
+                print(f"pushed and verified: {url}")
+
+
+if __name__ == "__main__":
+    main()
