@@ -84,7 +84,7 @@ def review(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
     kept = [pair for key, pair in first.items() if sides[key] > opposed[key]]
     again = len(pairs) - alike - against - len(kept)
     told = [
-        f"{number} pairs left out: {why}"
+        f"{number} of {len(pairs)} pairs left out: {why}"
         for number, why in (
             (alike, "both replies are the same"),
             (against, "others prefer the other reply to the same prompt, as many or more"),

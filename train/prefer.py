@@ -10,9 +10,7 @@ in runs/NAME/. The new adapter's training.json and card say from which adapter a
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,13 +22,13 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from transformers import set_seed
 
-from dataset.preferences import kinds, one_sided, preferences, review, vote_pairs
+from dataset.preferences import kinds, one_sided, review, vote_pairs
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
 from roleplay.results.votes import Box
 from roleplay.text.characters import load_character, trained_as
-from roleplay.text.pairs import Pair, prompt_groups, read_pairs, split_pairs
+from roleplay.text.pairs import Pair, pairs_sha256, prompt_groups, read_pairs, split_pairs
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection
@@ -42,6 +40,7 @@ from train.learning.adapter import finish, told_of
 from train.learning.attention import ATTENTION
 from train.learning.callbacks import SampleReplies, follow, sample_prompts
 from train.learning.checkpoints import RESUME, check_resume, what_must_stay
+from train.learning.fused import fuse
 from train.learning.loss import use_chunked_loss
 from train.learning.memory import process_count
 from train.learning.preference import Objective, as_rows, encode_pair, score, with_reference
@@ -74,14 +73,9 @@ def read_material(flags: PreferFlags) -> Material:
     if flags.votes and not Path(flags.votes).is_dir():
         raise DataError(f"{flags.votes}: no such folder of votes; vote in the page, or give --pairs")
     votes = Box(Path(flags.votes)).votes() if flags.votes else []
-    pairs, files = vote_pairs(votes), list[dict[str, Any]]()
-    if votes:
-        digest = hashlib.sha256(json.dumps(preferences(votes), sort_keys=True).encode())
-        files.append({"file": "votes", "sha256": digest.hexdigest(), "rows": len(pairs)})
-    for path in flags.pairs:
-        found = read_pairs(path)
-        files.append({"file": recorded_name(path), "sha256": file_sha256(path), "rows": len(found)})
-        pairs += found
+    sources = ({"votes": vote_pairs(votes)} if votes else {}) | {recorded_name(p): read_pairs(p) for p in flags.pairs}
+    files = [{"file": name, "sha256": pairs_sha256(own), "rows": len(own)} for name, own in sources.items()]
+    pairs = [pair for own in sources.values() for pair in own]
     usable, left_out = review(pairs)
     if not usable:
         raise DataError(
@@ -138,8 +132,16 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     base.model.set_attn_implementation(attention)
     use_chunked_loss(base.model)
     set_seed(flags.seed)
-    config = LoraConfig.from_pretrained(str(adapter.folder), lora_dropout=0.0)  # else the reference is another model
+    config = LoraConfig.from_pretrained(str(adapter.folder))
+    config.lora_dropout = 0.0  # else the reference is another model
+    config.base_model_name_or_path = base.model.name_or_path  # a folder: peft would ask a hub at every checkpoint
     model = PeftModel.from_pretrained(base.model, str(adapter.folder), config=config, is_trainable=True)
+    fuse(model)
+    before = score(model, held_out, plan.rows, share_prefix)
+    data = {
+        "train_dataset": with_reference(encoded, score(model, encoded, plan.rows, share_prefix)),
+        "eval_dataset": with_reference(held_out, before),
+    }
 
     stage = stage_record(flags, adapter, material)
     compared = [*material.files, {"file": "the adapter", "sha256": stage["adapter"]["sha256"]}]
@@ -147,10 +149,7 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     checkpoint = check_resume(run, must_stay, flags.resume)
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
     objective = Objective(flags.loss, flags.beta, flags.sft_weight)
-    trainer = PreferenceTrainer(model, arguments, share_prefix, objective)
-    before = score(model, held_out, plan.rows, share_prefix)
-    trainer.eval_dataset = with_reference(held_out, before)
-    trainer.train_dataset = with_reference(encoded, score(model, encoded, plan.rows, share_prefix))
+    trainer = PreferenceTrainer(model, arguments, share_prefix, objective, **data)
     openers = adapter.training["persona"].get("openers", [])
     prompts = sample_prompts(openers, [pair.prompt for pair in material.held_out])
     samples = SampleReplies(trainer, encoder, adapter.persona, prompts)
@@ -201,6 +200,7 @@ def check_gate(flags: PreferFlags, staged: Path, changes: Sequence[Change]) -> N
 def prefer(flags: PreferFlags) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
     check_run(flags, ROOT)
+    PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     adapter, folder, run = starting_adapter(flags), ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name
     lists_of(flags, adapter)  # what cannot be read is named before the run
     material = read_material(flags)

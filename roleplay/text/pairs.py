@@ -5,8 +5,10 @@ reads them; further keys are left alone. A prompt without a system message is as
 here knows tokens.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,12 @@ def read_pairs(path: str | Path) -> list[Pair]:
     return [parse_pair(value, f"{path} row {number}") for number, value in enumerate(load_json(path), 1)]
 
 
+def pairs_sha256(pairs: Sequence[Pair]) -> str:
+    """SHA-256 of what pairs say, wherever they were read from, as hex."""
+    said = [asdict(pair) | {"where": ""} for pair in pairs]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def split_pairs(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Training and held-out pairs; pairs on one prompt, or on prompts that are nearly the same, stay together.
 
@@ -78,7 +86,7 @@ def split_pairs(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list
     by_place = {pair.where: pair for pair in pairs}
     sides = split_rows([pair.prompt for pair in by_place.values()], held_out, seed)
     learnt, held = ([by_place[row.where] for row in side] for side in sides)
-    if not learnt or len(set(prompt_groups(held))) < FEWEST_GROUPS:
+    if not learnt or len(held) < FEWEST_GROUPS or len(set(prompt_groups(held))) < FEWEST_GROUPS:
         raise DataError(
             f"{len(pairs)} usable pairs, {len(held)} of them to hold out: pairs on {FEWEST_GROUPS} prompts or more are "
             "needed there; collect more votes, or raise --held-out"

@@ -10,13 +10,15 @@ from transformers import TrainingArguments
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
+from roleplay.errors import DataError
 from roleplay.text.pairs import Pair
 from roleplay.text.prompts import IGNORED, PromptEncoder
 from roleplay.weights.adapters import PROJECTIONS
 from tests import tiny
 from train.learning.attention import ATTENTION
 from train.learning.loss import use_chunked_loss
-from train.learning.preference import EncodedPair, Objective, encode_pair, score, with_reference
+from train.learning.packing import common_prefix
+from train.learning.preference import EncodedPair, Objective, as_rows, collate_pairs, encode_pair, score, with_reference
 from train.learning.preference_trainer import PreferenceTrainer
 
 PERSONA = "You are Zhen Huan, a consort."
@@ -125,3 +127,47 @@ def test_loss_and_every_gradient_are_those_of_trl(objective, tmp_path):
     for name, gradient in found.items():
         assert expected[name].abs().max() > 0
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("objective", [Objective("dpo", 0.5, 0.3), Objective("ipo", 0.2)], ids=str)
+def test_an_update_is_the_same_in_one_pack_and_in_several(objective, tmp_path):
+    """Two packs, of two pairs and of one, and the held-out figures of what they are."""
+    one, several = (trained(tmp_path / str(pack), objective, pack, -(-3 // pack)) for pack in (3, 2))
+    figures = [trainer.evaluate() for trainer in (one, several)]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4) and figures[0].keys() == {
+        "eval_loss",
+        "eval_margin",
+        "eval_accuracy",
+    }
+    losses = []
+    for trainer in (one, several):
+        trainer.train()
+        losses.append(next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_start_has_no_margin(tmp_path):
+    trainer = trained(tmp_path, Objective(), 2)
+    pairs = with_reference(encoded(), score(trainer.lora, encoded(), 2))
+    trainer.eval_dataset = pairs
+    assert trainer.evaluate() == pytest.approx(
+        {"eval_loss": 0.693147, "eval_margin": 0.0, "eval_accuracy": 0.0}, abs=1e-6
+    )
+
+
+def test_both_sides_lose_the_same_oldest_turns():
+    encoder = PromptEncoder(tiny.tokenizer())
+    whole = encode_pair(encoder, PAIRS[1], PERSONA, 500)
+    cut = encode_pair(encoder, PAIRS[1], PERSONA, len(whole.rejected.input_ids))  # the chosen side is longer
+    asked = [sum(label == IGNORED for label in side.labels) for side in cut.sides]
+    assert asked[0] == asked[1] < sum(label == IGNORED for label in whole.chosen.labels)
+    with pytest.raises(DataError, match=r"pair 2: \d+ tokens with the persona, 9 fit"):
+        encode_pair(encoder, PAIRS[1], PERSONA, 9)
+
+
+def test_an_estimate_of_memory_counts_the_shared_prefix_of_a_pair_once():
+    pairs = encoded()
+    rows, prefix = as_rows(pairs), common_prefix([side for pair in pairs for side in pair.sides])
+    assert common_prefix(rows) == prefix
+    packed = prefix + sum(len(row.input_ids) - prefix for row in rows)
+    assert packed == collate_pairs(pairs)["input_ids"].shape[1]

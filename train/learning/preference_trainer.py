@@ -28,7 +28,7 @@ class PreferenceTrainer(CharacterTrainer):
         self, model: PeftModel, args: TrainingArguments, share_prefix: bool, objective: Objective, **kwargs: Any
     ) -> None:
         super().__init__(model, args, share_prefix, **kwargs)
-        self.objective = objective
+        self.objective: Objective = objective
         self.held_out_scores = torch.zeros(0, 2)  # log-likelihoods at the last evaluation
 
     def _collate(self, pairs: Sequence[EncodedPair]) -> dict[str, Any]:  # type: ignore[override]

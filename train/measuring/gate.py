@@ -51,9 +51,9 @@ class Change:
 
 def pairs_changed(before: Scores, after: Scores, groups: Sequence[int]) -> list[Change]:
     """How much likelier the chosen replies of held-out pairs are than the rejected ones; one group is one prompt's."""
-    margins = [[chosen - rejected for chosen, rejected in scores] for scores in (before, after)]
-    right = [[float(margin > 0) for margin in own] for own in margins]
-    return [_paired_means(MARGIN, *margins, groups), _paired_means(RIGHT, *right, groups)]
+    old, new = ([chosen - rejected for chosen, rejected in scores] for scores in (before, after))
+    old_right, new_right = ([float(margin > 0) for margin in own] for own in (old, new))
+    return [_paired_means(MARGIN, old, new, groups), _paired_means(RIGHT, old_right, new_right, groups)]
 
 
 def _paired_means(name: str, before: Sequence[float], after: Sequence[float], groups: Sequence[int]) -> Change:

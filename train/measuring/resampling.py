@@ -74,7 +74,7 @@ def paired_share_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
     count = len(a)
     both = sum(x and y for x, y in zip(a, b, strict=True))
     one, other = sum(a) - both, sum(b) - both
-    product = both * (count - both - one - other) - one * other
+    product = float(both) * (count - both - one - other) - one * other
     if product > 0:
         product = max(0.0, product - count / 2)  # for continuity
     spread = sum(a) * (count - sum(a)) * sum(b) * (count - sum(b))

@@ -1,0 +1,212 @@
+"""`train.prefer` on a tiny Gemma: it learns what was chosen, writes where it comes from, and refuses what got worse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dataset.preferences import kinds, one_sided, preferences, review, vote_pairs
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.errors import DataError, RoleplayError
+from roleplay.results.intervals import Estimate
+from roleplay.results.votes import Ballot, Box, Vote, cast
+from roleplay.text.pairs import Pair, parse_pair, prompt_groups, split_pairs
+from roleplay.weights import inspection
+from tests import tiny
+from train import prefer
+from train.learning.settings import PreferFlags
+from train.measuring.gate import IDENTITY, MARGIN, WORSE, Change
+from train.measuring.resampling import paired_share_difference
+
+LIKED, DISLIKED = "Tea, with pleasure.", "No tea for me!"
+THINGS = ["snow", "plums", "silk", "the moon", "a crane", "lotus", "amber", "willows", "ink", "a gate", "lamps", "jade"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Gemma 3 and a byte tokenizer, as a base model."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny.gemma().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Adapters and runs go here and not into the repository."""
+    monkeypatch.setattr(prefer, "ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """One reply is always preferred to another, whatever is asked."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"Is there tea by {thing}?", "chosen": LIKED, "rejected": DISLIKED} for thing in THINGS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def settings(base: Path, folder: Path, **changes: object) -> PreferFlags:
+    few: dict[str, object] = dict(name="voted", adapter=str(folder), base_model=str(base), dtype="float32")
+    few |= dict(learning_rate=1e-2, epochs=2.0, batch_size=5, held_out=0.25, save_every=1, max_length=500)
+    return PreferFlags(**(few | changes))  # type: ignore[arg-type]
+
+
+def vote(choice: str, user: str = "who are you?", stop: str = "end") -> Vote:
+    asked = Question("You are a consort.", (("hello", "good evening"),), user)
+    request = Request({ADAPTER: asked, BASE: asked}, Sampling(seed=7), "tiny")
+    said = {ADAPTER: "Your servant.", BASE: "A language model."}
+    stops = {ADAPTER: stop, BASE: "end"}
+    return cast(choice, Ballot(request, said, (ADAPTER, BASE), {"template": "gemma"}, stops=stops))
+
+
+def test_the_chosen_reply_gains_on_held_out_prompts(base, home, folder, pairs, monkeypatch):
+    """A stop after the first update, a refusal at the gate, and what is taken then has the bits of a run at one go."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_dropout": 0.5}), encoding="utf-8")
+    whole = prefer.prefer(settings(base, folder, pairs=[str(pairs)], name="whole"))
+    assert json.loads((whole / "adapter_config.json").read_text(encoding="utf-8"))["lora_dropout"] == 0.0
+    training = json.loads((whole / "training.json").read_text(encoding="utf-8"))
+    (stage,) = training["preferences"]
+    assert stage["adapter"]["name"] == "tiny" and stage["pairs"] == {"learnt": 9, "held out": 3}
+    assert stage["results"]["updates"] == 4 and stage["results"]["accuracy"] == 1.0
+    changes = {change["name"]: change for change in stage["gate"]}
+    assert changes[MARGIN]["verdict"] == "better" and changes[MARGIN]["after"] > changes[MARGIN]["before"]
+    assert {key: training[key] for key in ("data", "held_out", "results")} == {
+        key: tiny.training()[key] for key in ("data", "held_out", "results")
+    }  # what rows its evaluation holds out is the first training's
+    card = (whole / "README.md").read_text(encoding="utf-8")
+    assert "It goes on from tiny" in card and "by 9 pairs of a chosen and a rejected reply; 3 more" in card
+    assert str(home) not in card + json.dumps(training), "a path of this machine"
+    assert inspection.inspect(whole).persona == inspection.inspect(folder).persona
+    assert not (home / "runs" / "whole").exists()
+
+    monkeypatch.setattr(
+        prefer, "compare_replies", lambda *_: [Change(IDENTITY, 30, 0.9, 0.1, Estimate(-0.8, -1, -0.5))]
+    )
+    with pytest.raises(RoleplayError, match=r"voted is refused: identity got clearly worse.*--resume --keep-anyway"):
+        prefer.prefer(settings(base, folder, pairs=[str(pairs)]))
+    assert not (home / "adapters" / "voted").exists()
+    run = home / "runs" / "voted"
+    (run / "checkpoint-4").rename(home / "away")  # as if it had been killed before the last update
+    taken = prefer.prefer(settings(base, folder, pairs=[str(pairs)], resume=True, keep_anyway=True))
+    one, other = (load_file(adapter / "adapter_model.safetensors") for adapter in (whole, taken))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    stage = json.loads((taken / "training.json").read_text(encoding="utf-8"))["preferences"][0]
+    assert stage["gate"][-1]["verdict"] == WORSE and not run.exists()
+
+
+BAD = {
+    "no usable pair among 0 votes and 0 files": {},
+    "no such folder of votes": {"votes": "nowhere"},
+    "--name tiny is the adapter that it goes on from": {"name": "tiny", "overwrite": True},
+    "give a --held-out above 0": {"held_out": 0.0},
+    "remove the pair or raise --max-length": {"max_length": 20},
+    "no such adapter folder": {"adapter": "nowhere"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_one_line(base, home, folder, pairs, message):
+    given = {"pairs": [str(pairs)]} if BAD[message] and "votes" not in BAD[message] else {}
+    with pytest.raises(RoleplayError, match=message) as error:
+        prefer.prefer(settings(base, folder, **(given | BAD[message])))
+    assert "\n" not in str(error.value)
+    assert not (home / "adapters" / "voted").exists()
+
+
+def test_an_adapter_without_a_whole_record_is_refused_before_the_run(base, home, folder, pairs):
+    (folder / "training.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RoleplayError, match=r"its training.json is not one of train.lora"):
+        prefer.prefer(settings(base, folder, pairs=[str(pairs)]))
+
+
+def test_votes_become_pairs_and_their_kinds_are_counted(tmp_path):
+    box = Box(tmp_path / "votes")
+    for cast_vote in (vote("left"), vote("left"), vote("right", "and now?"), vote("tie"), vote("bad")):
+        box.add(cast_vote)
+    box.add(vote("left", "cut?", "length"))  # would teach to end in the middle
+    votes = box.votes()
+    assert len(preferences(votes)) == 3
+    assert kinds(votes) == {"for the adapter": 3, "for the base model": 1, "ties": 1, "both bad": 1, "pairs": 3}
+    kept, left_out = review(vote_pairs(votes))
+    assert [(pair.user, pair.chosen) for pair in kept] == [
+        ("who are you?", "Your servant."),
+        ("and now?", "A language model."),
+    ]
+    assert kept[0].persona == "You are a consort." and kept[0].turns == (("hello", "good evening"),)
+    assert left_out == ["1 of 3 pairs left out: the same preference again"]
+
+
+def test_contradictions_go_to_the_majority_and_cancel_out_where_there_is_none():
+    def pair(user: str, chosen: str, rejected: str) -> Pair:
+        return Pair("", (), user, chosen, rejected)
+
+    given = [pair("a", "x", "y")] * 2 + [pair("a", "y", "x"), pair("b", "x", "y"), pair("b", "y", "x")]
+    kept, left_out = review([*given, pair("c", "x", "x")])
+    assert kept == [pair("a", "x", "y")]
+    assert [sentence.split(":")[0] for sentence in left_out] == [
+        "1 of 6 pairs left out",
+        "3 of 6 pairs left out",
+        "1 of 6 pairs left out",
+    ]
+
+
+def test_one_sided_preferences_are_named():
+    votes = [vote("left", str(number)) for number in range(20)]
+    found = one_sided(vote_pairs(votes), votes)
+    assert [sentence.split(" ")[0] for sentence in found] == ["the", "the", "all"]
+    assert "votes may follow the place" in found[0] and "the shorter reply is chosen in 20 of 20 pairs" in found[1]
+    assert one_sided(vote_pairs([vote("left"), vote("right")]), [vote("left"), vote("right")]) == []
+
+
+def test_pairs_on_one_prompt_stay_on_one_side():
+    pairs = [Pair("", (), f"{thing}, what of it?", f"{n}", "no", f"{n} {thing}") for thing in THINGS for n in range(3)]
+    learnt, held = split_pairs(pairs, 0.25, 0)
+    assert {pair.user for pair in learnt}.isdisjoint(pair.user for pair in held)
+    assert len(held) == 9 and len(set(prompt_groups(held))) == 3
+
+
+BAD_ROWS = {
+    "list where an object": [],
+    "prompt is empty": {"chosen": "a", "rejected": "b"},
+    "prompt must be turns of user and assistant": {
+        "prompt": [{"role": "assistant", "content": "a"}],
+        "chosen": "a",
+        "rejected": "b",
+    },
+    "rejected is empty": {"prompt": "a", "chosen": "b", "rejected": " "},
+    "chosen must be a text or a list": {"prompt": "a", "chosen": [1], "rejected": "b"},
+    "chosen must be one reply": {"prompt": "a", "chosen": [{"role": "user", "content": "b"}], "rejected": "b"},
+    "end with the user's": {"prompt": [{"role": "system", "content": "a"}], "chosen": "b", "rejected": "c"},
+}
+
+
+@pytest.mark.parametrize("message", BAD_ROWS)
+def test_a_pair_that_cannot_be_used_is_named(message):
+    with pytest.raises(DataError, match=f"here: .*{message}"):
+        parse_pair(BAD_ROWS[message], "here")
+
+
+PUBLISHED = {  # Newcombe 1998, table III, method 10: items that both, only the first, only the second, none got right
+    (36, 12, 2, 0): (0.0569, 0.3404),
+    (20, 12, 2, 16): (0.0562, 0.3292),
+    (36, 14, 0, 0): (0.1528, 0.4167),
+    (18, 14, 0, 18): (0.1441, 0.3963),
+    (1, 97, 1, 1): (0.8736, 0.9850),
+    (54, 0, 0, 0): (-0.0664, 0.0664),
+    (30, 0, 0, 24): (-0.0358, 0.0358),
+}
+
+
+@pytest.mark.parametrize("cells", PUBLISHED)
+def test_paired_shares_have_the_published_intervals(cells):
+    both, one, other, none = cells
+    first = [True] * (both + one) + [False] * (other + none)
+    second = [True] * both + [False] * one + [True] * other + [False] * none
+    found = paired_share_difference(first, second)
+    assert (found.low, found.high) == pytest.approx(PUBLISHED[cells], abs=1e-4)
+    assert found.value == pytest.approx((one - other) / sum(cells))
