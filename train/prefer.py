@@ -81,7 +81,8 @@ def read_material(flags: PreferFlags) -> Material:
         raise DataError(
             f"no usable pair among {len(votes)} votes and {len(flags.pairs)} files: give --votes or --pairs"
         )
-    print(*(f"pairs        {sentence}" for sentence in (*left_out, *one_sided(usable, votes))), sep="\n")
+    for sentence in (*left_out, *one_sided(usable, votes)):
+        print(f"pairs        {sentence}")
     learnt, held_out = split_pairs(usable, flags.held_out, flags.seed)
     return Material(learnt, held_out, files, kinds(votes) if votes else {})
 
