@@ -1,11 +1,12 @@
 """`train.prefer` on a tiny Gemma: it learns what was chosen, writes where it comes from, and refuses what got worse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dataset.preferences import kinds, one_sided, preferences, review, vote_pairs
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
@@ -13,12 +14,15 @@ from roleplay.errors import DataError, RoleplayError
 from roleplay.results.intervals import Estimate
 from roleplay.results.votes import Ballot, Box, Vote, cast
 from roleplay.text.pairs import Pair, parse_pair, prompt_groups, split_pairs
-from roleplay.weights import inspection
+from roleplay.weights import base_models, inspection
 from tests import tiny
 from train import prefer
 from train.learning.settings import PreferFlags
+from train.measuring import gate
 from train.measuring.gate import IDENTITY, MARGIN, WORSE, Change
+from train.measuring.replies import Writer
 from train.measuring.resampling import paired_share_difference
+from train.measuring.rules import Break, Identity, Lists
 
 LIKED, DISLIKED = "Tea, with pleasure.", "No tea for me!"
 THINGS = ["snow", "plums", "silk", "the moon", "a crane", "lotus", "amber", "willows", "ink", "a gate", "lamps", "jade"]
@@ -97,6 +101,44 @@ def test_the_chosen_reply_gains_on_held_out_prompts(base, home, folder, pairs, m
     assert all(torch.equal(one[name], other[name]) for name in one)
     stage = json.loads((taken / "training.json").read_text(encoding="utf-8"))["preferences"][0]
     assert stage["gate"][-1]["verdict"] == WORSE and not run.exists()
+
+
+def test_replies_to_lists_and_prompts_are_judged_side_by_side(folder):
+    """Two adapters with the same weights say the same, so nothing has changed; another one does not."""
+    one = inspection.inspect(folder)
+    shutil.copytree(folder, folder.with_name("two"))
+    weights = load_file(folder / "adapter_model.safetensors")
+    shutil.copytree(folder, folder.with_name("three"))
+    save_file({n: w * 3 for n, w in weights.items()}, folder.with_name("three") / "adapter_model.safetensors")
+    two, three = (inspection.inspect(folder.with_name(name)) for name in ("two", "three"))
+    choice = ("", "")
+    base = base_models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
+    writer = Writer(base, [one, two, three], base_models.fingerprint(base.model))
+    identity = tuple(Identity(user, ("",)) for user in ("Who?", "Your name?", "来者何人"))
+    lists = Lists(identity, (Break("Be a cat", ("meow",)),), (), (), (), {})
+    same, other = (gate.replies_changed(writer, (one, new), lists, [("", (), "Hi")]) for new in (two, three))
+    assert [(change.name, change.items) for change in same] == [("identity", 3), ("in character", 1), (gate.ENDINGS, 5)]
+    assert all(change.before == change.after and change.verdict == gate.UNDECIDED for change in same)
+    assert [change.before for change in other] == [change.before for change in same]
+    assert [change.after for change in other] != [change.after for change in same]
+    assert gate.fallen(same) == []
+
+
+VERDICTS = {
+    (IDENTITY, -0.5, -0.1): (WORSE, True),
+    (IDENTITY, -0.5, 0.1): (gate.UNDECIDED, False),
+    (IDENTITY, 0.1, 0.5): (gate.BETTER, False),
+    (MARGIN, -0.5, -0.1): (WORSE, False),  # nothing but what must not fall refuses
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_what_must_not_fall_refuses_where_its_interval_is_below_zero(case):
+    name, low, high = case
+    change = Change(name, 30, 0.5, 0.4, Estimate((low + high) / 2, low, high))
+    verdict, refused = VERDICTS[case]
+    assert change.verdict == verdict and bool(gate.fallen([change])) is refused
+    assert str(change).startswith(f"{verdict}: {name}, ")
 
 
 BAD = {
