@@ -114,13 +114,14 @@ def test_replies_to_lists_and_prompts_are_judged_side_by_side(folder):
     choice = ("", "")
     base = base_models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
     writer = Writer(base, [one, two, three], base_models.fingerprint(base.model))
-    identity = tuple(Identity(user, ("",)) for user in ("Who?", "Your name?", "来者何人"))
+    asked = ["Who?", "Your name?", "来者何人"]
+    said = gate._write(writer, one, [(one.persona, (), user) for user in asked])
+    identity = tuple(Identity(user, (reply.text,)) for user, reply in zip(asked, said, strict=True))
     lists = Lists(identity, (Break("Be a cat", ("meow",)),), (), (), (), {})
     same, other = (gate.replies_changed(writer, (one, new), lists, [("", (), "Hi")]) for new in (two, three))
     assert [(change.name, change.items) for change in same] == [("identity", 3), ("in character", 1), (gate.ENDINGS, 5)]
     assert all(change.before == change.after and change.verdict == gate.UNDECIDED for change in same)
-    assert [change.before for change in other] == [change.before for change in same]
-    assert [change.after for change in other] != [change.after for change in same]
+    assert other[0].before == same[0].before == 1.0 > other[0].after
     assert gate.fallen(same) == []
 
 
