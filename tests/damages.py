@@ -71,7 +71,7 @@ DAMAGES = [
     Damage("a pane's text is inert", "page/plain_chatbot.py", "part.text = shown.defuse(part.text)", "pass", "page/test_app.py", "inert"),
     Damage("a stranger's name is text", "page/look.py", "</span>{escape(name)}", "</span>{name}", "page/test_app.py", "greetings"),
     Damage("a stranger's greeting is text", "page/look.py", "return text.translate(_ENTITIES)", "return text", "page/test_app.py", "greetings"),
-    Damage("a message has an end", "page/chat/exchanges.py", "if len(message.strip()) > MAX_MESSAGE:", "if False:", TRANSCRIPT, "refusals"),
+    Damage("a message has an end", "page/chat/exchanges.py", "if len(message.strip()) > limits.MESSAGE:", "if False:", TRANSCRIPT, "refusals"),
     Damage("a conversation has an end", "page/chat/exchanges.py", "if exchanges >= MAX_EXCHANGES else", "if False else", TRANSCRIPT, "refusals"),
     Damage("a saved conversation is bounded", SAVED, "if room < 0:", "if False:", TRANSCRIPT, "worst"),
     Damage("so is why an answer ended", SAVED, '[:MAX_STOP]', "", TRANSCRIPT, "worst"),
