@@ -21,7 +21,7 @@ from tests.train.test_evaluate import LISTS, ROWS, base_model
 from train.evaluate import EvaluationFlags, evaluate
 from train.measuring import subject as measured
 from train.measuring.marks import Reading, Source, agreement, load_reading, summarise
-from train.measuring.sheet import Talk, load_prompts, pick_written, shuffle
+from train.measuring.sheet import Prompt, Talk, fitting, load_prompts, pick_written, shuffle
 from train.publishing import sheet as files
 
 pytest_plugins = ("pages",)
@@ -60,9 +60,14 @@ def test_a_quarter_is_written_in_the_same_languages(answered: Any, rows: Any, la
     assert Counter(talk.language for talk in chosen) == languages
 
 
-def test_too_few_written_rows_are_refused() -> None:
-    with pytest.raises(DataError, match="6 answered conversations want 2 written ones .* held-out rows have 1 "):
-        pick_written([Row((("话", "嗯"),))], talks(6, 0))
+def test_a_sheet_asks_as_many_prompts_as_leave_a_quarter_written() -> None:
+    prompts = [Prompt((str(number),), "en") for number in range(72)]
+    assert fitting(prompts, 2, 48) == prompts
+    asked = fitting(prompts, 2, 33)
+    assert len(asked) == 49 and asked[0] == prompts[0] and asked[-1] == prompts[70]
+    assert len(asked) * 2 <= 3 * 33
+    with pytest.raises(DataError, match="0 independent held-out rows are too few"):
+        fitting(prompts, 2, 0)
 
 
 def test_the_order_is_fixed_and_ids_are_those_of_one_sheet() -> None:

@@ -83,10 +83,18 @@ def _turns(ask: Ask, writer: Writer) -> tuple[Turn, ...]:
     return tuple((user, shown_text(reply)) for user, reply in writer.conversation(ask))
 
 
+def fitting(prompts: Sequence[Prompt], arms: int, written: int) -> list[Prompt]:
+    """As many prompts, evenly chosen, as leave one written conversation in four; raises `DataError` where none does."""
+    count = min(len(prompts), ANSWERED_TO_WRITTEN * written // arms)
+    if not count:
+        raise DataError(f"{written} independent held-out rows are too few for a sheet: give more rows with --data")
+    return [prompts[number * len(prompts) // count] for number in range(count)]
+
+
 def pick_written(rows: Sequence[Row], answered: Sequence[Talk]) -> list[Talk]:
     """A third as many written conversations as were answered, drawn from `rows`, in the languages of the answered.
 
-    Where a language has too few rows the other one fills in; raises `DataError` when both together are too few.
+    Where a language has too few rows the other one fills in.
     """
     lot, wanted = random.Random(SEED), Counter(talk.language for talk in answered)
     talks = [Talk(row.turns, "en" if language(row.text) == "en" else "zh", WRITTEN) for row in rows]
@@ -95,13 +103,7 @@ def pick_written(rows: Sequence[Row], answered: Sequence[Talk]) -> list[Talk]:
     for spoken, count in wanted.items():
         chosen += [talk for talk in talks if talk.language == spoken][: -(-count // ANSWERED_TO_WRITTEN)]
     least = -(-len(answered) // ANSWERED_TO_WRITTEN)
-    chosen += [talk for talk in talks if talk not in chosen][: max(0, least - len(chosen))]
-    if len(chosen) < least:
-        raise DataError(
-            f"{len(answered)} answered conversations want {least} written ones beside them, and the held-out rows have "
-            f"{len(chosen)} that are independent: give fewer prompts or adapters, or more rows with --data"
-        )
-    return chosen
+    return chosen + [talk for talk in talks if talk not in chosen][: max(0, least - len(chosen))]
 
 
 def shuffle(talks: Sequence[Talk]) -> list[Talk]:

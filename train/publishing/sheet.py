@@ -38,10 +38,15 @@ def write_sheet(path: Path, subjects: Sequence[Subject], prompts: Sequence[Promp
     it, and where the disk does not take the files.
     """
     check_new(path)
-    messages = sum(len(prompt.turns) for prompt in prompts)
+    scenes = subjects[0].scenes
+    asked = contents.fitting(prompts, 1 + len(subjects), len(scenes))
+    if len(asked) < len(prompts):
+        few = f"{len(scenes)} independent held-out rows; with more, less than a quarter of the sheet would be written"
+        print(f"asked        {len(asked)} of {len(prompts)} prompts: there are {few}")
+    messages = sum(len(prompt.turns) for prompt in asked)
     with tqdm(total=(1 + len(subjects)) * messages, unit="reply") as bar:
-        answered = contents.answer(subjects, prompts, writer, bar.update)
-    talks = contents.shuffle([*answered, *contents.pick_written(subjects[0].scenes, answered)])
+        answered = contents.answer(subjects, asked, writer, bar.update)
+    talks = contents.shuffle([*answered, *contents.pick_written(scenes, answered)])
     adapter = subjects[0].adapter
     values = {
         "sheet": hashlib.sha256("".join(talk.id for talk in talks).encode()).hexdigest()[:8],
