@@ -19,7 +19,7 @@ def read_json(
 ) -> Any:
     """The value of a JSON file in UTF-8; raises `kind` with the `fault` and the `advice` where it cannot be had."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark before the text
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError too
         raise kind(f"{path}: {fault} ({first_line(error):.100}); {advice}") from error
 

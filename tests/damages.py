@@ -32,6 +32,7 @@ PROMPTS, PROMPT = "roleplay/text/prompts.py", "roleplay/text/test_prompt.py"
 PACKING, TRAINING = "train/test_packing.py", "train/test_train.py"
 CHECKPOINTS = "train/learning/checkpoints.py"
 ROWS, CORPUS = "roleplay/weights/training_rows.py", "roleplay/weights/test_corpus.py"
+ADOPT, ADOPTED = "train/adopt.py", "train/test_adopt.py"
 MODELS = "roleplay/weights/test_models.py"
 REMOTE = "roleplay/engine/test_remote.py"
 PNG, CARDS = "roleplay/text/png.py", "roleplay/text/test_cards.py"
@@ -127,6 +128,10 @@ DAMAGES = [
     Damage("forked processes end without the shutdown", "page/serving/start.py", "if os.getpid() == own:", "if True:", "page/test_start.py", "forked"),
     Damage("a stop is heard before the first word", "roleplay/engine/remote.py", "news.get(timeout=LISTEN_SECONDS)", "news.get()", REMOTE, "before_the_first_word"),
     Damage("a stop hangs up at the server", "roleplay/engine/remote.py", "one.shutdown(socket.SHUT_RDWR)", "pass", REMOTE, "closing"),
+    # Adoption
+    Damage("an adopted adapter moves the model", ADOPT, "if kl < LEAST_KL:", "if False:", ADOPTED, "refused_by_name"),
+    Damage("scalings that differ are kept", "roleplay/adoption/matrices.py", "b.float() * config.scaling_of(pair.module)", "b.float()", ADOPTED, "products"),
+    Damage("a strange template is not taken for ours", "roleplay/adoption/templates.py", "if _tree(text) == tree", "if tree", ADOPTED, "recognised"),
     # Training
     Damage("only replies are learned", PROMPTS, "labels += [IGNORED] * len(asked)", "labels += asked", PROMPT, "golden or start_with"),
     Damage("--loss-on last learns the last reply", PROMPTS, 'first = 0 if loss_on == "all" else len(kept) - 1', "first = 0", f"{PROMPT} {PACKING}", "golden or gradient_are_exact"),

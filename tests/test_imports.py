@@ -13,6 +13,7 @@ FLOORS = [
     ["roleplay"],
     ["roleplay.text"],
     ["roleplay.weights"],
+    ["roleplay.adoption"],
     ["roleplay.engine"],
     ["roleplay.results"],
     ["train.learning", "page.words"],

@@ -105,6 +105,8 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
 def _persona(adapter: Adapter) -> Persona | None:
     """Whom it was trained to be, None where it does not say; raises `DataError` for what is no persona."""
     told = adapter.training.get("persona")
+    if told and "adopted" in adapter.training and not adapter.persona:
+        return Persona(adapter.name, "")  # nobody said what it was told
     return parse_persona(told, f"{adapter.folder}: {layout.TRAINING}") if told else None
 
 

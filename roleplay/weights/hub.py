@@ -94,16 +94,21 @@ def check_sizes(repo: str, sizes: Mapping[str, int]) -> dict[str, int]:
     return dict(sizes)
 
 
+def contents(repo: str, revision: str = "") -> tuple[str, dict[str, int]]:
+    """The commit that `revision` means, "" for the newest, and the sizes of all files there; raises `HubError`."""
+    check_name(repo)
+    with sentences(repo):
+        info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
+    return str(info.sha), {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
+
+
 def listing(repo: str, revision: str = "") -> tuple[str, dict[str, int]]:
     """The commit that `revision` means, "" for the newest, and the sizes of the adapter's files there.
 
     Raises `HubError`, also for what is no adapter or too large.
     """
-    check_name(repo)
-    with sentences(repo):
-        info = HfApi().model_info(repo, revision=revision or None, files_metadata=True)
-    sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or [] if entry.rfilename in FILES}
-    return str(info.sha), check_sizes(repo, sizes)
+    commit, sizes = contents(repo, revision)
+    return commit, check_sizes(repo, {name: size for name, size in sizes.items() if name in FILES})
 
 
 def download(repo: str, commit: str, sizes: Mapping[str, int], folder: Path) -> None:

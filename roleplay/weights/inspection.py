@@ -24,6 +24,8 @@ from roleplay.weights.adapters import PROJECTIONS, Adapter
 from roleplay.weights.layout import CONFIG, MAX_ALPHA, MAX_BYTES, MAX_RANK, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
 
 DTYPES = ("F32", "F16", "BF16")
+HARMLESS_STARTS = ("gaussian", "orthogonal")  # values of init_lora_weights that leave the base model as it is
+ADOPT = "see whether train.adopt takes it in"
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.(?P<layer>\d{1,4})\.(?P<block>\w+)\.(?P<projection>\w+))"
     r"\.lora_(?P<side>[AB])\.weight",
@@ -48,7 +50,7 @@ def _inspect(folder: Path) -> Adapter:
     try:
         template = template_name((folder / TEMPLATE).read_text(encoding="utf-8"))
     except (RoleplayError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{folder / TEMPLATE}: {error}; train the adapter with train.lora") from error
+        raise AdapterError(f"{folder / TEMPLATE}: {error}; {ADOPT}") from error
     if training.get("template", template) != template:
         raise AdapterError(f"{folder / TRAINING}: template {training['template']!r} is not the one in {TEMPLATE}")
     _check_values(folder / WEIGHTS)
@@ -92,16 +94,18 @@ def _check_files(folder: Path) -> None:
         if not path.is_file():
             raise AdapterError(f"{path}: neither a file nor a folder; remove it")
         if path.suffix == ".safetensors" and path.name != WEIGHTS:
-            raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one")
+            raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one{_made_by(path)}")
         if path.suffix.lower() not in READABLE:
-            raise AdapterError(f"{path}: {path.suffix} files are not accepted, they may hold code; remove it")
+            raise AdapterError(
+                f"{path}: {path.suffix} files are not accepted, they may hold code; remove it, or {ADOPT}"
+            )
         size = path.stat().st_size
         limit = MAX_BYTES.get(path.name, size)  # the rest is never read
         if size > limit:
             raise AdapterError(f"{path}: {size / 1e6:,.0f} MB, the limit is {limit / 1e6:,.0f} MB; it is not read")
     for name in (CONFIG, WEIGHTS, TEMPLATE):
         if not (folder / name).is_file():
-            raise AdapterError(f"{folder}: has no {name}; an adapter folder of train.lora holds it")
+            raise AdapterError(f"{folder}: has no {name}, which a folder of train.lora holds; {ADOPT}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -115,39 +119,47 @@ def _check_config(config: dict[str, Any], path: Path) -> tuple[int, float, list[
     """Rank, scaling and projections; a key not named here must keep peft's default, which is plain LoRA."""
     allowed: dict[str, Callable[[Any], bool]] = {
         "peft_type": lambda v: v == "LORA",
-        "task_type": lambda v: v == "CAUSAL_LM",
+        "task_type": lambda v: v in (None, "CAUSAL_LM"),
+        "_from_model_config": lambda v: isinstance(v, bool),
         "peft_version": lambda v: isinstance(v, str),
         "base_model_name_or_path": lambda v: v is None or isinstance(v, str),
         "revision": lambda v: v is None or isinstance(v, str),
         "inference_mode": lambda v: isinstance(v, bool),
         "use_rslora": lambda v: isinstance(v, bool),
-        "init_lora_weights": lambda v: isinstance(v, bool) or v == "gaussian",  # others alter the base model
-        "lora_dropout": lambda v: _is_number(v, 0, 1),
-        "r": lambda v: isinstance(v, int) and _is_number(v, 1, MAX_RANK),
-        "lora_alpha": lambda v: _is_number(v, 1e-3, MAX_ALPHA),
+        "init_lora_weights": lambda v: isinstance(v, bool) or v in HARMLESS_STARTS,
+        "lora_dropout": lambda v: is_number(v, 0, 1),
+        "r": lambda v: isinstance(v, int) and is_number(v, 1, MAX_RANK),
+        "lora_alpha": lambda v: is_number(v, 1e-3, MAX_ALPHA),
         "target_modules": lambda v: isinstance(v, list) and bool(v) and all(isinstance(m, str) for m in v),
     }
-    defaults = {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for field in dataclasses.fields(LoraConfig)
-    }
+    defaults = peft_defaults()
     for key in ("peft_type", "r", "lora_alpha", "target_modules"):
         if key not in config:
             raise AdapterError(f"{path}: has no {key}; save the adapter again with peft")
     for key, value in config.items():
         if key not in allowed and key not in defaults:
-            raise AdapterError(f"{path}: unknown key {key!r:.80}; only plain LoRA settings are accepted")
+            raise AdapterError(f"{path}: unknown key {key!r:.80}; only plain LoRA settings are accepted: {ADOPT}")
         good = allowed[key](value) if key in allowed else value == defaults[key]
         if not good:
-            raise AdapterError(f"{path}: {key} is {value!r:.80}; only plain LoRA up to rank {MAX_RANK} is accepted")
-    targets = list(config["target_modules"])
+            plain = f"only plain LoRA up to rank {MAX_RANK} is accepted: {ADOPT}"
+            raise AdapterError(f"{path}: {key} is {value!r:.80}; {plain}")
+    # For all-linear, peft writes every module with its whole name; `_check_coverage` sees that none is left out.
+    targets = sorted({re.sub(r"^model\.layers\.\d+\.\w+\.", "", module) for module in config["target_modules"]})
     if unknown := [module for module in targets if module not in PROJECTIONS]:
         raise AdapterError(f"{path}: target module {unknown[0]!r:.80} is none of {', '.join(PROJECTIONS)}")
     rank = config["r"]
     return rank, config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank), targets
 
 
-def _is_number(value: Any, low: float, high: float) -> bool:
+def peft_defaults() -> dict[str, Any]:
+    """What peft takes for a key of adapter_config.json that is not there."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(LoraConfig)
+    }
+
+
+def is_number(value: Any, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
@@ -159,7 +171,7 @@ def _check_tensors(path: Path, rank: int) -> dict[str, list[int]]:
             for key in file.keys():
                 match, part = _KEY.fullmatch(key), file.get_slice(key)
                 if not match or PROJECTIONS.get(match["projection"]) != match["block"]:
-                    raise AdapterError(f"{path}: {key!r:.120} is no LoRA matrix of a Gemma projection")
+                    raise AdapterError(f"{path}: {key!r:.120} is no LoRA matrix of a Gemma projection{_meant_by(key)}")
                 shapes[key] = part.get_shape()
                 if part.get_dtype() not in DTYPES:
                     raise AdapterError(f"{path}: {key} is {part.get_dtype()}; only {', '.join(DTYPES)} are accepted")
@@ -168,6 +180,19 @@ def _check_tensors(path: Path, rank: int) -> dict[str, list[int]]:
     except SafetensorError as error:
         raise AdapterError(f"{path}: no whole safetensors file ({error!s:.80}); download it again") from error
     return shapes
+
+
+def _made_by(path: Path) -> str:
+    return ": it is of mlx-lm, whose adapters are not loaded" if path.name == "adapters.safetensors" else ""
+
+
+def _meant_by(key: str) -> str:
+    """What a key of another trainer's says, as the end of a sentence."""
+    if "language_model" in key:
+        return f": it was trained on the multimodal Gemma 3; {ADOPT}"
+    if "embed_tokens" in key:
+        return ": embeddings were saved too (save_embedding_layers); save it again without them"
+    return f"; {ADOPT}" if ".lora_" in key else ""
 
 
 def _check_coverage(shapes: dict[str, list[int]], targets: list[str], path: Path) -> None:

@@ -1,7 +1,7 @@
 """Adapters on ModelScope: listed and downloaded, with what its client raises as a sentence. Nothing here inspects."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,17 +25,23 @@ def sentences(repo: str) -> Iterator[None]:
         ) from error
 
 
-def listing(repo: str, revision: str) -> tuple[str, dict[str, int]]:
-    """40 hex digits that change with any file of the adapter, and its files' sizes; as `hub.listing` otherwise.
+def contents(repo: str, revision: str, wanted: Collection[str] = ()) -> tuple[str, dict[str, int]]:
+    """40 hex digits that change with any of the `wanted` files, or of all, and their sizes; raises `HubError`.
 
     ModelScope's listing names no commit, so the digits are those of the files' hashes.
     """
     with sentences(repo):
         found = HubApi(HubConfig()).list_repo_files(repo, "model", revision=revision or None)
-    files = {entry.path: entry for entry in found if entry.path in FILES}
+    files = {entry.path: entry for entry in found if not wanted or entry.path in wanted}
     state = sorted(f"{name} {entry.sha256 or entry.blob_id}" for name, entry in files.items())
-    sizes = check_sizes(repo, {name: entry.size or 0 for name, entry in files.items()})
-    return hashlib.sha256("\n".join(state).encode()).hexdigest()[:40], sizes
+    digits = hashlib.sha256("\n".join(state).encode()).hexdigest()[:40]
+    return digits, {name: entry.size or 0 for name, entry in files.items()}
+
+
+def listing(repo: str, revision: str) -> tuple[str, dict[str, int]]:
+    """As `contents`, of the adapter's files; raises `HubError` as `hub.listing` does."""
+    state, sizes = contents(repo, revision, FILES)
+    return state, check_sizes(repo, sizes)
 
 
 def download(repo: str, revision: str, sizes: Mapping[str, int], folder: Path) -> None:

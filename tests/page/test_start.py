@@ -74,6 +74,15 @@ def test_without_a_persona_in_training_zhen_huan_speaks(settings: Environment, t
     assert start.start(settings, settings.base_model).persona == personas.default()
 
 
+def test_an_adopted_adapter_without_a_persona_speaks_as_nobody(settings: Environment, tmp_path: Path) -> None:
+    path = tmp_path / "adapters" / "one" / layout.TRAINING
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told |= {"adopted": {}, "persona": {"name": "one", "system_prompt": "", "greeting": "", "openers": []}}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    started = start.start(settings, settings.base_model)
+    assert started.about["one"].persona == started.persona == personas.Persona("one", "")
+
+
 def test_adapters_of_the_hub_and_of_this_machine_in_the_order_that_is_set(
     settings: Environment, server: Hub, pristine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,14 +1,18 @@
-"""The adapter folder that a training ends with."""
+"""The adapter folder that a training ends with, and the one that an adoption does."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from safetensors.torch import save_file
 
+from roleplay.adoption.matrices import Plain
 from roleplay.disk import write_json, written_whole
 from roleplay.text.prompts import TEMPLATES
-from roleplay.weights.layout import CURVE, TEMPLATE, TRAINING
+from roleplay.weights.layout import CURVE, TEMPLATE, TRAINING, WEIGHTS
 from train.learning.adapter import saved_weights
 from train.publishing import card, plots
 
@@ -38,3 +42,26 @@ def name_adapter(staged: Path, folder: Path, training: dict[str, Any], then: str
         shutil.copytree(staged, part, dirs_exist_ok=True)
         write_json(part / TRAINING, training)
         card.write_card(part)
+
+
+@contextmanager
+def written_adopted(folder: Path, plain: Plain, training: dict[str, Any]) -> Iterator[Path]:
+    """Weights, configuration, template, training.json and card of an adopted adapter, aside; they take their place
+    when the block has looked at them. Raises `RoleplayError` where the disk fails."""
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=training["base_model"]["name"],
+        inference_mode=True,
+        r=plain.rank,
+        lora_alpha=plain.alpha,  # type: ignore[arg-type]  # peft takes a float too
+        use_rslora=plain.rslora,
+        target_modules=plain.projections,
+    )
+    with written_whole(folder) as part:
+        config.target_modules = plain.projections  # a set has another order in every run
+        config.save_pretrained(str(part))
+        save_file(plain.tensors, part / WEIGHTS, {"format": "pt"})
+        (part / TEMPLATE).write_text(TEMPLATES[training["template"]], encoding="utf-8")
+        write_json(part / TRAINING, training)
+        card.write_card(part)
+        yield part

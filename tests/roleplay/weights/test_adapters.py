@@ -118,6 +118,27 @@ class Bomb:
         return os._exit, (1,)
 
 
+def marked(folder: Path) -> None:
+    (folder / layout.CONFIG).write_bytes(b"\xef\xbb\xbf" + (folder / layout.CONFIG).read_bytes())
+
+
+PLAIN: dict[str, Callable[[Path], Any]] = {
+    "no task named": config(task_type=None),
+    "loaded by a model's own config": config(_from_model_config=True),
+    "whole names, as for all-linear": config(
+        target_modules=[f"model.layers.{n}.{name}" for n in (0, 1) for name in ("self_attn.q_proj", "mlp.down_proj")]
+    ),
+    "an orthogonal start": config(init_lora_weights="orthogonal"),
+    "a mark before the text": marked,
+}
+
+
+@pytest.mark.parametrize("change", PLAIN.values(), ids=PLAIN)
+def test_plain_lora_is_taken_however_peft_writes_it(folder: Path, change: Callable[[Path], Any]) -> None:
+    change(folder)
+    assert inspection.inspect(folder).scaling == 2.0
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     # files
     "no weights": (without(layout.WEIGHTS), "has no adapter_model.safetensors"),
@@ -130,6 +151,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code in capitals": (text("MODELING.PY", "import os"), ".PY files are not accepted"),
     "name with a line break": (text("a\nb.txt", ""), "a file is named 'a\\nb.txt'"),
     "second weights": (text("model.safetensors", b""), "has one weight file"),
+    "mlx-lm": (text("adapters.safetensors", b""), "it is of mlx-lm"),
     "oversized": (oversized, "2,147 MB, the limit is 1,074 MB"),
     "large config": (text("adapter_config.json", " " * (2 << 20)), "the limit is 1 MB"),
     "weights linked out": (linked_out, "a link that leaves its folder"),
@@ -175,6 +197,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "matrix gone": (weights(lambda t: t.pop(FIRST)), "q_proj.lora_A.weight is missing"),
     "no matrices": (weights(lambda t: t.clear()), "is missing"),
     "foreign matrix": (weights(lambda t: t.update(embed=torch.ones(2, 2))), "'embed' is no LoRA matrix"),
+    "saved embeddings": (
+        weights(lambda t: t.update({"base_model.model.model.embed_tokens.weight": torch.ones(2, 2)})),
+        "embeddings were saved too (save_embedding_layers)",
+    ),
+    "multimodal": (
+        weights(lambda t: t.update({FIRST.replace("model.layers", "model.language_model.layers"): t[FIRST] + 1})),
+        "trained on the multimodal Gemma 3; see whether train.adopt",
+    ),
     "path as name": (weights(lambda t: t.update({"../../x": torch.ones(1)})), "'../../x' is no LoRA matrix"),
     "wrong block": (
         weights(lambda t: t.update({FIRST.replace("self_attn", "mlp"): t[FIRST] + 1})),
