@@ -301,23 +301,10 @@ def test_a_recorded_fingerprint_decides(tmp_path: Path) -> None:
 TALK = [("user", "hi"), ("assistant", "ho"), ("user", "who?")]
 
 
-@pytest.mark.parametrize("name", templates.KNOWN)
-def test_known_templates_render_what_ours_do(name: str) -> None:
-    encoder, text = PromptEncoder(tiny.tokenizer(), templates.KNOWN[name][1]), templates.known_text(name)
-    assert templates.recognise(text)[0] == encoder.template
-    for system in ("", "你是甄嬛。") if name != "gemma" else ("",):  # Gemma's first one refuses a system turn
-        talk = [("system", system), *TALK] if system else TALK
-        messages = [{"role": role, "content": said} for role, said in talk]
-        render = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text).render
-        rendered = render(messages=messages, add_generation_prompt=True, bos_token="<bos>")
-        ids = tiny.tokenizer()(rendered, add_special_tokens=False).input_ids
-        assert ids == encoder.prompt(system, (("hi", "ho"),), "who?")
-
-
 def test_a_template_is_recognised_however_it_is_written_and_no_other(tmp_path: Path) -> None:
-    gemma = templates.known_text("gemma")
+    gemma = TEMPLATES["gemma"]
     for text in (gemma.replace("'", '"'), gemma.replace("\n'", "\\n'"), gemma.replace("\n", "\r\n"), gemma + "\n"):
-        assert templates.recognise(text) == ("gemma", "Gemma's own")
+        assert templates.recognise(text) == ("gemma", "this project's own")
     assert [templates.recognise(text)[0] for text in TEMPLATES.values()] == list(TEMPLATES)
     for text in (gemma.replace("model", "bot"), "{{ ''.__class__.__mro__ }}", "{% for", "", "{{ " + "(" * 9999):
         assert templates.recognise(text) == ("", "")
@@ -332,7 +319,13 @@ def test_the_real_gemma_template_is_known() -> None:
     path = ROOT.parent / "shared" / "gemma-2b-it-tokenizer" / "tokenizer_config.json"
     if not path.is_file():
         pytest.skip("the real tokenizer is not here")
-    assert templates.recognise(json.loads(path.read_text(encoding="utf-8"))["chat_template"])[0] == "gemma"
+    text = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
+    assert templates.recognise(text) == ("gemma", "Gemma's own")
+    messages = [{"role": role, "content": said} for role, said in TALK]
+    render = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text).render
+    rendered = render(messages=messages, add_generation_prompt=True, bos_token="<bos>")
+    ids = tiny.tokenizer()(rendered, add_special_tokens=False).input_ids
+    assert ids == PromptEncoder(tiny.tokenizer(), "gemma").prompt("", (("hi", "ho"),), "who?")
 
 
 def test_the_command_takes_one_in_from_a_hub(
@@ -343,13 +336,13 @@ def test_the_command_takes_one_in_from_a_hub(
     tiny.tokenizer().save_pretrained(model)
     theirs = foreign(tmp_path / "theirs")
     littered(theirs)
-    (theirs / layout.TEMPLATE).write_text(templates.known_text("gemma3"), encoding="utf-8")
+    (theirs / layout.TEMPLATE).write_text(TEMPLATES["gemma"], encoding="utf-8")
     repo = server.add("models/you/lora", tiny.contents(theirs))
     monkeypatch.setattr(adopt, "ROOT", tmp_path)
     adopt.main(["you/lora", "--name", "mara", "--base-model", str(model)])
     said = inspection.inspect(tmp_path / "adapters" / "mara").training["adopted"]
     assert said["from"] == f"you/lora@{repo.commits[-1][:12]}"
-    assert "the one in chat_template.jinja is Gemma 3's own" in capsys.readouterr().out
+    assert "the one in chat_template.jinja is this project's own" in capsys.readouterr().out
     fetched = {line.rpartition("/")[2] for line in server.log if "/resolve/" in line and line.startswith("GET")}
     assert fetched <= set(origin.READ) and layout.WEIGHTS in fetched
     with pytest.raises(RoleplayError, match="exists: choose another --name"):
