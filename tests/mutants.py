@@ -86,9 +86,8 @@ class Trial:
         self.process.start()
         return self.process
 
-    def end(self) -> str:
-        """ "" where a test failed, else what happened instead; the copy is gone."""
-        late = self.process.is_alive()
+    def end(self, late: bool) -> str:
+        """ "" where a test failed, else what happened instead; the copy is gone. One that is `late` is killed."""
         if late:
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.join()
@@ -112,7 +111,7 @@ def trials(damages: Sequence[Damage]) -> Iterator[tuple[Damage, str]]:
         for sentinel, trial in list(running.items()):
             if sentinel in ended or time.monotonic() - trial.started > LONGEST:
                 del running[sentinel]
-                yield trial.damage, trial.end()
+                yield trial.damage, trial.end(late=sentinel not in ended)
 
 
 def main() -> int:
