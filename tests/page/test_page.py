@@ -285,9 +285,12 @@ def test_each_tab_shows_its_own_conversation_after_a_reload(page: Page, served: 
 def test_a_browser_that_forbids_storage_still_chats(page: Page, engine: ScriptedEngine) -> None:
     forbidden = "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('forbidden'); } })"
     page.context.add_init_script(forbidden)
+    logged = list[str]()
+    page.on("console", lambda message: logged.append(message.text))
     page.reload()
     ask(page, "hello")
     expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user="hello"))
+    assert not [text for text in logged if "forbidden" in text]
 
 
 def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngine) -> None:
