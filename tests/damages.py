@@ -80,7 +80,7 @@ DAMAGES = [
     Damage("loading one is rated", "page/handlers.py", "seconds = self.loads.take(visitor.address) if saved else 0", "seconds = 0", HANDLERS, "loading"),
     Damage("a vote is on what the server has said", SAVED, "UNVEILED if verdict == OPEN else verdict", "verdict", TRANSCRIPT, "comes_back"),
     Damage("a conversation is its tab's", "page/events.py", "sessionStorage", "localStorage", "page/test_page.py", "each_tab"),
-    Damage("a browser may forbid storage", "page/events.py", "catch {{ return null; }}", "finally {{ }}", "page/test_page.py", "forbids_storage"),
+    Damage("a browser may forbid storage", "page/events.py", "catch {{}}", "finally {{}}", "page/test_page.py", "forbids_storage"),
     Damage("what becomes of a vote is said", "page/layout.py", 'gr.Markdown(I18N("vote_note"), elem_id="vote-note")', "pass", "page/test_controls.py", "becomes_of_a_vote"),
     Damage("a private page asks for its password", "app.py", "auth = (user, password) if settings.auth else None", "auth = None", "page/test_main.py", "asks_for_a_password"),
     Damage("the page is started with its rate", "app.py", "box, settings.rate)", "box)", "page/test_main.py", "asks_for_a_password"),
