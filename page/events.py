@@ -26,9 +26,9 @@ FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", 
 # A download is a disk's and a connection's work: one at a time, and the others wait in the queue.
 ALONE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "hub", "api_visibility": "private"}
 STORE = "roleplay-conversation"  # in the tab's own storage: a BrowserState would be shared by all tabs of a browser
-# A Space is shown in a frame, where a browser may forbid storage: then nothing is kept.
-WRITE = f"(text) => {{ try {{ sessionStorage.setItem('{STORE}', text); }} catch {{}} }}"
-READ = f"() => {{ try {{ return sessionStorage.getItem('{STORE}'); }} catch {{ return null; }} }}"
+# A Space is shown in a frame, where a browser may forbid storage: then these fail, Gradio goes on, and nothing is kept.
+WRITE = f"(text) => {{ sessionStorage.setItem('{STORE}', text); }}"
+READ = f"() => sessionStorage.getItem('{STORE}')"
 
 
 def wiring(controls: Mapping[str, Any]) -> Callable[..., Any]:

@@ -53,12 +53,15 @@ def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-c", START, str(tmp_path / "home")]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | told, stdout=subprocess.PIPE, text=True) as process:
         address, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 240
-        while status(address) != 401:  # nobody yet, then the page that says what is loading
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.5)
-        yield address
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        try:
+            while status(address) in (0, 503):  # nobody yet, then the page that says what is loading
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.5)
+            yield address
+            process.terminate()
+            assert process.wait(60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
 
 
 @pytest.mark.timeout(600)

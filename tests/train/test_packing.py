@@ -94,6 +94,18 @@ def test_loss_and_every_gradient_are_exact(build, share_prefix, template, loss_o
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-8, msg=name)
 
 
+def test_several_replies_to_one_prompt_are_learned_from_where_it_ends():
+    """All that stands before the replies is shared there, so that each first label follows the same token."""
+    encoder = PromptEncoder(tiny.tokenizer(), "gemma")
+    rows = [
+        encoder.example("You are Zhen Huan.", [("你从哪里来？", reply)], "last")
+        for reply in ("雪里。", "宫里来。", "不知。")
+    ]
+    expected = one_by_one(with_lora(gemma_3()), rows)
+    found = prepare(with_lora(gemma_3()), share_prefix=True)(**packing.collate(rows)).loss
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("build", [gemma_1, gemma_3])
 def test_twenty_updates_end_at_the_same_weights(build):
     def learn(model, loss_of):
