@@ -145,8 +145,10 @@ class Handlers:
         return {"record": [], "left": [], "right": [], **self._idle([], choices)}
 
     def restore(self, saved: str | None, visitor: Visitor) -> Updates:
-        """What this tab kept, or the page as it starts."""
-        seconds = self.loads.take(visitor.address) if saved else 0
+        """What this tab kept, else the openers alone: what was touched meanwhile stays."""
+        if not saved:
+            return {"left": introduction(self.persona_of(self.first))["left"]}
+        seconds = self.loads.take(visitor.address)
         if seconds:
             tell(WORDS[visitor.language]["too_many_loads"].format(seconds=seconds))
         kept = self._kept(None if seconds else saved)

@@ -136,6 +136,7 @@ DAMAGES = [
     Damage("--loss-on last learns the last reply", PROMPTS, 'first = 0 if loss_on == "all" else len(kept) - 1', "first = 0", f"{PROMPT} {PACKING}", "golden or gradient_are_exact"),
     Damage("a row sees itself and the prefix alone", "train/learning/attention.py", "hidden = (part != part[:, None]) & (part > 0) | _unseen(position, window)", "hidden = _unseen(position, window)", PACKING, "agree or neighbours"),
     Damage("positions restart after the prefix", "train/learning/packing.py", "positions += range(prefix, len(example.input_ids))", "positions += range(len(positions), len(positions) + len(example.input_ids) - prefix)", PACKING, "gradient_are_exact"),
+    Damage("no alpha is trained that the page refuses", "train/learning/settings.py", "within=(1, MAX_ALPHA)", "within=(1, inf)", TRAINING, "a_bad_flag"),
     Damage("no label is learned for another row", "train/learning/packing.py", "predictors.append(start + position - 1 if position > prefix else prefix - 1)", "predictors.append(start + position - 1)", PACKING, "several_replies"),
     Damage("SIGTERM ends a training with a checkpoint", "train/learning/callbacks.py", "for number in (signal.SIGINT, signal.SIGTERM):", "for number in (signal.SIGINT,):", TRAINING, "signal_saves and sigterm"),
     Damage("a run goes on with its settings", CHECKPOINTS, '*("name", "character"', '*("epochs", "learning_rate", "name", "character"', TRAINING, "everything_as_it_was"),

@@ -235,6 +235,8 @@ def test_bad_input_is_one_line(base, data, home, change, message):
     ("flags", "message"),
     [
         (["--rank", "0"], "argument --rank: 0 is out of range: give 1 to 256"),
+        (["--rank", "300"], "argument --rank: 300 is out of range: give 1 to 256"),
+        (["--alpha", "5000"], "argument --alpha: 5000 is out of range: give 1 to 4096"),
         (["--dropout", "1.5"], "argument --dropout: 1.5 is out of range: give 0 to 0.9"),
         (["--epochs", "nan"], "argument --epochs: nan is out of range: give 0 or more"),
         (["--alpha", "many"], "argument --alpha: invalid int value: 'many'"),

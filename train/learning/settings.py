@@ -16,7 +16,7 @@ from roleplay.text.prompts import TEMPLATES
 from roleplay.text.reading.forms import FORMS
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
-from roleplay.weights.layout import MAX_RANK, NAME
+from roleplay.weights.layout import MAX_ALPHA, MAX_RANK, NAME
 from roleplay.weights.training_rows import HELD_OUT, SEED
 from train.learning.adapter import INITIALISATIONS
 from train.learning.attention import ATTENTION
@@ -72,7 +72,7 @@ class LoraFlags(RunFlags):
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
     rank: int = flag(16, "rank of the LoRA matrices; higher can learn more and takes more memory", within=(1, MAX_RANK))
     alpha: int = flag(
-        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, inf)
+        32, "the update is scaled by alpha / rank; higher acts like a higher learning rate", within=(1, MAX_ALPHA)
     )
     dropout: float = flag(0.05, "share of LoRA inputs zeroed; higher forgets the rows' exact words", within=(0, 0.9))
     projections: list[str] = flag(list(PROJECTIONS), "which projections of a layer are adapted")
