@@ -77,7 +77,7 @@ DAMAGES = [
     Damage("a saved conversation is bounded", SAVED, "if room < 0:", "if False:", TRANSCRIPT, "worst"),
     Damage("so is why an answer ended", SAVED, '[:MAX_STOP]', "", TRANSCRIPT, "worst"),
     Damage("so is an adapter's name", SAVED, 'str(item["adapter"])[:MAX_NAME]', 'str(item["adapter"])', TRANSCRIPT, "worst"),
-    Damage("loading one is rated", "page/handlers.py", "seconds = self.loads.take(visitor.address) if saved else 0", "seconds = 0", HANDLERS, "loading"),
+    Damage("loading one is rated", "page/handlers.py", "seconds = self.loads.take(visitor.address)", "seconds = 0", HANDLERS, "loading"),
     Damage("a vote is on what the server has said", SAVED, "UNVEILED if verdict == OPEN else verdict", "verdict", TRANSCRIPT, "comes_back"),
     Damage("a conversation is its tab's", "page/events.py", "sessionStorage", "localStorage", "page/test_page.py", "each_tab"),
     Damage("what becomes of a vote is said", "page/layout.py", 'gr.Markdown(I18N("vote_note"), elem_id="vote-note")', "pass", "page/test_controls.py", "becomes_of_a_vote"),
