@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast, TrainingArguments
 
 from roleplay.text import personas
 from roleplay.text.prompts import TEMPLATES
@@ -90,3 +90,20 @@ def adapter(folder: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def one_update(folder: Path, rows_a_pack: int, packs: int = 1, **more: Any) -> TrainingArguments:
+    """A training of a single update on the CPU, made of `packs` packs."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=1,
+        per_device_train_batch_size=rows_a_pack,
+        per_device_eval_batch_size=rows_a_pack,
+        gradient_accumulation_steps=packs,
+        logging_steps=1,
+        remove_unused_columns=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to="none",
+        **more,
+    )

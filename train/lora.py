@@ -49,7 +49,7 @@ from train.learning.settings import (
 )
 from train.learning.trainer import CharacterTrainer
 from train.publishing.folders import write_adapter
-from train.publishing.upload import push_adapter
+from train.publishing.upload import push_where_asked
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
@@ -162,9 +162,8 @@ def main() -> None:
     settings = parse(LoraFlags, __doc__)
     with one_line_errors():
         folder = train(settings)
-        if (settings.push or settings.push_modelscope) and PartialState().is_main_process:
-            for url in push_adapter(folder, settings.push, settings.push_modelscope):
-                print(f"pushed and verified: {url}")
+        if PartialState().is_main_process:
+            push_where_asked(folder, settings.push, settings.push_modelscope)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ from train.measuring.gate import Change
 from train.measuring.replies import Writer
 from train.measuring.rules import NO_LISTS, Lists, load_lists
 from train.publishing.folders import name_adapter, write_adapter
-from train.publishing.upload import push_adapter
+from train.publishing.upload import push_where_asked
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 RECORDED = ("settings", "data", "held_out", "base_model", "persona", "results")  # what a card is made of
@@ -221,9 +221,8 @@ def main() -> None:
     settings = parse(PreferFlags, __doc__)
     with one_line_errors():
         folder = prefer(settings)
-        if (settings.push or settings.push_modelscope) and PartialState().is_main_process:
-            for url in push_adapter(folder, settings.push, settings.push_modelscope):
-                print(f"pushed and verified: {url}")
+        if PartialState().is_main_process:
+            push_where_asked(folder, settings.push, settings.push_modelscope)
 
 
 if __name__ == "__main__":

@@ -80,8 +80,7 @@ def push_adapter(settings: PushFlags) -> None:
     show(files)
     if settings.dry_run:
         return write_out(files, folder.name)
-    for url in upload.push_adapter(folder, settings.hub, settings.modelscope, settings.private):
-        print(f"pushed and verified: {url}")
+    upload.push_where_asked(folder, settings.hub, settings.modelscope, settings.private)
 
 
 def push_gguf(settings: PushFlags) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GemmaConfig, GemmaForCausalLM, TrainingArguments
+from transformers import GemmaConfig, GemmaForCausalLM
 
 from roleplay.text.prompts import IGNORED, TEMPLATES, Example, PromptEncoder
 from tests import tiny
@@ -129,17 +129,7 @@ def test_twenty_updates_end_at_the_same_weights(build):
 def test_the_trainer_averages_over_all_labels_of_an_update(share_prefix, tmp_path):
     """Two packs of two rows are one update, and its loss is that of the four rows."""
     rows = examples()
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=1,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        logging_steps=1,
-        remove_unused_columns=False,
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-    )
+    arguments = tiny.one_update(tmp_path, rows_a_pack=2, packs=2)
     model = prepare(with_lora(gemma_3()), share_prefix)
     trainer = CharacterTrainer(model, arguments, share_prefix=share_prefix, train_dataset=rows, eval_dataset=rows)
     held_out = trainer.evaluate()["eval_loss"]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import TrainingArguments
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
@@ -56,28 +55,12 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
 
 
-def arguments(folder: Any, pack: int, parts: int = 1) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=1,
-        per_device_train_batch_size=pack,
-        per_device_eval_batch_size=pack,
-        gradient_accumulation_steps=parts,
-        max_grad_norm=0.0,
-        logging_steps=1,
-        remove_unused_columns=False,
-        use_cpu=True,
-        disable_tqdm=True,
-        report_to="none",
-    )
-
-
 def trained(folder: Any, objective: Objective, pack: int, parts: int = 1) -> PreferenceTrainer:
     """Our trainer, with the reference of where it started and the weights of somewhere else."""
     model = adapted()
     model.get_base_model().set_attn_implementation(ATTENTION)
     use_chunked_loss(model.get_base_model())
-    trainer = PreferenceTrainer(model, arguments(folder, pack, parts), True, objective)
+    trainer = PreferenceTrainer(model, tiny.one_update(folder, pack, parts, max_grad_norm=0.0), True, objective)
     pairs = with_reference(encoded(), score(model, encoded(), 2))
     trainer.train_dataset = trainer.eval_dataset = pairs
     move_on(model)

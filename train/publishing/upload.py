@@ -101,6 +101,12 @@ def push_adapter(folder: Path, hub: str = "", modelscope: str = "", private: boo
     return urls + ([_push_modelscope(modelscope, folder, files, private)] if modelscope else [])
 
 
+def push_where_asked(folder: Path, hub: str = "", modelscope: str = "", private: bool = True) -> None:
+    """`push_adapter`, with a printed line for each address; nothing where neither hub is named."""
+    for url in push_adapter(folder, hub, modelscope, private) if hub or modelscope else []:
+        print(f"pushed and verified: {url}")
+
+
 def push_files(repo: str, files: Mapping[str, Path], private: bool, kind: str) -> str:
     """Send a model's files to a repository on the Hub; returns its address.
 
