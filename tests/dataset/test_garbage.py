@@ -69,6 +69,6 @@ def test_ordinary_rows_pass(text: str) -> None:
     assert find_garbage([Row((("早。", text),)), Row(((text, "早。"),))]) == []
 
 
-@pytest.mark.parametrize("name", ["zhenhuan", "keeper"])
+@pytest.mark.parametrize("name", ["zhenhuan", "keeper", "wukong"])
 def test_our_own_rows_hold_none(name: str) -> None:
     assert find_garbage(read_rows(ROOT / "dataset" / name / "rows.json")[0]) == []

@@ -32,7 +32,7 @@ def test_a_passage_again_and_again_is_a_loop(text: str, round_in_circles: bool) 
     assert repeats(text) is round_in_circles
 
 
-@pytest.mark.parametrize("character", ["keeper", "zhenhuan"])
+@pytest.mark.parametrize("character", ["keeper", "wukong", "zhenhuan"])
 def test_no_row_of_a_character_is_one(character: str) -> None:
     rows = read_rows(ROOT / "dataset" / character / "rows.json")[0]
     assert not [reply for row in rows for _, reply in row.turns if repeats(reply)]

@@ -30,11 +30,12 @@ def test_zhen_huan_is_a_folder_with_every_file() -> None:
         "recall.json",
         "sheet.json",
     ]
-    assert characters.names() == ["keeper", "zhenhuan"]  # the pattern for new ones is none
+    assert characters.names() == ["keeper", "wukong", "zhenhuan"]  # the pattern for new ones is none
 
 
-def test_the_keeper_is_a_whole_example_that_its_own_rules_pass() -> None:
-    character = load_character("keeper")
+@pytest.mark.parametrize("name", ["keeper", "wukong"])
+def test_a_whole_example_passes_its_own_rules(name: str) -> None:
+    character = load_character(name)
     assert character.rows and character.lists and character.facts and character.recall and character.sheet
     rows, lists = read_rows(character.rows)[0], load_lists(character.lists)
     facts, recall, sheet = load_facts(character.facts), load_recall(character.recall), load_prompts(character.sheet)
@@ -57,7 +58,7 @@ def test_a_folder_anywhere_by_its_path_and_what_it_lacks(tmp_path: Path) -> None
 
 
 def test_no_such_character_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no character 'nobody': choose from keeper, zhenhuan") as caught:
+    with pytest.raises(DataError, match="no character 'nobody': choose from keeper, wukong, zhenhuan") as caught:
         load_character("nobody")
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="no character"):
