@@ -71,8 +71,8 @@ def test_links_lead_somewhere(page, path, anchor):
 FIGURES = [
     pytest.param(page, section, id=f"{page.name}: {section.splitlines()[0]}")
     for page in (ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
-    for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    if re.search(r"^\|.*(\d\.\d|\d %|\d / \d)", section, re.MULTILINE)
+    for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    if re.search(r"^ *\|.*((?<![\d.])\d+\.\d+(?![\d.])|\d %|\d / \d)", section, re.MULTILINE)
 ]
 
 
