@@ -58,7 +58,13 @@ def main() -> None:
         prevent_thread_lock=True,
         **launch_options(),
     )
-    end_on_signals(box.close)  # after Gradio has installed its own
+
+    def last() -> None:
+        box.close()
+        if started.guests:
+            started.guests.turn_away()
+
+    end_on_signals(last)  # after Gradio has installed its own
     demo.block_thread()
 
 

@@ -5,7 +5,8 @@
 
 From a character's training rows it takes whole scenes until there are enough, trains on them, and measures on the same
 held-out rows: the loss, the choice of a row's own reply, what it knows, how many replies end, what was copied. Three
-replies are printed for each run, since no figure says what a reader does. The adapters are removed again.
+replies are printed for each run, since no figure says what a reader does. Rows and dtype are printed and go into the
+JSON, which takes no runs of others. The adapters are removed again.
 """
 
 import json
@@ -23,6 +24,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from benchmarks import rows as files
 from benchmarks.report import write
 from roleplay.disk import read_json
 from roleplay.errors import DataError, one_line_errors
@@ -31,6 +33,7 @@ from roleplay.results.board import TUNED
 from roleplay.text.characters import Character, load_character
 from roleplay.text.rows import load_json, parse_row
 from roleplay.text.splits import groups, split_rows
+from roleplay.weights import base_models
 from train import evaluate, lora
 from train.learning import recipe
 from train.learning.settings import LoraFlags
@@ -108,6 +111,14 @@ def run(character: Character, values: Sequence[dict[str, Any]], epochs: float, s
     }
 
 
+def kept_runs(path: Path, data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs of a file of figures, [] where there is none; raises `DataError` for those on other rows."""
+    kept = read_json(path) if path.exists() else {"data": data, "runs": []}
+    if kept.get("data") != data:
+        raise DataError(f"{path} holds runs on other rows or in another dtype: choose another --json")
+    return list(kept["runs"])
+
+
 def plot(runs: Sequence[dict[str, Any]], path: str) -> None:
     """The measures of the runs of whole recipes over the number of rows, with their 95 % intervals."""
     whole = sorted((r for r in runs if r["times"] == 1), key=lambda r: r["rows"])
@@ -132,7 +143,8 @@ def main() -> None:
     if character.rows is None:
         raise DataError(f"{character.folder} has no rows.json")
     values = load_json(character.rows)
-    runs = read_json(Path(flags.json))["runs"] if Path(flags.json).exists() else []
+    data = files.tell(str(character.rows), values, base_models.choose_dtype(base_models.choose_device()[0])[0])
+    runs = kept_runs(Path(flags.json), data)
     for count in flags.rows:
         for times in flags.times:
             if any((r["rows"], r["times"]) == (count, times) for r in runs):
@@ -140,7 +152,7 @@ def main() -> None:
             epochs = recipe.choose(count).epochs * times
             result = run(character, choose_rows(values, count, flags.seed), epochs, flags.seed)
             runs.append({"rows": count, "times": times, "epochs": epochs, **result})
-            write({"character": character.name, "runs": runs}, flags.json)
+            write({"character": character.name, "data": data, "runs": runs}, flags.json)
             measures = {name: entry["value"] for name, entry in result["measures"].items()}
             print({"rows": count, "epochs": epochs, "updates": result["updates"], **measures})
             print(*(f"  {reply['prompt']}  →  {reply['reply']}" for reply in result["replies"][:3]), sep="\n")

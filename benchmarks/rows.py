@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from roleplay.environment import ROOT
-from roleplay.text.rows import Row, file_sha256
+from roleplay.text.rows import file_sha256
 
 # `dataset.download` writes to runs/; shared/ lies in the project or beside it.
 FOLDERS = (ROOT / "runs", ROOT / "shared" / "data", ROOT.parent / "shared" / "data")
@@ -22,7 +22,7 @@ def default_data() -> str:
     return str(public("huanhuan.json") or OWN)
 
 
-def tell(path: str, rows: Sequence[Row], dtype: str) -> dict[str, Any]:
+def tell(path: str, rows: Sequence[object], dtype: str) -> dict[str, Any]:
     """Print which rows a benchmark uses and in which dtype; returns what its report says of them."""
     print(f"rows         {path}: {len(rows):,} rows", f"dtype        {dtype}", sep="\n", flush=True)
     return {"file": Path(path).name, "rows": len(rows), "sha256": file_sha256(path), "dtype": dtype}

@@ -7,7 +7,7 @@ The app runs in a process of its own. Clients speak the page's protocol (benchma
 stop, close the tab in the middle of an answer, and reload, at random. Every answer that was left to end is greedy and
 is compared with what the engine says to one user alone, computed beforehand. Memory is the app's resident set, its
 median in the second quarter of the run against that in the last: the first quarter warms up. Ends with status 1 when a
-request was stuck, refused or failed, an answer was wrong, or memory grew by more than 2 %.
+request was stuck, refused or failed, no answer was left to end or one was wrong, or memory grew by more than 2 %.
 """
 
 import os
@@ -92,6 +92,12 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of the answers that were left to end
+
+
+def sound(tally: Tally, alive: bool, growth: float) -> bool:
+    """Whether answers came and all were right, nothing failed, and the app still runs and is no larger."""
+    amiss = tally.wrong or tally.failed or tally.stuck
+    return bool(tally.seconds) and not amiss and alive and growth <= GROWTH
 
 
 class Left(Exception):
@@ -257,7 +263,7 @@ def main() -> int:
     if flags.json:
         report = {"settings": asdict(flags), "figures": figures, "memory": memory, **vars(tally)}
         write(report, flags.json)
-    return int(bool(tally.wrong or tally.failed or tally.stuck) or not alive or late > early * (1 + GROWTH))
+    return int(not sound(tally, alive, late / early - 1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
-from gradio import queueing, routes
+from gradio import queueing, routes, state_holder
 from starlette.middleware import Middleware
 
 from page import events, layout
@@ -22,6 +22,9 @@ QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with 
 
 for part in (queueing, routes):  # Gradio prints tracebacks, which hold what a stranger has sent
     part.traceback = SimpleNamespace(print_exc=log_fault)  # type: ignore[attr-defined]
+# Of every session it would keep the last value of each control, of any size, for links that this page does not make.
+state_holder.SessionState._update_value_in_config = lambda *_: None  # type: ignore[method-assign]
+queueing.print = lambda said: log_fault()  # type: ignore[attr-defined]  # its only use is on what a validator refuses
 
 
 def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:

@@ -1,5 +1,6 @@
 """Files that are whole or absent, whatever the disk does meanwhile, and JSON in and out. It knows no model."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from roleplay.errors import DataError, RoleplayError, first_line
@@ -60,6 +62,17 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """One process at a time, and one thread of it, is in such a block for the same `place`; the others wait.
+
+    The lock lies in the system's temporary folder: it outlives its use, and `place` is to hold its own things alone.
+    """
+    name = hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"roleplay-{name}.lock"):
+        yield
+
+
+@contextmanager
 def removed_on_failure(staging: Path, folder: Path, then: str = "") -> Iterator[None]:
     """`staging` is removed where the block fails; `RoleplayError` says that `folder` was not written, and what `then`.
 
@@ -82,8 +95,8 @@ def written_whole(folder: Path, then: str = "") -> Iterator[Path]:
     """
     staging = folder.with_name(f".{folder.name}.part")
     part = staging / folder.name
-    shutil.rmtree(staging, ignore_errors=True)
-    with removed_on_failure(staging, folder, then):
+    with alone(folder), removed_on_failure(staging, folder, then):  # two at once would clear away each other's work
+        shutil.rmtree(staging, ignore_errors=True)  # left by one that was killed
         part.mkdir(parents=True)
         yield part
         if folder.exists():

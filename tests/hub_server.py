@@ -1,7 +1,7 @@
 """A small stand-in for the Hugging Face Hub and ModelScope on loopback, for their real clients to speak to.
 
 `with hub_server(monkeypatch) as hub:` serves until the block ends. Repositories live in memory; `hub.faults` maps part
-of a request's path to what the next requests for it meet: a status, or "hang up".
+of "GET /path" to what the next requests for it meet: a status, "hang up", or seconds to wait.
 """
 
 import base64
@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.repos: dict[str, Repo] = {}  # "models/user/name"
         self.stored: dict[str, bytes] = {}  # large files by SHA-256
-        self.faults: dict[str, list[int | str]] = {}
+        self.faults: dict[str, list[int | float | str]] = {}
         self.storage = ""  # address of a Xet storage that holds the large files, "" for none
         self.log: list[str] = []  # "PUT /store/..."
         self.corrupt: Callable[[bytes], bytes] = lambda data: data  # what storage does to a file
@@ -102,8 +103,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.append(f"{self.command} {path}")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         for piece, faults in self.server.faults.items():
-            if piece in path and faults:
+            if piece in f"{self.command} {path}" and faults:
                 fault = faults.pop(0)
+                if isinstance(fault, float):
+                    time.sleep(fault)
+                    continue
                 if fault == "hang up":
                     self.close_connection = True
                     return self.connection.close()

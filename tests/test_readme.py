@@ -68,6 +68,36 @@ def test_links_lead_somewhere(page, path, anchor):
     assert not anchor or anchor in anchors(target)
 
 
+FIGURES = [
+    pytest.param(page, section, id=f"{page.name}: {section.splitlines()[0]}")
+    for page in (ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
+    for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    if re.search(r"^ *\|.*((?<![\d.])\d+\.\d+(?![\d.])|\d %|\d / \d)", section, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "section"), FIGURES)
+def test_every_table_of_figures_names_its_command_and_its_dtype(page, section):
+    """In its section, or for the whole page before the first one."""
+    lead = page.read_text(encoding="utf-8").partition("\n## ")[0]
+    assert "python -m " in section + lead and re.search("dtype|bfloat16|float32", section + lead)
+
+
+NAMED = [
+    pytest.param(page, name, id=f"{page.name}: {name}")
+    for page in PAGES
+    if page.name != "CHANGELOG.md"  # tells of what is gone, too
+    for name in re.findall(
+        r"`((?:tests|page|roleplay|train|benchmarks|assets)/[\w./]+)`", page.read_text(encoding="utf-8")
+    )
+]
+
+
+@pytest.mark.parametrize(("page", "name"), NAMED)
+def test_files_that_are_named_are_there(page, name):
+    assert (ROOT / name).exists()
+
+
 def test_ci_runs_the_readmes_test_command():
     assert "make test " in README
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"

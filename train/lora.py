@@ -73,6 +73,8 @@ def read_material(flags: LoraFlags) -> Material:
     paths = flags.data or [str(character.rows or character.folder / ROWS)]
     notes = list[str]()
     rows, held_out, files = load_rows(paths, flags.held_out, flags.seed, flags.format, notes.append)
+    if flags.data and not flags.persona:
+        notes.append(f"learnt as {persona.name}; where the rows are somebody else's, say whose: --persona, --character")
     notes += system_notes([*rows, *held_out], persona.system_prompt)
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
 

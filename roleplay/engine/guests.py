@@ -3,12 +3,12 @@
 Weights live in the engine alone; nothing stays on the disk. Nothing here knows the page or who is asking.
 """
 
-import tempfile
-import threading
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from roleplay.disk import alone
 from roleplay.engine.local import LocalEngine
 from roleplay.errors import AdapterError, HubError
 from roleplay.weights import hub, layout
@@ -27,10 +27,11 @@ class Guests:
         self, engine: LocalEngine, base: str, cache: Path, limit: int, arrived: Callable[[Adapter], None]
     ) -> None:
         """`base` is the base model's name on the Hub."""
-        self._engine, self._base, self._cache, self._limit = engine, base, cache, limit
+        self._engine, self._base, self._limit = engine, base, limit
         self._arrived = arrived
         self._bytes: dict[str, int] = {}  # by name
-        self._lock = threading.Lock()  # one arrives at a time
+        self._door = cache / "guests"  # where one lies while it arrives, one at a time
+        self._arriving = False
 
     def listed(self) -> list[str]:
         """Those on the Hub that say they are for this base, most downloaded first; raises `HubError`."""
@@ -38,15 +39,24 @@ class Guests:
 
     def invite(self, repo: str) -> None:
         """Attach an adapter, unless it is there already; raises `HubError` or `AdapterError` with the reason."""
-        with self._lock:
+        with alone(self._door):
             if repo in self._engine.adapters():
                 return
-            self._cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="guest-", dir=self._cache) as folder:
-                try:
-                    self._attach(repo, hub.fetch_adapter(repo, Path(folder)))
-                except (AdapterError, HubError) as error:  # whoever asked has no use for this machine's paths
-                    raise type(error)(str(error).replace(f"{folder}/", "")) from error
+            shutil.rmtree(self._door, ignore_errors=True)  # left by a process that was killed
+            self._door.mkdir(parents=True, exist_ok=True)
+            self._arriving = True
+            try:
+                self._attach(repo, hub.fetch_adapter(repo, self._door))
+            except (AdapterError, HubError) as error:  # whoever asked has no use for this machine's paths
+                raise type(error)(str(error).replace(f"{self._door}/", "")) from error
+            finally:
+                self.turn_away()
+                self._arriving = False
+
+    def turn_away(self) -> None:
+        """Remove the files of the guest that is arriving, if one is: also for a process that is about to end."""
+        if self._arriving:
+            shutil.rmtree(self._door, ignore_errors=True)
 
     def _attach(self, repo: str, adapter: Adapter) -> None:
         guest = replace(adapter, name=repo)

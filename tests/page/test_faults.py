@@ -72,11 +72,12 @@ def test_what_gradio_refuses_is_one_short_line_of_the_log(tmp_path: Path, capfd:
     visitor.call("show_scoreboard", ["no adapter " + "x" * 100_000])
     visitor.ask("gradio_api/run/predict", {"fn_index": 10**9, "data": []})
     visitor.ask("gradio_api/queue/join", b'["' + b"x" * 100_000 + b'", NaN]')
+    visitor.join("send", ["\n" + "x" * 100_000])
     demo.close()
     out, err = capfd.readouterr()
     faults = [line for line in out.splitlines() if line.startswith("fault ")]
-    assert len(faults) == 3 and all(len(line) < 300 for line in faults), out
-    assert "Traceback" not in out + err
+    assert len(faults) == 4 and all(len(line) < 300 for line in faults), out
+    assert "Traceback" not in out + err and "x" * 300 not in out + err
 
 
 @pytest.mark.parametrize("status", [200, 404, 413, 422, 503])

@@ -1,12 +1,18 @@
 """What the server refuses: other addresses, long requests, too many messages, visitors without the password."""
 
+import gc
 import http.client
+import json
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from gradio.blocks import Block
 
 from page.build import build, launch_options
 from page.serving import logins, middleware, rate_limit
@@ -16,6 +22,7 @@ from roleplay.environment import PRIVATE, Environment
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
 from roleplay.text import personas
+from tests.page.test_transcript import worst
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine
 
@@ -140,6 +147,33 @@ def test_a_request_without_a_length_ends_where_it_is_too_long(visitor: Visitor) 
     connection.request("POST", "/gradio_api/queue/join", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
     assert connection.getresponse().status == 400
     connection.close()
+
+
+def held(*values: Any) -> int:
+    """Bytes of everything that is referred to, each object once; what the code itself is made of is left out."""
+    seen, waiting, size = set[int](), list(values), 0
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType | Block):
+            seen.add(id(one))
+            size += sys.getsizeof(one)
+            waiting += gc.get_referents(one)
+    return size
+
+
+def test_what_stays_of_a_session_is_small_whatever_it_has_handed_in(visitor: Visitor) -> None:
+    """As much as the door lets in: what stays is what SECURITY.md says."""
+    whole, item, small = worst()
+    text = json.dumps(whole | {"record": [item] + [small] * 120}, ensure_ascii=False)
+    number = next(number for number, fn in visitor.demo.fns.items() if fn.name == "restore")
+    new = Visitor(visitor.demo, visitor.url)
+    body = {"data": [text], "fn_index": number, "session_hash": new.session, "trigger_id": None}
+    sent = json.dumps(body, ensure_ascii=False).encode()
+    assert len(sent) > 0.6 * middleware.MAX_BODY
+    assert new.ask("gradio_api/queue/join", sent)[0] == 200 and new.events()[-1]["success"]
+    session = visitor.demo.state_holder.session_data[new.session]
+    size = held(session.state_data, session.config_values)
+    assert 1e6 < size < 2e6, f"{size / 1e6:.2f} MB"
 
 
 def test_a_message_passes_the_doors(visitor: Visitor) -> None:

@@ -42,6 +42,8 @@ def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
     tiny.gemma(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
     server.add("models/me/tiny", tiny.contents(folder))
+    server.add("models/you/slow", tiny.contents(folder), private=False)
+    server.faults = {"GET /you/slow/resolve/": [300.0] * 100}
     early = Box.on_hub(tmp_path / "early", "me/votes")
     early.add(replace(vote("tie"), adapter="me/tiny"))
     early.close()
@@ -60,12 +62,13 @@ def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
             yield address
             process.terminate()
             assert process.wait(60) == 128 + signal.SIGTERM
+            assert not (tmp_path / "cache" / "guests").exists()  # though one was arriving
         finally:
             process.kill()
 
 
 @pytest.mark.timeout(600)
-def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url: str) -> None:
+def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url: str, server: Hub) -> None:
     stranger = Visitor(None, url)  # type: ignore[arg-type]
     assert stranger.ask("config")[0] == 401
     assert stranger.ask("login", b"username=me&password=wrong", **FORM)[0] == 400
@@ -82,6 +85,9 @@ def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url
         ]
         assert ["At most 1 messages a minute" in text for text in said] == [False, True, False]
         board = json.dumps(Visitor(demo, url).call("show_scoreboard", ["me/tiny"])[-1])
+        assert Visitor(demo, url, {"X-Forwarded-For": "7.7.7.7"}).join("load_from_hub", ["you/slow"])[0] == 200
+        while not [line for line in server.log if line.startswith("GET /you/slow/resolve/")]:
+            time.sleep(0.1)
     finally:
         install_opener(build_opener())
     assert "1 ties, 0 both bad" in board

@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -289,18 +290,23 @@ def test_refusals(message: str, persona: str, past: int, says: str) -> None:
     assert bool(says) == bool(refusal)
 
 
-def test_the_worst_that_a_browser_hands_in_is_small() -> None:
-    """As much as the door lets in, of the widest characters: what stays of it is what SECURITY.md says."""
+def worst() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What a browser may hand in, of the widest characters: a conversation, its longest exchange, one unanswered."""
     wide, long = "\N{PEACOCK}" * 3000, "\N{PEACOCK}" * (saved.MAX_REPLY + 1)
     answer = {"text": long, "stop": wide, "tokens": 1, "dropped_turns": 0, "seconds": 1, "seconds_to_first_token": 0}
-    worst = json.loads(saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA)))
-    item = worst["record"][0] | {"user": wide, "adapter": wide, "answers": dict.fromkeys(SIDES, answer)}
+    whole = json.loads(saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA)))
+    item = whole["record"][0] | {"user": wide, "adapter": wide, "answers": dict.fromkeys(SIDES, answer)}
     item |= {"personas": dict.fromkeys(SIDES, wide), "examples": [[long, long]] * 9, "verdict": ""}
-    alone = saved.from_json(json.dumps(worst | {"record": [item | {"examples": []}]})).record[0]
+    return whole, item, item | {"examples": [], "answers": {}}
+
+
+def test_the_worst_that_a_browser_hands_in_is_small() -> None:
+    """As much as the door lets in: what stays of it is what SECURITY.md says."""
+    whole, item, small = worst()
+    alone = saved.from_json(json.dumps(whole | {"record": [item | {"examples": []}]})).record[0]
     assert (len(alone.adapter), len(alone.user), len(alone.answers[BASE].stop)) == (200, 2000, 500)
-    small = item | {"examples": [], "answers": {}}
     for items in ([item] * 4, [small] * 160, [item] + [small] * 130):
-        text = json.dumps(worst | {"record": items}, ensure_ascii=False)
+        text = json.dumps(whole | {"record": items}, ensure_ascii=False)
         assert 0.75 * MAX_BODY < len(text.encode()) <= MAX_BODY
         tracemalloc.start()
         kept = saved.from_json(text)

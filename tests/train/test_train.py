@@ -231,6 +231,14 @@ def test_bad_input_is_one_line(base, data, home, change, message):
     assert not (home / "adapters").exists()
 
 
+def test_rows_without_a_persona_are_told_whose_they_become(base, data):
+    given = settings(base, data)
+    note = "learnt as 甄嬛 · Zhen Huan; where the rows are somebody else's, say whose: --persona, --character"
+    assert note in lora.read_material(given).notes
+    persona = str(ROOT / "dataset" / "keeper" / "persona.json")
+    assert lora.read_material(dataclasses.replace(given, persona=persona)).notes.count(note) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -326,6 +334,28 @@ def test_a_run_goes_on_only_with_everything_as_it_was(tmp_path, name):
     now = (*CHANGED[name], *BEGUN[len(CHANGED[name]) :])
     with pytest.raises(RoleplayError, match=f"{name} is .* but was .* set it back"):
         check_resume(tmp_path, what_must_stay(*now), True)
+
+
+def test_what_is_compared_is_what_is_trained(base, data, home, tmp_path, monkeypatch):
+    def begin(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(lora, "CharacterTrainer", begin)
+    with pytest.raises(InterruptedError):
+        lora.train(settings(base, data))
+    (home / "runs" / "me" / "checkpoint-2").mkdir()
+    fewer, persona = tmp_path / data.name, tmp_path / "me.json"
+    fewer.write_text(json.dumps(json.loads(data.read_text(encoding="utf-8"))[1:]), encoding="utf-8")
+    persona.write_text('{"name": "Me", "system_prompt": "You are me."}', encoding="utf-8")
+    for change, told in (
+        ({"rank": 4}, "rank is 4 but was 16"),
+        ({"persona": str(persona)}, "persona is 'You are me.' but was"),
+        ({"data": [str(fewer)]}, "rows.json is '.*' but was"),
+    ):
+        with pytest.raises(RoleplayError, match=told):
+            lora.train(settings(base, data, resume=True, **change))
+    with pytest.raises(InterruptedError):
+        lora.train(settings(base, data, resume=True))
 
 
 def run(home: Path, base: Path, data: Path, *flags: str) -> subprocess.Popen[str]:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 
 from page.build import build, launch_options
 from page.serving.start import Started
+from roleplay.disk import alone
 from roleplay.engine.guests import Guests
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
@@ -76,6 +77,19 @@ def test_found_fetched_and_chatted_with(
     guests.invite("you/poet")
     guests.invite("tiny")
     assert server.log == []
+
+
+def test_what_a_killed_process_has_left_goes_when_the_next_guest_comes(
+    server: Hub, pristine: Path, guests: Guests, tmp_path: Path
+) -> None:
+    stale = tmp_path / "cache" / "guests" / "you--poet" / "half.safetensors"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"half")
+    guests.turn_away()  # another process may be filling it
+    assert stale.exists()
+    add(server, pristine, "you/poet")
+    guests.invite("you/poet")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_guest_named_like_a_local_adapter_is_another(
@@ -201,7 +215,7 @@ def test_no_hub_where_it_is_not_allowed(engine: LocalEngine, tmp_path: Path) -> 
 
 def test_one_guest_arrives_at_a_time(server: Hub, pristine: Path, engine: LocalEngine, guests: Guests) -> None:
     add(server, pristine, "you/poet")
-    with guests._lock:
+    with alone(guests._door):
         second = threading.Thread(target=guests.invite, args=("you/poet",))
         second.start()
         second.join(0.5)

@@ -1,5 +1,6 @@
 """What ADAPTER may name, and what is fetched for it: against the real clients and `hub_server` on loopback."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_a_private_adapter_is_fetched_once_a_revision(server: Hub, folder: Path,
     server.log.clear()
     old = fetch(f"me/poet@{first.revision}", tmp_path)
     assert (old.folder, server.log) == (first.folder, [])  # a whole commit needs no asking
+
+
+def test_two_first_starts_fetch_one_adapter(server: Hub, folder: Path, tmp_path: Path) -> None:
+    server.add("models/me/poet", tiny.contents(folder))
+    server.faults = {"GET /me/poet/resolve/": [0.5]}  # the other start comes meanwhile
+    with ThreadPoolExecutor(2) as starts:
+        one, other = starts.map(fetch, ["me/poet"] * 2, [tmp_path] * 2)
+    assert one == other and len(downloads(server)) == len(layout.FILES)
 
 
 def test_an_older_revision(server: Hub, folder: Path, tmp_path: Path) -> None:
