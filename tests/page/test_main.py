@@ -65,7 +65,7 @@ def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.timeout(600)
-def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url: str) -> None:
+def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url: str, server: Hub) -> None:
     stranger = Visitor(None, url)  # type: ignore[arg-type]
     assert stranger.ask("config")[0] == 401
     assert stranger.ask("login", b"username=me&password=wrong", **FORM)[0] == 400
@@ -85,3 +85,4 @@ def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url
     finally:
         install_opener(build_opener())
     assert "1 ties, 0 both bad" in board
+    assert f"revision {server.repos['models/me/tiny'].commits[-1][:7]} · " in said[0]
