@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import spaces  # on ZeroGPU it must come before anything that may touch a GPU
+from gradio import Blocks
 
 from page.build import QUEUE_SIZE, build, launch_options
 from page.serving.loading_page import loading, say_nothing
@@ -24,6 +25,8 @@ from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.votes import Box
 
+demo: Blocks | None = None  # the page, by the name that Gradio's hot reload on Spaces looks for in here
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -31,6 +34,7 @@ class Flags:
 
 
 def main() -> None:
+    global demo
     flags, settings = parse(Flags, __doc__), Environment()
     user, _, password = settings.auth.partition(":")
     if settings.auth and not (user and password):

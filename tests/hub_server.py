@@ -55,6 +55,7 @@ class Hub(ThreadingHTTPServer):
         self.stored: dict[str, bytes] = {}  # large files by SHA-256
         self.faults: dict[str, list[int | float | str]] = {}
         self.storage = ""  # address of a Xet storage that holds the large files, "" for none
+        self.licences = ["gemma", "other"]  # that ModelScope knows
         self.log: list[str] = []  # "PUT /store/..."
         self.corrupt: Callable[[bytes], bytes] = lambda data: data  # what storage does to a file
         self.spoil: Callable[[bytes], bytes] = lambda data: data  # what a commit does to a small one
@@ -164,8 +165,7 @@ class Handler(BaseHTTPRequestHandler):
             repo = self.server.repos[name] = Repo(asked.get("visibility") == "private")
             for what in asked.keys() & {"variables", "secrets"}:
                 repo.settings[what] = {entry["key"]: entry["value"] for entry in asked[what]}
-            if "hardware" in asked:
-                repo.settings["hardware"] = asked["hardware"]
+            repo.settings |= {what: asked[what] for what in asked.keys() & {"hardware", "volumes"}}
             repo.commit()
             self.answer(200, {"url": url})
 
@@ -276,6 +276,21 @@ class Handler(BaseHTTPRequestHandler):
             repo.settings.setdefault(what, {})[asked["key"]] = asked["value"]
             self.answer(200, {})
 
+    def mount(self, name: str) -> None:
+        if self.may_write() and (repo := self.repo(f"spaces/{name}")):
+            repo.settings["volumes"] = self.json()["volumes"]
+            self.answer(200, {})
+
+    def runtime(self, name: str) -> None:
+        if repo := self.repo(f"spaces/{name}"):
+            self.answer(200, {"stage": "RUNNING", "volumes": repo.settings.get("volumes")})
+
+    def create_bucket(self, name: str) -> None:
+        if self.may_write():
+            status = 409 if f"buckets/{name}" in self.server.repos else 200
+            self.server.repos.setdefault(f"buckets/{name}", Repo(self.json().get("visibility") == "private"))
+            self.answer(status, {"url": f"{self.server.url}/buckets/{name}"})
+
     # ModelScope
 
     def scope_may_write(self) -> bool:
@@ -298,7 +313,9 @@ class Handler(BaseHTTPRequestHandler):
             name = f"scope/{asked['Path']}/{asked['Name']}"
             if name in self.server.repos:
                 return self.answer(400, {"Code": 10010, "Message": "repository already exists", "Success": False})
-            self.server.repos[name] = Repo(asked["Visibility"] == 1)
+            if asked["License"] not in self.server.licences:
+                return self.answer(400, {"Code": 10010, "Message": "the license is not valid", "Success": False})
+            self.server.repos[name] = Repo(asked["Visibility"] == 1, settings={"licence": asked["License"]})
             self.answer(200, {"Code": 200, "Data": {"Id": 1}, "Success": True})
 
     def scope_file(self, name: str) -> None:
@@ -341,6 +358,9 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("GET", rf"/((?:datasets/)?{NAME})/resolve/(\w+)/(.+)", Handler.resolve),
     ("HEAD", rf"/((?:datasets/)?{NAME})/resolve/(\w+)/(.+)", Handler.resolve),
     ("POST", rf"/api/spaces/({NAME})/(variables|secrets|hardware)", Handler.space),
+    ("PUT", rf"/api/spaces/({NAME})/volumes", Handler.mount),
+    ("GET", rf"/api/spaces/({NAME})/runtime", Handler.runtime),
+    ("POST", rf"/api/buckets/({NAME})", Handler.create_bucket),
     ("GET", rf"/(?:openapi/v1|api/v1)/models/({NAME})", Handler.scope_info),
     ("POST", "/api/v1/models", Handler.scope_create),
     ("POST", rf"/api/v1/repos/models/{NAME}/info/lfs/objects/batch", Handler.batch),

@@ -3,7 +3,7 @@
     python -m tests.space --python .venv-space/bin/python
 
 The environment of that Python gets the Space's requirements and nothing else; the page has to open on the embedded
-model. `test_space.py` does the same with this environment and a tiny model.
+model and answer in a browser. `test_space.py` does the same with this environment and a tiny model.
 """
 
 import os
@@ -18,10 +18,12 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from playwright.sync_api import Browser, expect
 
 from roleplay.environment import Environment
 from roleplay.flags import flag, parse
 from tests.hub_server import Repo, hub_server
+from tests.pages import ask, bots, chromium, footer, opened
 from train import push
 
 
@@ -84,6 +86,15 @@ def answers(url: str) -> bool:
         return False
 
 
+def chat(browser: Browser, url: str) -> None:
+    """Say something to the page, and print what both sides answer and what stands under it."""
+    with opened(browser, url) as page:
+        ask(page, "你是谁？")
+        for side in ("left", "right"):
+            print(f"{side} {bots(page, side).last.locator('.message').first.inner_text()!r}")
+            expect(footer(page, side)).to_contain_text("seed")
+
+
 def main() -> None:
     python = Path(parse(Flags, __doc__).python).absolute()
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch, hub_server(patch) as hub:
@@ -93,6 +104,8 @@ def main() -> None:
         cache = str(Environment().cache)
         with running([str(python), "app.py"], folder, 900, ROLEPLAY_CACHE=cache, CUDA_VISIBLE_DEVICES="") as (url, _):
             print(f"{url} opened from {len(hub.repos['spaces/me/room'].files)} files")
+            with chromium() as browser:
+                chat(browser, url)
         print((Path(scratch) / "said.txt").read_text())
 
 

@@ -1,6 +1,7 @@
-"""Every command that is written somewhere can work: README, docs, cards, docstrings, and what programs advise.
+"""Every command that is written somewhere can work: README, docs, cards, docstrings, Makefile, what programs advise.
 
-Each is parsed by the flags of the program that it names, in this process; nothing is run.
+Each is parsed by the flags of the program that it names, in this process, and what it names of this repository has to
+be there; nothing is run.
 """
 
 import ast
@@ -12,15 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from huggingface_hub.cli.hf import app as hub_app
+from modelscope_hub.cli.main import _build_parser as modelscope_parser
 
 from roleplay import flags
 from roleplay.environment import ROOT
+from train import push
 
 PROSE = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/*.md"),
-    *ROOT.glob("*/README.md"),
+    *ROOT.glob("dataset/**/README.md"),
+    ROOT / "adapters" / push.DEFAULT / "README.md",
     *ROOT.glob("train/publishing/*.md.jinja"),
 ]
 CODE = [ROOT / "app.py"] + [
@@ -28,9 +34,13 @@ CODE = [ROOT / "app.py"] + [
     for room in ("page", "roleplay", "train", "dataset", "benchmarks", "tests")
     for path in (ROOT / room).rglob("*.py")
 ]
-OTHERS = ("cd", "export", ".", "sh", "pip", "ollama", "vllm", "llama-server", "hf", "make", "git", "trackio")
+MAKEFILE = ROOT / "Makefile"
+# What a reader makes or downloads, by the folder it lies in.
+INVENTED = {"adapters": ("mara", "mine", "me", "keeper", "NAME", "VALUE"), "dataset": ("mara",), "tests": ()}
+OTHERS = ("cd", "export", ".", "pip", "ollama", "vllm", "llama-server")
 SETTINGS = set(re.findall(r'"([A-Z_]{4,})"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8")))
-OURS = re.compile(r"(?:^|(?<=[ `(:]))((?:[A-Z_]+=\S+ )*python (?:-m [\w.]+|app\.py)[^\n`]*)", re.MULTILINE)
+SETTINGS |= {"OMP_NUM_THREADS"}
+OURS = re.compile(r"(?:^|(?<=[ `(:]))((?:[A-Z_]+=\S+ )*python (?:-m [\w.]+|[\w/]+\.py)[^\n`]*)", re.MULTILINE)
 
 
 def fenced(text: str) -> Iterator[str]:
@@ -42,6 +52,10 @@ def fenced(text: str) -> Iterator[str]:
 def written(path: Path) -> Iterator[str]:
     """The commands in a file, as a shell would be given them."""
     text = path.read_text(encoding="utf-8")
+    if path == MAKEFILE:
+        values = {"PYTHON": "python", "BIN": ".venv/bin", "CHARACTER": "keeper"}
+        yield from re.findall(r"^\t(.*python .*)$", re.sub(r"\$\((\w+)\)", lambda m: values.get(m[1], ""), text), re.M)
+        return
     if path in PROSE:
         yield from (re.sub(r"\{%.*?%\}", "", line) for line in fenced(text) if not line.startswith("{%"))
         yield from (found[0] for found in map(OURS.match, re.findall(r"`([^`]+)`", text.replace("\n", " "))) if found)
@@ -79,7 +93,7 @@ def simple(line: str) -> Iterator[list[str]]:
 COMMANDS = sorted(
     {
         (str(path.relative_to(ROOT)), shlex.join(one))
-        for path in (*PROSE, *CODE)
+        for path in (*PROSE, *CODE, MAKEFILE)
         for line in written(path)
         for one in simple(line)
     }
@@ -96,20 +110,38 @@ def flags_of(module: str) -> Any:
     return None
 
 
+def is_ours(word: str) -> bool:
+    """Whether an argument names a file or folder that a clone has, and no reader's own."""
+    parts = Path(word).parts
+    return word.startswith("requirements") or (len(parts) > 1 and parts[1] not in INVENTED.get(parts[0], parts))
+
+
+def check_hub(arguments: list[str]) -> None:
+    """Has the Hub's own command line parse its arguments; raises `ClickException` for what it does not take."""
+    command: Any = hub_app
+    context = command.make_context("hf", arguments)
+    while hasattr(command, "resolve_command"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+
+
 def check(words: list[str]) -> None:
-    """Raises `SystemExit` or `AssertionError` for a command that cannot work."""
+    """Raises `SystemExit`, `ClickException` or `AssertionError` for a command that cannot work."""
     while "=" in words[0]:
         assert words[0].split("=")[0] in SETTINGS, f"no setting {words[0]}"
         words = words[1:]
         if not words:
             return
     program, arguments = words[0].rpartition("/bin/")[2], words[1:]
-    if program == "make":
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert not (lacking := [word for word in arguments if is_ours(word) and not (ROOT / word).exists()]), lacking
+    if program == "hf":
+        check_hub(arguments)
+    elif program == "modelscope":
+        modelscope_parser().parse_args(arguments)
+    elif program == "make":
+        targets = re.findall(r"^([a-z-]+):", MAKEFILE.read_text(), re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(targets), f"no target {arguments}"
-    elif program == "python" and arguments[:2] == ["-m", "pytest"]:
-        assert all((ROOT / path).exists() for path in arguments[2:] if not path.startswith("-"))
-    elif program == "python" and arguments[:2] != ["-m", "venv"]:
+    elif program == "python" and arguments[:2] not in (["-m", "pytest"], ["-m", "venv"]) and "/" not in arguments[0]:
         module, rest = ("app", arguments[1:]) if arguments[0] == "app.py" else (arguments[1], arguments[2:])
         known = flags_of(module)
         assert known or not rest or module == "tests.zero_space", f"{module} takes no arguments"
@@ -117,7 +149,6 @@ def check(words: list[str]) -> None:
             flags.parse(known, None, rest)
     else:
         assert program in (*OTHERS, "python"), f"unknown program {program}"
-        assert all((ROOT / name).exists() for name in arguments if name.startswith("requirements"))
 
 
 @pytest.mark.parametrize(("where", "command"), [c for c in COMMANDS if "-m VALUE" not in c[1]])
@@ -125,15 +156,25 @@ def test_every_written_command_can_work(where: str, command: str) -> None:
     check(shlex.split(command))
 
 
-def test_commands_are_found_and_a_wrong_one_fails() -> None:
+WRONG = [
+    *("python -m train.lora --epoch 3", "python app.py me", "make demos", "NO_SUCH=1 python app.py", "nano x"),
+    *(
+        "hf buckets make you/room",
+        "hf download me/x --folder x",
+        "python -m train.export adapters/kepeer",
+        "pip install -r requirements-x.txt",
+    ),
+    "python tests/llama/speak.py MODEL.gguf",
+]
+
+
+def test_commands_are_found_wherever_they_are_written() -> None:
     places = {where for where, _ in COMMANDS}
-    assert {
-        "README.md",
-        "docs/deploy.md",
-        "train/push.py",
-        "page/serving/start.py",
-        "train/publishing/card.md.jinja",
-    } <= places
-    for wrong in ("python -m train.lora --epoch 3", "python app.py me", "make demos", "NO_SUCH=1 python app.py"):
-        with pytest.raises((SystemExit, AssertionError)):
-            check(shlex.split(wrong))
+    assert {"README.md", "Makefile", "docs/deploy.md", "train/push.py", "page/serving/start.py"} <= places
+    assert {f"adapters/{push.DEFAULT}/README.md", "train/publishing/card.md.jinja", "tests/llama/say.py"} <= places
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_command_that_cannot_work_fails(wrong: str) -> None:
+    with pytest.raises((SystemExit, AssertionError, click.ClickException)):
+        check(shlex.split(wrong))

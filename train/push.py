@@ -47,6 +47,9 @@ class PushFlags:
     variables: list[str] = flag([], "the Space's public variables, each as NAME=VALUE")
     secrets: list[str] = flag([], "names of environment variables that become the Space's secrets")
     hardware: str = flag("", "the Space's hardware, such as cpu-basic, zero-a10g or l4x1; it may cost money")
+    storage: str = flag(
+        "", "a storage bucket, made if missing, that the Space finds at /data, as user/name; paid by size"
+    )
     private: bool = flag(True, "who may see a new repository: only you, or everyone")
     overwrite: bool = flag(False, "also empty a Space that holds what no push of this project made")
     dry_run: bool = flag(False, "write what would go to runs/push/ and send nothing")
@@ -107,6 +110,8 @@ def push_space(settings: PushFlags) -> None:
     upload.check_public(variables, [*secrets.values(), huggingface_hub.get_token() or ""])
     if settings.hardware and settings.hardware not in list(SpaceHardware):
         raise HubError(f"unknown hardware {settings.hardware!r}: choose one of {', '.join(SpaceHardware)}")
+    if settings.storage:
+        check_name(settings.storage)
     folders, speaks = speakers(settings)
     files = space_files.chosen(tracked_files(), folders)
     upload.check_contents(files)
@@ -120,10 +125,15 @@ def push_space(settings: PushFlags) -> None:
     about = space_files.About(character(settings), preload, settings.hardware)
     files = space_files.assemble(files, target, about)
     show(files)
-    print(f"variables: {variables or 'none'}; secrets: {settings.secrets or 'none'}")
+    told = {"variables": variables, "secrets": settings.secrets, "storage": settings.storage}
+    print("; ".join(f"{what}: {value or 'none'}" for what, value in told.items()))
     if settings.dry_run:
         return print(f"nothing was sent; what would go is in {target}")
-    space = upload.Space(settings.space, variables, secrets, settings.hardware, settings.private, settings.overwrite)
+    space = upload.Space(
+        *(settings.space, variables, secrets, settings.hardware, settings.storage),
+        private=settings.private,
+        overwrite=settings.overwrite,
+    )
     print(f"pushed and verified: {upload.push_space(space, files)}")
 
 

@@ -91,3 +91,4 @@ def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url
     finally:
         install_opener(build_opener())
     assert "1 ties, 0 both bad" in board
+    assert f"revision {server.repos['models/me/tiny'].commits[-1][:7]} · " in said[0]

@@ -133,6 +133,7 @@ def test_a_space_reports_its_start_and_serves_nothing_before(tmp_path: Path, eng
         said = (tmp_path / "said.txt").read_text()
     assert "opens when all is loaded" in said and said.count("startup report") == 1
     assert ("server       " in said) is remote
+    assert "GRADIO_HOT_RELOAD" not in said  # it has found the page by its name
 
 
 def test_a_stop_gives_the_lent_gpu_back_at_once() -> None:

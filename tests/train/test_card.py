@@ -43,9 +43,13 @@ def test_card_tells_what_the_folder_holds(folder: Path) -> None:
     assert "--max-lora-rank 8 " in text
 
 
+TO = ("tiny", "adapters/tiny")  # for vLLM, and for train.export
 PUSHED = {
-    ("me/poet", ""): ("ADAPTER=me/poet", 'from_pretrained("google/gemma-3-270m"), "me/poet")', "hf download me/poet"),
-    ("", "me/poet"): ("ADAPTER=modelscope:me/poet", '"tiny/chat_template.jinja"'),
+    ("me/poet", ""): ("ADAPTER=me/poet python", ', "me/poet"\n', *(f"hf download me/poet --local-dir {to}\n" for to in TO)),
+    ("", "me/poet"): (
+        *("ADAPTER=modelscope:me/poet python", 'snapshot_download("me/poet")\n'),
+        *(f"modelscope download me/poet --local-dir {to}\n" for to in TO),
+    ),
     ("me/poet", "you/poet"): ("ADAPTER=me/poet", "`ADAPTER=modelscope:you/poet`", 'hf_hub_download("me/poet", "chat_'),
 }
 

@@ -48,6 +48,19 @@ def test_an_existing_space_gets_its_settings(server: Hub, tmp_path: Path) -> Non
     assert space.settings == {"variables": {"A": "b"}, "secrets": {"APP_AUTH": "a:b"}, "hardware": "l4x1"}
 
 
+def test_a_space_is_made_with_its_storage_and_another_keeps_what_it_has(server: Hub, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("")
+    files, storage = {"app.py": tmp_path / "app.py"}, {"type": "bucket", "source": "me/kept", "mountPath": "/data"}
+    upload.push_space(Space("me/room", storage="me/kept"), files)
+    space = server.repos["spaces/me/room"]
+    assert space.settings == {"volumes": [storage]} and server.repos["buckets/me/kept"].private
+    assert not [line for line in server.log if line.endswith("volumes")]  # made with it
+    model = {"type": "model", "source": "me/base", "mountPath": "/models"}
+    server.add("spaces/me/old", {"README.md": b""}).settings["volumes"] = [model, storage | {"source": "me/other"}]
+    upload.push_space(Space("me/old", storage="me/kept"), files)
+    assert server.repos["spaces/me/old"].settings == {"volumes": [model, storage]}
+
+
 @pytest.mark.parametrize(
     "theirs", [{"app.py": b"", "index.html": b""}, {"app.py": b""}, {upload.MARKER: b"", "x": b""}]
 )
@@ -188,6 +201,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "no repository": (["--space", "me/room", "--adapter-repo", "zhenhuan"], "'zhenhuan' names no repository"),
     "variable": (["--space", "me/room", "--variables", "BASE_MODEL"], "give each as NAME=VALUE"),
     "secret": (["--space", "me/room", "--secrets", "UNSET_SECRET"], "UNSET_SECRET has no value"),
+    "storage": (["--space", "me/room", "--storage", "/data"], "'/data' names no repository"),
     "hardware": (["--space", "me/room", "--hardware", "h9000"], "unknown hardware 'h9000'"),
 }
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from playwright.sync_api import Browser
 
 from roleplay.environment import ROOT
 from tests import space, tiny
 from tests.hub_server import TOKEN, Hub
 from train import push
 from train.publishing import space_files
+
+pytest_plugins = ("pages",)
 
 
 @pytest.fixture
@@ -80,12 +83,17 @@ def test_requirements_cover_every_import(arrived: Path) -> None:
     assert lacking == set()
 
 
-def test_what_arrived_starts_and_its_adapter_speaks(arrived: Path, tmp_path: Path) -> None:
+def test_what_arrived_starts_and_answers_in_a_browser(
+    arrived: Path, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny.gemma().save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
-    with space.running([sys.executable, "app.py"], arrived, 240, BASE_MODEL=str(tmp_path / "base"), ADAPTER="tiny"):
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny"}
+    with space.running([sys.executable, "app.py"], arrived, 240, **settings) as (url, _):
         said = (arrived.parent / "said.txt").read_text()
+        space.chat(browser, url)
     assert "adapter      tiny: rank 4" in said and "http://0.0.0.0:" in said
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["left", "right"]
 
 
 # As Gradio does where it renders on the server: `launch` puts handlers of its own in place of whatever is there.

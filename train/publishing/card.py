@@ -95,7 +95,6 @@ def _card(
     return template(__file__, "card.md.jinja", FILTERS).render(
         name=folder.name,
         hub=hub,
-        place=hub or folder.name,
         source=hub or (f"modelscope:{modelscope}" if modelscope else folder.name),
         modelscope=modelscope,
         metadata=metadata(training).to_yaml(),

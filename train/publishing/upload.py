@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2  # the client under huggingface_hub
 import huggingface_hub
 import requests
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Volume
 from huggingface_hub import errors as hf
 from huggingface_hub.hf_api import RepoFile
 from modelscope_hub import HubApi, HubConfig, Visibility
@@ -32,6 +32,7 @@ PARTS = (  # of this repository, for a Space
     *("requirements.txt", CARD, "LICENSE", "NOTICE"),
 )
 MARKER = "roleplay/weights/layout.py"  # in every Space that a push of this project made
+MOUNT = "/data"  # where a Space finds its storage, and `roleplay.environment` looks for it
 _SECRET = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|ms-[0-9a-f]{8}-[0-9a-f]{4}-|-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
     rb"|gh[opsu]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9]{32,}"
@@ -50,6 +51,7 @@ class Space:
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     hardware: str = ""
+    storage: str = ""  # user/name of a bucket
     private: bool = True
     overwrite: bool = False  # also where it holds what no push of this project made
 
@@ -138,7 +140,7 @@ def push_space(space: Space, files: Mapping[str, Path]) -> str:
     with sentences(repo):
         if api.repo_exists(repo, repo_type="space"):
             _check_ours(api, space)
-            _set_up(api, space)
+            _set_up(api, space, _volumes(api, space))
         else:
             api.create_repo(
                 repo,
@@ -148,6 +150,7 @@ def push_space(space: Space, files: Mapping[str, Path]) -> str:
                 space_hardware=space.hardware or None,  # type: ignore[arg-type]  # its values are strings
                 space_variables=_pairs(space.variables),
                 space_secrets=_pairs(space.secrets),
+                space_volumes=_volumes(api, space),
             )
         _commit(api, repo, "space", files, None)
     return f"{api.endpoint}/spaces/{repo}"
@@ -170,12 +173,23 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]] | None:
     return [{"key": key, "value": value} for key, value in values.items()] or None
 
 
-def _set_up(api: HfApi, space: Space) -> None:
-    """An existing Space's variables, secrets and hardware."""
+def _volumes(api: HfApi, space: Space) -> list[Volume]:
+    """The Space's storage, a private bucket that is made where it is missing; none where none is named."""
+    if not space.storage:
+        return []
+    api.create_bucket(space.storage, private=True, exist_ok=True)
+    return [Volume(type="bucket", source=space.storage, mount_path=MOUNT)]
+
+
+def _set_up(api: HfApi, space: Space, volumes: list[Volume]) -> None:
+    """An existing Space's variables, secrets, storage and hardware; what is mounted elsewhere stays."""
     for key, value in space.variables.items():
         api.add_space_variable(space.repo, key, value)
     for key, value in space.secrets.items():
         api.add_space_secret(space.repo, key, value)
+    if volumes:
+        theirs = api.get_space_runtime(space.repo).volumes or []
+        api.set_space_volumes(space.repo, [*(v for v in theirs if v.mount_path != MOUNT), *volumes])
     if space.hardware:
         api.request_space_hardware(space.repo, space.hardware)  # type: ignore[arg-type]  # its values are strings
 
@@ -243,6 +257,16 @@ def _git_hash(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
+def _create_on_modelscope(api: HubApi, repo: str, visibility: str) -> None:
+    """Under Gemma's licence, or "other" where ModelScope does not take that one."""
+    try:
+        api.create_repo(repo, "model", visibility=visibility, license="gemma")
+    except ms.AlreadyExistsError:
+        raise
+    except ms.InvalidParameter:
+        api.create_repo(repo, "model", visibility=visibility, license="other")
+
+
 def _push_modelscope(repo: str, folder: Path, files: Mapping[str, Path], private: bool) -> str:
     check_name(repo)
     config = HubConfig()
@@ -254,7 +278,7 @@ def _push_modelscope(repo: str, folder: Path, files: Mapping[str, Path], private
             if private and api.get_repo(repo, "model").visibility is Visibility.PUBLIC:
                 raise HubError(f"{repo} on ModelScope is public: push with --no-private, or choose another name")
         else:
-            api.create_repo(repo, "model", visibility="private" if private else "public", license="gemma")
+            _create_on_modelscope(api, repo, "private" if private else "public")
         api.upload_folder(repo, "model", folder, allow_patterns=list(files), use_cache=False, commit_message="Upload")
         there = {entry.path: entry.sha256 for entry in api.list_repo_files(repo, "model")}
     except ms.AuthenticationError as error:

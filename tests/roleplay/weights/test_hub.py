@@ -150,8 +150,17 @@ def test_a_folder_inside_must_not_go_out_either(server: Hub, folder: Path) -> No
 def test_push_to_modelscope(server: Hub, folder: Path) -> None:
     upload.push_adapter(folder, modelscope="me/tiny")
     repo = server.repos["scope/me/tiny"]
-    assert repo.private and repo.files == tiny.contents(folder)
+    assert repo.private and repo.files == tiny.contents(folder) and repo.settings == {"licence": "gemma"}
     assert list(folder.glob(".ms*")) == []
+
+
+def test_a_licence_that_modelscope_does_not_know_is_another(server: Hub, folder: Path) -> None:
+    server.licences.remove("gemma")
+    upload.push_adapter(folder, modelscope="me/tiny")
+    assert server.repos["scope/me/tiny"].settings == {"licence": "other"}
+    server.licences.clear()
+    with pytest.raises(HubError, match="the license is not valid"):
+        upload.push_adapter(folder, modelscope="me/other")
 
 
 @pytest.mark.parametrize(("token", "sentence"), [("", "no token to push me/tiny"), ("wrong", "not accept the token")])
