@@ -28,8 +28,24 @@ CODE = [ROOT / "app.py"] + [
     for room in ("page", "roleplay", "train", "dataset", "benchmarks", "tests")
     for path in (ROOT / room).rglob("*.py")
 ]
-OTHERS = ("cd", "export", ".", "sh", "pip", "ollama", "vllm", "llama-server", "hf", "make", "git", "trackio")
+OTHERS = (
+    "cd",
+    "export",
+    ".",
+    "sh",
+    "pip",
+    "ollama",
+    "vllm",
+    "llama-server",
+    "hf",
+    "make",
+    "git",
+    "trackio",
+    "docker",
+    "python3",
+)
 SETTINGS = set(re.findall(r'"([A-Z_]{4,})"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8")))
+SETTINGS |= {"GRADIO_ROOT_PATH", "HF_ENDPOINT"}  # which libraries read
 OURS = re.compile(r"(?:^|(?<=[ `(:]))((?:[A-Z_]+=\S+ )*python (?:-m [\w.]+|app\.py)[^\n`]*)", re.MULTILINE)
 
 

@@ -35,7 +35,7 @@ from roleplay.environment import Environment
 from roleplay.errors import ModelError, first_line
 from roleplay.weights import embedded
 from roleplay.weights.architectures import MULTIMODAL, architecture_of, check_kind, plain_attention
-from roleplay.weights.hub import REPO
+from roleplay.weights.hub import REPO, UNREACHABLE, known_reason
 
 PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
 MODELSCOPE = "modelscope:"
@@ -133,7 +133,7 @@ def choose_source(setting: str) -> Reasoned:
         huggingface_hub.HfApi().auth_check(PREFERRED)
     except hub_errors.GatedRepoError:
         return embedded.NAME, f"{PREFERRED} is gated and no permitted HF_TOKEN is set"
-    except (hub_errors.HTTPError, OSError) as error:
+    except (hub_errors.HTTPError, *UNREACHABLE) as error:
         return embedded.NAME, f"{PREFERRED} cannot be reached ({type(error).__name__})"
     return PREFERRED, "a CUDA GPU and access to it"
 
@@ -167,10 +167,13 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
-    # A ValueError is a name that the Hub does not allow, a RuntimeError the client of its storage.
-    except (hub_errors.HTTPError, OSError, ValueError, RuntimeError) as error:
+    except (
+        hub_errors.HTTPError,
+        ValueError,
+        *UNREACHABLE,
+    ) as error:  # the second is a name that the Hub does not allow
         raise ModelError(
-            f"{source} cannot be fetched and is not in the cache ({first_line(error)}): "
+            f"{source} cannot be fetched and is not in the cache ({known_reason(error) or first_line(error)}): "
             "check the network, or set BASE_MODEL=embedded"
         ) from error
 
