@@ -88,12 +88,11 @@ def sentences(repo: str) -> Iterator[None]:
         raise HubError(f"{repo}: {' '.join(str(error).split())[:200]}: correct it") from error
 
 
-def hub_adapters(base: str) -> list[str]:
-    """This project's adapters on the Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
+def hub_adapters(base: str, *tags: str) -> list[str]:
+    """Adapters on the Hub with all `tags` that say they are for `base`, such as google/gemma-2b-it; the most downloaded
+    first."""
     with sentences(base):
-        found = HfApi().list_models(
-            filter=[f"base_model:adapter:{base}", ADAPTER_TAG], sort="downloads", limit=MAX_LISTED
-        )
+        found = HfApi().list_models(filter=[f"base_model:adapter:{base}", *tags], sort="downloads", limit=MAX_LISTED)
         return [model.id for model in found]
 
 
@@ -110,7 +109,8 @@ def check_sizes(repo: str, sizes: Mapping[str, int]) -> dict[str, int]:
     """Sizes in bytes of an adapter's files; raises `HubError` for one that is missing or too large to be fetched."""
     for name in NEEDED[:3]:
         if name not in sizes:
-            raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
+            advice = inspection.ADOPT if name == NEEDED[2] else "choose another"
+            raise HubError(f"{repo} has no {name}: it is no adapter of this project, {advice}")
     for name, limit in MAX_BYTES.items():
         if sizes.get(name, 0) > limit:
             raise HubError(f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit")
