@@ -34,10 +34,11 @@ character: .venv/demo ## train, measure and open dataset/keeper, about ten minut
 	$(BIN)/python -m train.evaluate --adapter adapters/$(CHARACTER)
 	ADAPTER=$(CHARACTER) $(BIN)/python app.py
 
-check: .venv/dev ## format, lint and types
+check: .venv/dev ## format, lint, types and Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 test: check ## set up and run every test, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

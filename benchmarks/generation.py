@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import GemmaConfig, GemmaForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig
 from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.report import write
@@ -35,14 +35,21 @@ from roleplay.weights import adapters, base_models, inspection, layout
 
 USER = "What do you miss most about your old home?"
 DEFAULT_ADAPTER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
-EMBEDDED, GEMMA_2B = "embedded", "gemma-2b"
+EMBEDDED = "embedded"
+SHAPES = {  # of random weights
+    "gemma-2b": GemmaConfig(
+        vocab_size=256000, hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8,
+        num_key_value_heads=1,
+    ),
+    "gemma-2-2b": Gemma2Config(),
+}  # fmt: skip
 Times = tuple[float, list[float]]  # seconds to the first token, and for each later one
 
 
 @dataclass(frozen=True)
 class Flags:
     json: str = flag("runs/generation.json", "file that the figures are written to")
-    shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of Gemma-2B", (EMBEDDED, GEMMA_2B))
+    shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of a larger", (EMBEDDED, *SHAPES))
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
     tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run", within=(1, inf))
     repeats: int = flag(4, "times that each arm runs, every other time in reverse order", within=(1, inf))
@@ -50,19 +57,15 @@ class Flags:
 
 
 def load(flags: Flags) -> base_models.BaseModel:
-    """The model to time; the one of Gemma-2B's shape borrows the embedded model's tokenizer."""
+    """The model to time; one of random weights borrows the embedded model's tokenizer."""
     base = base_models.load(EMBEDDED, Environment().cache, flags.dtype)
-    if flags.shape == GEMMA_2B:
-        config = GemmaConfig(
-            vocab_size=256000, hidden_size=2048, intermediate_size=16384, num_hidden_layers=18, num_attention_heads=8,
-            num_key_value_heads=1,
-        )  # fmt: skip
+    if flags.shape in SHAPES:
         torch.set_default_dtype(getattr(torch, base.dtype[0]))
         with torch.device(base.device[0]):
-            model: Any = GemmaForCausalLM(config)
+            model: Any = AutoModelForCausalLM.from_config(SHAPES[flags.shape])
         base.model = model.eval()
         torch.set_default_dtype(torch.float32)
-        base.name, base.origin = GEMMA_2B, "random weights in its shape"
+        base.name, base.origin = flags.shape, "random weights in its shape"
     return base
 
 

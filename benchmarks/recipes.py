@@ -18,7 +18,7 @@ from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
-from benchmarks.generation import GEMMA_2B
+from benchmarks.generation import SHAPES
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.generation import load as load_random
 from roleplay.environment import Environment
@@ -39,10 +39,10 @@ TUTORIAL_PERSONA = Persona("甄嬛", "现在你要扮演皇帝身边的女人--�
 
 
 def load(name: str, dtype: str) -> base_models.BaseModel:
-    """A base model as `train.lora` takes it, or random weights in the shape of Gemma-2B; raises `ModelError`."""
+    """A base model as `train.lora` takes it, or random weights in the shape of a larger; raises `ModelError`."""
     transformers.utils.logging.disable_progress_bar()
     warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers will drop
-    if name == GEMMA_2B:
+    if name in SHAPES:
         return load_random(GenerationFlags(shape=name, dtype=dtype))
     return base_models.load(name, Environment().cache, dtype)
 

@@ -57,7 +57,9 @@ SPEED, MEMORY = "rows_per_second", "peak_memory_mb"
 @dataclass(frozen=True)
 class Flags:
     json: str = flag("runs/training.json", "file that the figures are written to")
-    shape: str = flag(EMBEDDED, "gemma-2b for random weights of its shape, or a base model as train.lora takes it")
+    shape: str = flag(
+        EMBEDDED, "gemma-2b or gemma-2-2b for random weights of its shape, or a base model as train.lora takes it"
+    )
     dtype: list[str] = flag(
         [],
         "which dtypes run; none is both on the embedded model, else what suits the machine",

@@ -30,7 +30,10 @@ queueing.print = lambda said: log_fault()  # type: ignore[attr-defined]  # its o
 def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
     """The page for what has been started, with its votes in `box`; a client may send `per_minute` messages."""
     rate = Rate(per_minute)
-    handlers, panel = Handlers(started, box, rate), PanelHandlers(started.engine, started.guests, rate)
+    handlers, panel = (
+        Handlers(started, box, rate),
+        PanelHandlers(started.engine, started.guests, rate, started.adopts_for),
+    )
     persona, given = handlers.persona_of(handlers.first), handlers.given_options(handlers.first, PERSONA)
     with gr.Blocks(title=persona.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
         controls = layout.draw(handlers.names, persona, given, started)

@@ -49,6 +49,7 @@ class Controls:
     hub: gr.Dropdown | None  # adapters that may join, with the buttons that find and load them
     find: gr.Button | None
     load: gr.Button | None
+    adopt: gr.Markdown | None  # how one that another trainer made is taken in
     speaker: gr.State  # the persona that came last, by an adapter or a card
     persona: gr.Textbox
     given: gr.Radio

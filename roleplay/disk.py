@@ -49,6 +49,18 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
+def sync_names(folder: Path) -> None:
+    """Have the names of new files in `folder` survive a power cut, where the system and the disk can be asked to."""
+    if os.name != "posix":  # Windows opens no folder
+        return
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # nor does every disk that another machine lends take it
+            os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def check_writable(folder: Path) -> None:
     """Raises `RoleplayError` for a folder that cannot be written to, before a run that would end there."""
     try:

@@ -1,6 +1,8 @@
 """Every environment variable the project reads, read here and nowhere else."""
 
 import os
+import re
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +26,23 @@ def bound_storage() -> None:
     """Have a transfer to or from the Hub's storage that fails end soon, unless the environment says when."""
     for name, value in STORAGE.items():
         os.environ.setdefault(name, value)
+
+
+OWN = "localhost,127.0.0.1,::1"  # never asked for by way of a proxy: Gradio would not find its own page
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def fit_proxies(told: MutableMapping[str, str] = os.environ) -> None:
+    """Exempt this machine's own addresses from the proxies, and name SOCKS as clients know it, before one is imported.
+
+    Desktops write `socks://`. Where no proxy is named, Windows and macOS go on with those of their own settings.
+    """
+    named = [name for name in told if name.lower() in PROXIES and told[name]]
+    for name in named:
+        told[name] = re.sub("^socks://", "socks5://", told[name])
+    if named:
+        exempt = told.get("no_proxy") or told.get("NO_PROXY") or ""
+        told["no_proxy"] = told["NO_PROXY"] = f"{exempt},{OWN}".lstrip(",")
 
 
 def _text(name: str, default: str = "") -> str:
@@ -70,7 +89,14 @@ def _cards() -> bool:
 
 
 def _cache() -> Path:
-    return Path(_text("ROLEPLAY_CACHE", str(Path.home() / ".cache" / "roleplay")))
+    if named := _text("ROLEPLAY_CACHE"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "roleplay"
+    except RuntimeError as error:  # a container's user may have none
+        raise RoleplayError(
+            "this user has no home folder: set HOME or ROLEPLAY_CACHE to one that it can write"
+        ) from error
 
 
 @dataclass(frozen=True)

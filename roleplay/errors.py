@@ -2,11 +2,14 @@
 
 import select
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from roleplay.console import close_output, loaded
+
+DEBUG = "--debug"  # every command takes it, see `flags.parse`
 
 
 class RoleplayError(Exception):
@@ -38,15 +41,15 @@ def first_line(error: BaseException) -> str:
 def one_line_errors() -> Iterator[None]:
     """The edge of every script: a `RoleplayError`, or a disk or console that fails, ends it with one line and status 2.
 
-    Where nobody reads its output any more, as behind `head`, it ends without a word and with status 141, as a program
-    that the signal SIGPIPE ends.
+    With `DEBUG` the traceback stands above that line. Where nobody reads its output any more, as behind `head`, it ends
+    without a word and with status 141, as a program that the signal SIGPIPE ends.
     """
     loaded()
     try:
         try:
             yield
         except RoleplayError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _tell(f"error: {error}")
             sys.exit(2)
         finally:
             sys.stdout.flush()
@@ -57,12 +60,21 @@ def one_line_errors() -> Iterator[None]:
             close_output(stream)
         sys.exit(141)
     except OSError as error:
-        print(f"error: {first_line(error)}; see to the disk, and that files can be read and written", file=sys.stderr)
+        _tell(f"error: {first_line(error)}; see to the disk, and that files can be read and written")
         close_output(sys.stdout)
         sys.exit(2)
 
 
+def _tell(line: str) -> None:
+    if DEBUG in sys.argv:
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+
+
 def _unread(stream: TextIO) -> bool:
+    if not hasattr(select, "poll"):  # Windows says of such a pipe that its argument is not valid
+        return False
     poll = select.poll()
     poll.register(stream)
-    return any(flags & select.POLLERR for _, flags in poll.poll(0))  # set where a pipe's other end is closed
+    closed = select.POLLERR | select.POLLHUP  # as Linux and as macOS say that a pipe's other end is closed
+    return any(flags & closed for _, flags in poll.poll(0))

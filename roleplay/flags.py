@@ -9,6 +9,8 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from roleplay.errors import DEBUG
+
 Settings = TypeVar("Settings")
 
 
@@ -78,4 +80,7 @@ def parse(settings: type[Settings], description: str | None, argv: Sequence[str]
                 arguments.insert(0, name)
             choices = field.metadata["choices"] or None
             parser.add_argument(name, type=kind, default=default, help=help, choices=choices, **options)
-    return settings(**vars(parser.parse_args(arguments)))
+    parser.add_argument(DEBUG, action="store_true", help="show the traceback above the one line of an error")
+    given = vars(parser.parse_args(arguments))
+    del given[DEBUG.strip("-")]
+    return settings(**given)

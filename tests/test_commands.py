@@ -37,9 +37,9 @@ CODE = [ROOT / "app.py"] + [
 MAKEFILE = ROOT / "Makefile"
 # What a reader makes or downloads, by the folder it lies in.
 INVENTED = {"adapters": ("mara", "mine", "me", "keeper", "NAME", "VALUE"), "dataset": ("mara",), "tests": ()}
-OTHERS = ("cd", "export", ".", "pip", "ollama", "vllm", "llama-server")
+OTHERS = ("cd", "export", ".", "sh", "pip", "ollama", "vllm", "llama-server", "docker", "python3")
 SETTINGS = set(re.findall(r'"([A-Z_]{4,})"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8")))
-SETTINGS |= {"OMP_NUM_THREADS"}
+SETTINGS |= {"OMP_NUM_THREADS", "GRADIO_ROOT_PATH", "HF_ENDPOINT"}  # which libraries read
 OURS = re.compile(r"(?:^|(?<=[ `(:]))((?:[A-Z_]+=\S+ )*python (?:-m [\w.]+|[\w/]+\.py)[^\n`]*)", re.MULTILINE)
 
 

@@ -8,7 +8,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+    TrainingArguments,
+)
 
 from roleplay.text import personas
 from roleplay.text.prompts import TEMPLATES
@@ -29,12 +40,38 @@ BOARD = {
 }
 
 
+SHAPE: dict[str, Any] = {
+    **dict(hidden_size=16, intermediate_size=32, num_hidden_layers=LAYERS, num_attention_heads=2),
+    **dict(vocab_size=264, num_key_value_heads=1, head_dim=8, max_position_embeddings=512),
+}
+# Of random weights, whose logits are small: caps as far out as the real ones would bend nothing.
+CAPS = {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 0.3}
+
+
 def gemma(**changes: Any) -> Gemma3ForCausalLM:
     """Two random layers, always the same ones."""
     torch.manual_seed(0)
-    shape: dict[str, Any] = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=LAYERS, num_attention_heads=2)
-    shape |= dict(vocab_size=264, num_key_value_heads=1, head_dim=8, max_position_embeddings=512)
-    return Gemma3ForCausalLM(Gemma3TextConfig(**(shape | changes))).eval()
+    return Gemma3ForCausalLM(Gemma3TextConfig(**(SHAPE | changes))).eval()
+
+
+def of_kind(model_type: str, **changes: Any) -> PreTrainedModel:
+    """The same of any architecture."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **(SHAPE | changes))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    return model
+
+
+def multimodal(**changes: Any) -> Gemma3ForConditionalGeneration:
+    """A Gemma 3 that also sees; its text half is that of `gemma`."""
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    tokens = dict(image_token_index=261, boi_token_index=262, eoi_token_index=263, mm_tokens_per_image=4)
+    text = gemma(**changes)
+    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text.config, vision_config=vision, **tokens)).eval()
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    return model
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

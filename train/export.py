@@ -104,7 +104,7 @@ def write_model(model: PreTrainedModel, base: base_models.BaseModel, encoder: Pr
         top_k=sampling.top_k,
         repetition_penalty=sampling.repetition_penalty,  # `generate` knows no frequency penalty
     )
-    model.bfloat16().save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder, save_original_format=False)  # under a text model's own names
     base.tokenizer.chat_template = TEMPLATES[encoder.template]
     base.tokenizer.save_pretrained(folder)
     pieces = Path(base.tokenizer.name_or_path) / PIECES  # transformers leaves it out; Ollama reads Gemma's tokens there

@@ -20,7 +20,7 @@ from roleplay.engine.lent_gpu import Lender, ZeroEngine, borrow_nothing
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import Engine
 from roleplay.engine.remote import RemoteEngine
-from roleplay.environment import ROOT, Environment
+from roleplay.environment import LOCAL, ROOT, Environment
 from roleplay.errors import DataError, RoleplayError
 from roleplay.text import personas
 from roleplay.text.personas import Persona, load_persona, parse_persona
@@ -59,6 +59,7 @@ class Started:
     trained: Trained = field(default_factory=Trained)  # what a training at the start came to
     base_tokens: int = 0  # length of the base side's answers until a visitor chooses; 0 is the adapter side's
     cards: bool = False  # whether visitors may load character cards
+    adopts_for: str = ""  # the base model that others' adapters are adopted for; "" where visitors cannot do it
 
 
 def named_adapters(settings: Environment) -> list[Source]:
@@ -190,7 +191,8 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
 
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
     joining = guests if settings.hub_adapters else None
-    return Started(engine, about, persona, 1, joining, command, trained, length)
+    adopts_for = base.name if settings.host in LOCAL else ""
+    return Started(engine, about, persona, 1, joining, command, trained, length, adopts_for=adopts_for)
 
 
 def _load(

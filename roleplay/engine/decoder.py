@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from roleplay.engine.cache import KeyValues
 from roleplay.engine.matrix import Matrix
-from roleplay.errors import ModelError
+from roleplay.engine.soft_caps import capped_attention, soft_cap
+from roleplay.weights.architectures import Architecture, architecture_of, attention_cap, logit_cap
 
 QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
@@ -87,7 +88,7 @@ class _Norm:
 class _Layer:
     """One layer's fused weights (out, in) and its norms, by reference."""
 
-    def __init__(self, layer: Any, gemma3: bool) -> None:
+    def __init__(self, layer: Any, kind: Architecture, cap: float) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         groups = [
             [getattr(mlp if n[0] in ("gate_proj", "down_proj") else attention, p) for p in n] for n in _PROJECTIONS
@@ -98,20 +99,15 @@ class _Layer:
         self.scaling = attention.scaling
         self.heads = self.sizes[QKV][0] // attention.head_dim
         self.kv_heads = self.sizes[QKV][1] // attention.head_dim
-        self.before_attention = _Norm(layer.input_layernorm)
-        self.kind, self.window = "", 0  # Gemma 1: every layer sees everything
-        self.heads_norm: _Norm | None = None
-        self.after_attention: _Norm | None = None
-        self.after_mlp: _Norm | None = None
-        if gemma3:
-            self.kind = attention.layer_type
-            self.window = attention.sliding_window or 0
-            self.heads_norm = _Norm(attention.q_norm, attention.k_norm, repeats=(self.heads, self.kv_heads))
-            self.after_attention = _Norm(layer.post_attention_layernorm)
-            self.before_mlp = _Norm(layer.pre_feedforward_layernorm)
-            self.after_mlp = _Norm(layer.post_feedforward_layernorm)
-        else:
-            self.before_mlp = _Norm(layer.post_attention_layernorm)
+        self.cap = cap
+        self.kind = attention.layer_type if kind.rotary_by_kind else ""
+        self.window: int = getattr(attention, "sliding_window", None) or 0  # 0: it sees everything
+        of_heads = [getattr(attention, name) for name in kind.heads]
+        self.heads_norm = _Norm(*of_heads, repeats=(self.heads, self.kv_heads)) if of_heads else None
+        self.before_attention, self.before_mlp = _Norm(layer.input_layernorm), _Norm(getattr(layer, kind.before_mlp))
+        self.after_attention, self.after_mlp = (
+            _Norm(getattr(layer, name)) if name else None for name in (kind.after_attention, kind.after_mlp)
+        )
 
     def project(
         self, which: int, x: torch.Tensor, updates: Sequence[tuple[slice, Sequence[_Pair | None]]]
@@ -125,23 +121,16 @@ class _Layer:
 
 
 class Decoder:
-    """A Gemma or Gemma 3 text model ready to generate; raises `ModelError` for a variant it does not compute."""
+    """A Gemma text model ready to generate; raises `ModelError` for one that it does not compute."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config, inner = model.config, model.model
-        self.gemma3 = config.model_type == "gemma3_text"
-        unknown = ["attention_bias", "use_bidirectional_attention"]
-        if self.gemma3:
-            unknown += ["attn_logit_softcapping", "final_logit_softcapping"]
-        for name in unknown:
-            if getattr(config, name):
-                raise ModelError(
-                    f"{config.name_or_path} sets {name}, which generation does not compute: choose another"
-                )
+        kind = architecture_of(config)
+        self.rotary_by_kind, self.logit_cap = kind.rotary_by_kind, logit_cap(config)
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
         self.head_product = Matrix(model.lm_head.weight.data)
-        self.layers = [_Layer(layer, self.gemma3) for layer in inner.layers]
+        self.layers = [_Layer(layer, kind, attention_cap(config)) for layer in inner.layers]
         self.final_norm = _Norm(inner.norm)
         self.rotary = inner.rotary_emb
         self.head_size: int = config.head_dim
@@ -195,7 +184,7 @@ class Decoder:
                 keys[:, segment.cache.length : end] = qk[part, layer.heads :].transpose(0, 1)
                 values[:, segment.cache.length : end] = value[part].transpose(0, 1)
                 past = slice(view.first, end)
-                mixed.append(_attend(qk[part, : layer.heads], keys[:, past], values[:, past], view, layer.scaling))
+                mixed.append(_attend(qk[part, : layer.heads], keys[:, past], values[:, past], view, layer))
             y = layer.project(OUT, torch.cat(mixed) if len(mixed) > 1 else mixed[0], updates)
             x = x + (layer.after_attention(y) if layer.after_attention else y)
             gate, up = layer.project(GATE_UP, layer.before_mlp(x), updates).chunk(2, dim=-1)
@@ -208,13 +197,13 @@ class Decoder:
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (rows, vocabulary) in float32 of final hidden states (rows, hidden)."""
-        return self.head_product(hidden).float()
+        return soft_cap(self.head_product(hidden).float(), self.logit_cap)
 
     def _rotations(self, x: torch.Tensor, positions: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Cosine and signed sine, (tokens, 1, head size), for every kind of layer."""
         rotations = {}
         for kind in {layer.kind for layer in self.layers}:
-            arguments = (x, positions[None], kind) if self.gemma3 else (x, positions[None])
+            arguments = (x, positions[None], kind) if self.rotary_by_kind else (x, positions[None])
             cos, sin = self.rotary(*arguments)
             sin[..., : self.head_size // 2].neg_()
             rotations[kind] = cos[0, :, None], sin[0, :, None]
@@ -235,7 +224,7 @@ class _View:
             self.mask = (distance >= 0) & (distance < window) if window else distance >= 0
 
 
-def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, view: _View, scaling: float) -> torch.Tensor:
+def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, view: _View, layer: _Layer) -> torch.Tensor:
     """Attention of the new tokens of one sequence: query (tokens, heads, size), keys and values (kv heads, past, size).
 
     Query heads that share a key head become a dimension of their own, so keys are never repeated in memory.
@@ -243,7 +232,12 @@ def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, view:
     tokens, heads, size = query.shape
     query = query.view(tokens, len(keys), -1, size).permute(1, 2, 0, 3)  # (kv heads, group, tokens, size)
     keys, values = (t[:, None].expand(-1, query.shape[1], -1, -1) for t in (keys, values))
-    mixed = F.scaled_dot_product_attention(
-        query, keys, values, attn_mask=view.mask, is_causal=view.causal and tokens > 1, scale=scaling
-    )
+    causal = view.causal and tokens > 1
+    if layer.cap:
+        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril() if causal else view.mask
+        mixed = capped_attention(query * layer.scaling, keys, values, seen, layer.cap)
+    else:
+        mixed = F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=view.mask, is_causal=causal, scale=layer.scaling
+        )
     return mixed.permute(2, 0, 1, 3).reshape(tokens, heads * size)

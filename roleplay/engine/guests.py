@@ -34,8 +34,13 @@ class Guests:
         self._arriving = False
 
     def listed(self) -> list[str]:
-        """Those on the Hub that say they are for this base, most downloaded first; raises `HubError`."""
-        return hub.hub_adapters(self._base)
+        """This project's on the Hub that say they are for this base, most downloaded first; raises `HubError`."""
+        return hub.hub_adapters(self._base, hub.ADAPTER_TAG)
+
+    def foreign(self) -> list[str]:
+        """Those of other trainers, which cannot join before they are adopted; raises `HubError`."""
+        ours = self.listed()
+        return [name for name in hub.hub_adapters(self._base) if name not in ours]
 
     def invite(self, repo: str) -> None:
         """Attach an adapter, unless it is there already; raises `HubError` or `AdapterError` with the reason."""

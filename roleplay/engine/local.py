@@ -11,7 +11,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from roleplay import heap
+from roleplay.engine import apple
 from roleplay.engine.batch import RunningBatch, RunningRow, Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
@@ -69,6 +72,8 @@ class LocalEngine:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._base = base
+        if torch.backends.mps.is_available():
+            apple.settle(base)
         self.context = min(context, base.model.config.max_position_embeddings)
         self._decoder = Decoder(base.model)
         self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in TEMPLATES}

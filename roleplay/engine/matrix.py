@@ -19,7 +19,8 @@ class Matrix:
 
     def __init__(self, weight: torch.Tensor) -> None:
         half = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
-        self.blocked = half and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        able = half and torch.backends.mkldnn.is_available()  # PyTorch for an Apple CPU comes without
+        self.blocked: bool = able and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.blocked else weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

@@ -77,4 +77,6 @@ def next_token(logits: torch.Tensor, prompt: torch.Tensor, reply: Sequence[int],
     if sampling.temperature == 0.0:
         return int(logits.argmax())
     scores, tokens = _candidates(logits / sampling.temperature, min(sampling.top_k, len(logits)), sampling.top_p)
+    if scores.is_mps:  # an Apple GPU has no float64
+        scores, tokens = scores.cpu(), tokens.cpu()
     return int(tokens[(scores.double() + gumbel(sampling.seed, len(reply), tokens)).argmax()])

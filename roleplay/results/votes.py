@@ -17,6 +17,7 @@ from uuid import uuid4
 from filelock import FileLock
 from huggingface_hub import CommitScheduler, HfApi, snapshot_download
 
+from roleplay.disk import sync_names
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request
 from roleplay.errors import DataError, HubError
 from roleplay.results.intervals import wilson
@@ -165,10 +166,7 @@ class Box:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        if os.name == "posix":  # a new file's name must survive as well
-            directory = os.open(self.folder, os.O_RDONLY)
-            os.fsync(directory)
-            os.close(directory)
+        sync_names(self.folder)
 
     def votes(self) -> list[Vote]:
         """All votes of the folder; raises `DataError` for a whole line that is none."""

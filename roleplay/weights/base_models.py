@@ -1,7 +1,7 @@
 """Where a base model comes from and how it is loaded; every choice is returned with its reason.
 
-A source is `embedded`, a Hugging Face id, `modelscope:OWNER/NAME`, or a folder. Only Gemma text models are loaded,
-and no code that comes with a model is ever run.
+A source is `embedded`, a Hugging Face id, `modelscope:OWNER/NAME`, or a folder. Only Gemma text models are loaded, of
+one that also sees its text half alone, and no code that comes with a model is ever run.
 """
 
 import gc
@@ -19,17 +19,25 @@ import modelscope
 import psutil
 import torch
 from huggingface_hub import errors as hub_errors
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import logging as transformers_logging
 
 from roleplay import heap
 from roleplay.disk import read_json
 from roleplay.environment import Environment
 from roleplay.errors import ModelError, first_line
 from roleplay.weights import embedded
-from roleplay.weights.hub import REPO
+from roleplay.weights.architectures import MULTIMODAL, architecture_of, check_kind, plain_attention
+from roleplay.weights.hub import REPO, UNREACHABLE, known_reason
 
 PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
-ARCHITECTURES = ("gemma", "gemma3_text")
 MODELSCOPE = "modelscope:"
 FILES = ["*.json", "*.safetensors", "*.model"]  # nothing that could hold code is fetched
 
@@ -50,6 +58,7 @@ class BaseModel:
     device: Reasoned
     dtype: Reasoned
     attention: Reasoned
+    text_half: bool = False  # of a model that also sees: whose weights have other names outside of this project
 
     @property
     def hub_id(self) -> str:
@@ -61,7 +70,8 @@ class BaseModel:
     def identity(self) -> dict[str, Any]:
         """Which model it is, for training.json: name on the hubs, fingerprint, number of parameters, dtype."""
         told = {"parameters": self.model.num_parameters(), "dtype": self.dtype[0]}
-        return {"name": self.hub_id, "fingerprint": fingerprint(self.model), **told}
+        half = {"text_half": True} if self.text_half else {}
+        return {"name": self.hub_id, "fingerprint": fingerprint(self.model), **told, **half}
 
     def describe(self) -> list[str]:
         count = sum(p.numel() for p in self.model.parameters())
@@ -70,7 +80,7 @@ class BaseModel:
             f"device       {self.device[0]}: {self.device[1]}",
             f"dtype        {self.dtype[0]}: {self.dtype[1]}",
             f"attention    {self.attention[0]}: {self.attention[1]}",
-            f"parameters   {count / 1e6:,.0f} million loaded",
+            f"parameters   {count / 1e6:,.0f} million loaded{', of the text half alone' * self.text_half}",
         ]
 
 
@@ -103,12 +113,14 @@ def choose_dtype(device: str) -> Reasoned:
     return "float32", "the CPU has no bfloat16 instructions and would be several times slower with it"
 
 
-def choose_attention(device: str) -> Reasoned:
+def choose_attention(device: str, config: PreTrainedConfig) -> Reasoned:
     if device == "cuda" and importlib.util.find_spec("flash_attn"):
         return "flash_attention_2", "flash-attn is installed"
-    if device == "cuda":
-        return "sdpa", "flash-attn is not installed (requirements-gpu.txt)"
-    return "sdpa", "flash-attn needs a CUDA GPU"
+    missing = (
+        "flash-attn is not installed (requirements-gpu.txt)" if device == "cuda" else "flash-attn needs a CUDA GPU"
+    )
+    name, why = plain_attention(config)
+    return name, f"{missing}, {why}"
 
 
 def choose_source(setting: str) -> Reasoned:
@@ -121,7 +133,7 @@ def choose_source(setting: str) -> Reasoned:
         huggingface_hub.HfApi().auth_check(PREFERRED)
     except hub_errors.GatedRepoError:
         return embedded.NAME, f"{PREFERRED} is gated and no permitted HF_TOKEN is set"
-    except (hub_errors.HTTPError, OSError) as error:
+    except (hub_errors.HTTPError, *UNREACHABLE) as error:
         return embedded.NAME, f"{PREFERRED} cannot be reached ({type(error).__name__})"
     return PREFERRED, "a CUDA GPU and access to it"
 
@@ -155,10 +167,13 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         ) from error
     except hub_errors.RepositoryNotFoundError as error:
         raise ModelError(f"{source} is not on the Hugging Face Hub, or needs an HF_TOKEN that may see it") from error
-    # A ValueError is a name that the Hub does not allow, a RuntimeError the client of its storage.
-    except (hub_errors.HTTPError, OSError, ValueError, RuntimeError) as error:
+    except (
+        hub_errors.HTTPError,
+        ValueError,
+        *UNREACHABLE,
+    ) as error:  # the second is a name that the Hub does not allow
         raise ModelError(
-            f"{source} cannot be fetched and is not in the cache ({first_line(error)}): "
+            f"{source} cannot be fetched and is not in the cache ({known_reason(error) or first_line(error)}): "
             "check the network, or set BASE_MODEL=embedded"
         ) from error
 
@@ -168,11 +183,10 @@ def check_folder(folder: Path, dtype: str, device: str) -> None:
     config = read_json(
         folder / "config.json", "its config.json is missing or damaged, so this is no model folder", kind=ModelError
     )
-    kind = config.get("model_type")
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"{folder} holds a {kind!r} model; only Gemma text models ({', '.join(ARCHITECTURES)}) are served"
-        )
+    try:
+        check_kind(config.get("model_type") if isinstance(config, dict) else None)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
     files = list(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder} has no *.safetensors weights; other weight files are not loaded")
@@ -186,6 +200,16 @@ def check_folder(folder: Path, dtype: str, device: str) -> None:
         )
 
 
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a model's folder, whose text model is one that is computed; else `ModelError`."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # its checks raise kinds of their own
+        raise ModelError(f"{folder}: its config.json cannot be used ({first_line(error)})") from error
+    architecture_of(config.get_text_config())
+    return config
+
+
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's folder; raises `ModelError` in one line."""
     try:
@@ -193,6 +217,32 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # the tokenizers library raises plain ones
         raise ModelError(f"{folder} has no tokenizer that can be loaded: {first_line(error)}") from error
     return tokenizer
+
+
+def _load_model(folder: Path, config: PreTrainedConfig, dtype: str, attention: str) -> PreTrainedModel:
+    """The text model of a folder, or the text half of one that also sees; raises `ModelError`."""
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    told = transformers_logging.get_verbosity()
+    if names := MULTIMODAL.get(config.model_type):
+        options["key_mapping"] = names
+        transformers_logging.set_verbosity_error()  # else it lists the hundreds of weights that are left out
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config.get_text_config(),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(told)
+    model: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise ModelError(f"{folder} has no weights for {missing[0]}: download it again")
+    return model
 
 
 def load(
@@ -208,24 +258,17 @@ def load(
         torch.set_num_threads(cores)
     device = choose_device()
     chosen_dtype = (dtype, "as asked") if dtype else choose_dtype(device[0])
-    chosen_attention = (attention, "as asked") if attention else choose_attention(device[0])
     tell("fetch")
     folder, origin = fetch(source, cache)
     tell("load")
     check_folder(folder, chosen_dtype[0], device[0])
+    config = read_config(folder)
     tokenizer = read_tokenizer(folder)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, chosen_dtype[0]),
-            attn_implementation=chosen_attention[0],
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {first_line(error)}") from error
+    chosen_attention = (attention, "as asked") if attention else choose_attention(device[0], config.get_text_config())
+    model = _load_model(folder, config, chosen_dtype[0], chosen_attention[0])
     model.to(device[0])  # type: ignore[arg-type]  # the decorator around it hides its signature
-    return BaseModel(model, tokenizer, source, f"{origin}, {why}", device, chosen_dtype, chosen_attention)
+    choices = device, chosen_dtype, chosen_attention
+    return BaseModel(model, tokenizer, source, f"{origin}, {why}", *choices, config.model_type in MULTIMODAL)
 
 
 def release() -> None:

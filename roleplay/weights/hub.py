@@ -3,6 +3,7 @@
 What comes in is inspected before anything uses it. Nothing here knows who asked, and nothing here sends.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import httpx2  # the client under huggingface_hub
 import huggingface_hub
+import socksio  # what that speaks to a SOCKS proxy with
 from huggingface_hub import HfApi
 from huggingface_hub import errors as hf
 
@@ -25,7 +27,26 @@ MAX_LISTED = 50
 ADAPTER_TAG = "roleplay-adapter"  # on the card of every adapter of this project
 REPO = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 
+KNOWN: dict[type[Exception], str] = {  # what keeps the Hub from being asked, and what to do
+    hf.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set, so that no hub is asked: unset it",
+    json.JSONDecodeError: "what answers is no hub, as a network's login page: log in there, or see to HF_ENDPOINT",
+    socksio.SOCKSError: "the proxy does not answer as SOCKS does: see to ALL_PROXY and HTTPS_PROXY",
+    httpx2.UnsupportedProtocol: "HF_ENDPOINT or a proxy is no address: begin it with https:// or http://",
+}
+# A RuntimeError is of the client of the Hub's storage.
+UNREACHABLE = (httpx2.TransportError, OSError, RuntimeError, json.JSONDecodeError, socksio.SOCKSError)
+
 bound_storage()
+
+
+def known_reason(error: BaseException | None) -> str:
+    """What of `KNOWN` is behind an error, "" for nothing."""
+    while error:
+        for kind, reason in KNOWN.items():
+            if isinstance(error, kind):
+                return reason
+        error = error.__cause__
+    return ""
 
 
 def check_name(repo: str) -> None:
@@ -55,7 +76,9 @@ def sentences(repo: str) -> Iterator[None]:
             429: "too many requests, wait a few minutes",
         }.get(status, "try again later")
         raise HubError(f"{repo}: the Hub answers {status} ({said:.120}): {advice}") from error
-    except (httpx2.TransportError, RuntimeError, OSError) as error:
+    except UNREACHABLE as error:
+        if known := known_reason(error):
+            raise HubError(f"{repo}: {known}") from error
         reason = error.__cause__ or error
         raise HubError(
             f"{repo}: the connection to the Hub was lost ({type(reason).__name__}): run the same command again, "
@@ -65,12 +88,11 @@ def sentences(repo: str) -> Iterator[None]:
         raise HubError(f"{repo}: {' '.join(str(error).split())[:200]}: correct it") from error
 
 
-def hub_adapters(base: str) -> list[str]:
-    """This project's adapters on the Hub that say they are for `base` ("google/gemma-2b-it"), most downloaded first."""
+def hub_adapters(base: str, *tags: str) -> list[str]:
+    """Adapters on the Hub with all `tags` that say they are for `base`, such as google/gemma-2b-it; the most downloaded
+    first."""
     with sentences(base):
-        found = HfApi().list_models(
-            filter=[f"base_model:adapter:{base}", ADAPTER_TAG], sort="downloads", limit=MAX_LISTED
-        )
+        found = HfApi().list_models(filter=[f"base_model:adapter:{base}", *tags], sort="downloads", limit=MAX_LISTED)
         return [model.id for model in found]
 
 
@@ -79,7 +101,7 @@ def may_exist(repo: str) -> bool:
     check_name(repo)
     try:
         return HfApi().repo_exists(repo)
-    except (httpx2.TransportError, hf.HfHubHTTPError, hf.OfflineModeIsEnabled):
+    except UNREACHABLE:
         return True
 
 
@@ -87,7 +109,8 @@ def check_sizes(repo: str, sizes: Mapping[str, int]) -> dict[str, int]:
     """Sizes in bytes of an adapter's files; raises `HubError` for one that is missing or too large to be fetched."""
     for name in NEEDED[:3]:
         if name not in sizes:
-            raise HubError(f"{repo} has no {name}: it is no adapter of this project, choose another")
+            advice = inspection.ADOPT if name == NEEDED[2] else "choose another"
+            raise HubError(f"{repo} has no {name}: it is no adapter of this project, {advice}")
     for name, limit in MAX_BYTES.items():
         if sizes.get(name, 0) > limit:
             raise HubError(f"{repo}: its {name} has {sizes[name] / 1e6:,.0f} MB, {limit / 1e6:,.0f} MB are the limit")

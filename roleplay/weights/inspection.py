@@ -33,6 +33,11 @@ _KEY = re.compile(
 )
 
 
+def may_be_adopted(error: RoleplayError) -> bool:
+    """Whether what was refused may be the LoRA of another trainer's, which `train.adopt` takes in."""
+    return ADOPT in str(error)
+
+
 def inspect(folder: Path) -> Adapter:
     """Everything that can be checked without the base model; raises `AdapterError` for the first thing amiss."""
     try:

@@ -23,7 +23,7 @@ def kl_to_base(adapted: torch.Tensor, base: torch.Tensor) -> float:
 
     Both are logits (prompts, vocabulary). Raises `AdapterError` when they are not finite.
     """
-    ours, theirs = (torch.log_softmax(logits.double(), -1) for logits in (adapted, base))
+    ours, theirs = (torch.log_softmax(logits.cpu().double(), -1) for logits in (adapted, base))
     kl = float((ours.exp() * (ours - theirs)).sum(-1).mean())
     if not math.isfinite(kl):
         raise AdapterError("with this adapter the model's scores are not finite: it is damaged, choose another")

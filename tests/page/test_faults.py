@@ -80,6 +80,17 @@ def test_what_gradio_refuses_is_one_short_line_of_the_log(tmp_path: Path, capfd:
     assert "Traceback" not in out + err and "x" * 300 not in out + err
 
 
+def test_behind_a_proxy_the_page_says_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy takes /room off; what the page then asks for has to have it again."""
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/room")
+    demo = build(Started(ScriptedEngine()), Box(tmp_path))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+    config = json.loads(Visitor(demo, url).ask("config")[1])
+    page = Visitor(demo, url).ask("")[1]
+    demo.close()
+    assert config["root"] == f"{url}room" and f'"root":"{url}room"' in page
+
+
 @pytest.mark.parametrize("status", [200, 404, 413, 422, 503])
 def test_everything_else_passes(status: int) -> None:
     assert answer(says(status, b"as it was"))[:2] == (status, b"as it was")

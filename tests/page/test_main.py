@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
@@ -36,9 +38,38 @@ def status(url: str) -> int:
         return 0
 
 
+class Outside(ThreadingHTTPServer):
+    """A proxy that notes who was to be reached, and reaches nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Refuse)
+        self.asked: list[str] = []
+
+
+class Refuse(BaseHTTPRequestHandler):
+    server: Outside
+
+    def refuse(self) -> None:
+        self.server.asked.append(self.requestline)
+        self.send_error(503)
+
+    do_GET = do_HEAD = do_POST = do_CONNECT = refuse
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
-def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
-    """The running app with an adapter from the hub; at its end it has sent its votes."""
+def outside() -> Iterator[Outside]:
+    with Outside() as proxy:
+        Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        yield proxy
+        proxy.shutdown()
+
+
+@pytest.fixture
+def url(server: Hub, folder: Path, tmp_path: Path, outside: Outside) -> Iterator[str]:
+    """The running app with an adapter from the hub, behind a proxy; at its end it has sent its votes."""
     tiny.gemma(max_position_embeddings=4096).save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
     server.add("models/me/tiny", tiny.contents(folder))
@@ -52,6 +83,9 @@ def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
     told |= {"APP_AUTH": "me:secret", "MESSAGES_PER_MINUTE": "1", "FORWARDED_ALLOW_IPS": "127.0.0.1"}
     told |= {"VOTES_REPO": "me/votes", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     told |= {"ROLEPLAY_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
+    proxy = f"http://127.0.0.1:{outside.server_address[1]}"
+    told |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), proxy)
+    told |= {"NO_PROXY": "", "no_proxy": "", "GRADIO_ANALYTICS_ENABLED": "True"}  # as it is where nobody sets anything
     command = [sys.executable, "-c", START, str(tmp_path / "home")]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | told, stdout=subprocess.PIPE, text=True) as process:
         address, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 240
@@ -68,7 +102,9 @@ def url(server: Hub, folder: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.timeout(600)
-def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url: str, server: Hub) -> None:
+def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(
+    url: str, server: Hub, outside: Outside
+) -> None:
     stranger = Visitor(None, url)  # type: ignore[arg-type]
     assert stranger.ask("config")[0] == 401
     assert stranger.ask("login", b"username=me&password=wrong", **FORM)[0] == 400
@@ -92,3 +128,4 @@ def test_the_app_asks_for_a_password_believes_its_proxy_and_counts_the_votes(url
         install_opener(build_opener())
     assert "1 ties, 0 both bad" in board
     assert f"revision {server.repos['models/me/tiny'].commits[-1][:7]} · " in said[0]
+    assert outside.asked == []  # no telemetry: nothing outside was wanted, and this machine was found without a proxy

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from roleplay.errors import AdapterError
-from roleplay.weights import embedded, layout
+from roleplay.weights import architectures, embedded, layout
 from tests import tiny
 from train.publishing import card
 
@@ -45,7 +45,11 @@ def test_card_tells_what_the_folder_holds(folder: Path) -> None:
 
 TO = ("tiny", "adapters/tiny")  # for vLLM, and for train.export
 PUSHED = {
-    ("me/poet", ""): ("ADAPTER=me/poet python", ', "me/poet"\n', *(f"hf download me/poet --local-dir {to}\n" for to in TO)),
+    ("me/poet", ""): (
+        "ADAPTER=me/poet python",
+        ', "me/poet"\n',
+        *(f"hf download me/poet --local-dir {to}\n" for to in TO),
+    ),
     ("", "me/poet"): (
         *("ADAPTER=modelscope:me/poet python", 'snapshot_download("me/poet")\n'),
         *(f"modelscope download me/poet --local-dir {to}\n" for to in TO),
@@ -98,6 +102,17 @@ def test_a_card_says_that_the_base_was_dequantised(folder: Path) -> None:
     training["base_model"]["fingerprint"] = embedded.FINGERPRINT
     (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
     assert "dequantised from Q4_K_M" in card.write_card(folder).read_text(encoding="utf-8")
+
+
+def test_a_card_loads_the_text_half_that_was_tuned(folder: Path) -> None:
+    training = tiny.training()
+    training["base_model"] |= {"name": "google/gemma-3-4b-it", "text_half": True}
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
+    text = card.write_card(folder).read_text(encoding="utf-8")
+    snippet = text.split("```python\n")[1].split("```")[0]
+    compile(snippet, "card", "exec")
+    assert f"names = {architectures.MULTIMODAL['gemma3']}" in snippet and "config=text, key_mapping=names" in snippet
+    assert "--enable-lora" not in text and "sh exports/tiny/vllm.sh" in text
 
 
 def test_card_lets_no_reply_become_markup(folder: Path) -> None:

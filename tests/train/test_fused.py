@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
-from tests.train.test_packing import examples, gemma_1, gemma_3, gradients, prepare, with_lora
+from roleplay.weights.architectures import ARCHITECTURES
+from tests import tiny
+from tests.train.test_packing import examples, gemma_1, gemma_2, gemma_3, gradients, prepare, with_lora
 from train.learning import memory, packing
 from train.learning.fused import _kept, _LoraProduct, _norm
 
@@ -52,7 +53,7 @@ def test_a_norm_has_the_gradient_of_autograd() -> None:
     torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("build", [gemma_1, gemma_3])
+@pytest.mark.parametrize("build", [gemma_1, gemma_2, gemma_3])
 def test_dropout_is_the_same_when_activations_are_recomputed(build) -> None:  # type: ignore[no-untyped-def]
     results = []
     for checkpointing in (False, True):
@@ -80,13 +81,13 @@ def kept_bytes(model: Any, batch: dict[str, Any]) -> int:
     return sum(size for address, size in storages.items() if address not in own)
 
 
-@pytest.mark.parametrize(("config", "build"), [(GemmaConfig, GemmaForCausalLM), (Gemma3TextConfig, Gemma3ForCausalLM)])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_the_estimate_is_what_a_layer_keeps(config: Any, build: Any, dropout: float) -> None:
+def test_the_estimate_is_what_a_layer_keeps(kind: str, dropout: float) -> None:
     batch, kept, estimates = packing.collate(examples()), [], []
     for layers in (2, 5):  # all sliding in Gemma 3, so that both have the same masks
         shape = dict(hidden_size=64, intermediate_size=160, num_attention_heads=4, num_key_value_heads=1, head_dim=24)
-        model = prepare(with_lora(build(config(**shape, num_hidden_layers=layers, vocab_size=264)), dropout), True)
+        model = prepare(with_lora(tiny.of_kind(kind, **shape, num_hidden_layers=layers), dropout), True)
         kept.append(kept_bytes(model.train(), batch))
         estimates.append(memory.activation_bytes(model.config, batch["input_ids"].numel(), 8, dropout > 0))
     assert kept[1] - kept[0] == pytest.approx(estimates[1] - estimates[0], rel=0.1)

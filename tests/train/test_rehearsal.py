@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from roleplay.engine.soft_caps import soft_cap
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.rows import Row
+from roleplay.weights.architectures import plain_attention
 from tests import tiny
 from train.learning import rehearsal
 from train.learning.adapter import attach_lora
@@ -15,9 +17,9 @@ from train.learning.loss import use_chunked_loss
 ROWS = [Row(((f"what of the {thing}?", f"the {thing} is cold."),)) for thing in ("moon", "snow", "gate", "lamp")]
 
 
-@pytest.fixture
-def model():
-    base = tiny.gemma(max_position_embeddings=512)
+@pytest.fixture(params=["gemma3_text", "gemma2"])
+def model(request):
+    base = tiny.of_kind(request.param, **(tiny.CAPS if request.param == "gemma2" else {}))
     base.set_attn_implementation(ATTENTION)
     use_chunked_loss(base)
     return attach_lora(base, r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"])
@@ -26,10 +28,10 @@ def model():
 def logits(model, text):
     """Of every next token (tokens - 1, vocabulary), the text computed alone."""
     base = model.get_base_model()
-    base.set_attn_implementation("sdpa")
+    base.set_attn_implementation(plain_attention(base.config)[0])
     hidden = model(input_ids=torch.tensor([text.example.input_ids])).logits[0, :-1]
     base.set_attn_implementation(ATTENTION)
-    return hidden @ base.loss_function.weight.t()
+    return soft_cap(hidden @ base.loss_function.weight.t(), base.loss_function.cap)
 
 
 def test_the_loss_is_the_cross_entropy_between_the_two_distributions(model):

@@ -28,7 +28,7 @@ from roleplay.weights.adapters import PROJECTIONS
 from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server
-from train import lora
+from train import export, lora
 from train.learning import memory, trainer
 from train.learning.adapter import attach_lora
 from train.learning.checkpoints import check_resume, what_must_stay
@@ -194,6 +194,21 @@ def test_a_run_of_one_update_learns(base, data, home):
     assert json.loads((folder / "training.json").read_text(encoding="utf-8"))["results"]["updates"] == 1
     weights = load_file(folder / "adapter_model.safetensors")
     assert all(w.abs().max() > 0 for name, w in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "multimodal gemma3"])
+def test_other_gemmas_are_taught_served_and_exported(kind, data, home):
+    """The same commands, from the rows to a merged model."""
+    source, wide = home / "base", {"max_position_embeddings": 1024}
+    model = tiny.of_kind("gemma2", **tiny.CAPS, **wide) if kind == "gemma2" else tiny.multimodal(**wide)
+    model.save_pretrained(source)
+    tiny.tokenizer().save_pretrained(source)
+    folder = lora.train(settings(source, data, batch_size=54))
+    adapter, base = inspection.inspect(folder), base_models.load(str(source), home, dtype="float32")
+    engine = LocalEngine(base, [adapter])
+    assert (engine.kl_to_base("me") or 0) > 1e-6
+    export.export(adapter, base, home / "merged")  # it compares what was written with the attached adapter
+    assert base_models.load(str(home / "merged"), home).model.num_parameters() == base.model.num_parameters()
 
 
 def test_rehearsal_forgets_less(base, data, home):

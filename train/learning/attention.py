@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
+
+from roleplay.engine.soft_caps import capped_attention
 
 ATTENTION = "shared_prefix"  # the name under which transformers finds `shared_prefix_attention`
 
@@ -61,6 +64,14 @@ class Heads(NamedTuple):
     value: torch.Tensor  # as key
 
 
+class Scores(NamedTuple):
+    """What products of queries and keys go through before the softmax."""
+
+    scaling: float
+    window: int = 0  # as in `Pack.masks`
+    cap: float = 0.0  # soft, 0 for none
+
+
 def shared_prefix_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -70,6 +81,7 @@ def shared_prefix_attention(
     scaling: float,
     pack: Pack,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention inside every part of a pack: query (1, heads, tokens, dim), key and value (1, groups, tokens, dim).
@@ -78,21 +90,30 @@ def shared_prefix_attention(
     over the whole pack; a CPU computes part after part, none of them between tokens that may not see each other.
     """
     attend = _attend_at_once if query.is_cuda else _attend_by_part
-    return attend(Heads(query, key, value), scaling, pack, sliding_window or 0), None
+    return attend(Heads(query, key, value), pack, Scores(scaling, sliding_window or 0, softcap or 0.0)), None
 
 
-def _attend_at_once(heads: Heads, scaling: float, pack: Pack, window: int) -> torch.Tensor:
+def _attend(heads: Heads, mask: torch.Tensor, scores: Scores) -> torch.Tensor:
+    """Attention under an additive mask; soft-capped scores are computed again for the gradients and never kept."""
+    if not scores.cap:
+        return F.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scores.scaling)
+    query, key, value = heads
+    capped = capped_attention, query * scores.scaling, key, value, mask, scores.cap
+    attended: torch.Tensor = checkpoint(*capped, use_reentrant=False)
+    return attended
+
+
+def _attend_at_once(heads: Heads, pack: Pack, scores: Scores) -> torch.Tensor:
     query, groups = heads.query, heads.key.shape[1]
     key, value = (t.repeat_interleave(query.shape[1] // groups, 1) for t in heads[1:])
-    mask = pack.mask(window, query)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling).transpose(1, 2)
+    return _attend(Heads(query, key, value), pack.mask(scores.window, query), scores).transpose(1, 2)
 
 
-def _attend_by_part(heads: Heads, scaling: float, pack: Pack, window: int) -> torch.Tensor:
+def _attend_by_part(heads: Heads, pack: Pack, scores: Scores) -> torch.Tensor:
     query, key, value = heads
     groups, per_group = key.shape[1], query.shape[1] // key.shape[1]
     lengths = [pack.prefix, *pack.parts]
-    masks = pack.masks(per_group, window, query)
+    masks = pack.masks(per_group, scores.window, query)
     keys, values = key.split(lengths, 2), value.split(lengths, 2)
     outputs = []
     for part, (mask, q) in enumerate(zip(masks, query.split(lengths, 2), strict=True)):
@@ -101,7 +122,7 @@ def _attend_by_part(heads: Heads, scaling: float, pack: Pack, window: int) -> to
             k, v = torch.cat((keys[0], k), 2), torch.cat((values[0], v), 2)
         # The heads of a group share keys and values, so their queries are rows of one product.
         folded = q.reshape(1, groups, per_group * q.shape[2], q.shape[3])
-        attended = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scaling)
+        attended = _attend(Heads(folded, k, v), mask, scores)
         outputs.append(attended.reshape(q.shape).transpose(1, 2))
     return torch.cat(outputs, 1)
 

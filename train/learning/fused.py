@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from peft.tuners.lora import Linear
-from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
-from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+
+from roleplay.weights.architectures import architecture_of
 
 _BITS = 16  # of chance for each value; a 64-bit draw serves four
 
@@ -93,7 +93,7 @@ def _project(self: Linear, x: torch.Tensor) -> torch.Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-def _norm(self: GemmaRMSNorm | Gemma3RMSNorm, x: torch.Tensor) -> torch.Tensor:
+def _norm(self: Any, x: torch.Tensor) -> torch.Tensor:
     return _RootMeanSquareNorm.apply(x, self.weight, self.eps)
 
 
@@ -102,8 +102,9 @@ def fuse(model: PeftModel) -> None:
 
     A projection with a bias, which no released Gemma has, is left as it is.
     """
+    norm = architecture_of(model.config).norm
     for module in model.modules():
         if isinstance(module, Linear) and module.base_layer.bias is None:
             module.forward = types.MethodType(_project, module)
-        elif isinstance(module, GemmaRMSNorm | Gemma3RMSNorm):
-            module.forward = types.MethodType(_norm, module)  # type: ignore[method-assign]
+        elif isinstance(module, norm):
+            module.forward = types.MethodType(_norm, module)

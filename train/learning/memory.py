@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from roleplay.text.prompts import Example
+from roleplay.weights.architectures import architecture_of
 from train.learning.packing import common_prefix
 
 FREE_SHARE = 0.6  # of the free memory, what activations may take without checkpointing
@@ -20,12 +21,13 @@ def activation_bytes(config: PreTrainedConfig, tokens: int, bytes_per_value: int
 
     Counted from the tensors that autograd holds in a layer: the inputs of the norms and of the projections, queries,
     keys, values and what attention returns, three inner tensors of the MLP, and with dropout a byte for each value
-    that goes into a LoRA matrix.
+    that goes into a LoRA matrix. What soft caps need is computed anew.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     heads, groups = (n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads))
-    gemma3 = config.model_type == "gemma3_text"
-    values = (6 if gemma3 else 4) * hidden + 4 * inner + (4 if gemma3 else 3) * heads + (3 if gemma3 else 2) * groups
+    kind = architecture_of(config)
+    after, of_heads = bool(kind.after_attention) + bool(kind.after_mlp), bool(kind.heads)
+    values = (4 + after) * hidden + 4 * inner + (3 + of_heads) * heads + (2 + of_heads) * groups
     masks = 5 * hidden + heads + inner if dropout else 0
     return tokens * config.num_hidden_layers * (values * bytes_per_value + masks)
 

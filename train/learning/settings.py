@@ -16,6 +16,7 @@ from roleplay.text.prompts import TEMPLATES
 from roleplay.text.reading.forms import FORMS
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS
+from roleplay.weights.architectures import plain_attention
 from roleplay.weights.layout import MAX_ALPHA, MAX_RANK, NAME
 from roleplay.weights.training_rows import HELD_OUT, SEED
 from train.learning.adapter import INITIALISATIONS
@@ -142,6 +143,9 @@ def check_run(flags: RunFlags, home: Path) -> None:
 
 
 def choose_attention(flags: RunFlags, base: base_models.BaseModel) -> base_models.Reasoned:
+    if flags.attention == "sdpa":
+        name, why = plain_attention(base.model.config)
+        return name, f"rows packed whole, as asked; {why}"
     if flags.attention != "auto":
         return flags.attention, "as asked"
     if base.attention[0] == "flash_attention_2":

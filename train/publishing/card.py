@@ -25,6 +25,7 @@ from roleplay.templates import template
 from roleplay.text.languages import language
 from roleplay.weights import embedded
 from roleplay.weights.adapters import Adapter
+from roleplay.weights.architectures import MULTIMODAL
 from roleplay.weights.hub import ADAPTER_TAG
 from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, NOTICE, TRAINING
 
@@ -100,6 +101,8 @@ def _card(
         metadata=metadata(training).to_yaml(),
         training=training,
         base=training["base_model"],
+        text_half=training["base_model"].get("text_half", False),
+        text_names=MULTIMODAL["gemma3"],
         dequantised=training["base_model"]["fingerprint"] == embedded.FINGERPRINT,
         persona=persona,
         question=next(iter(persona["openers"]), QUESTIONS[next(iter(spoken), "en")]),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import GemmaConfig, GemmaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from roleplay.engine.cache import KeyValues
 from roleplay.engine.decoder import Decoder, Lora, Segment
@@ -27,20 +27,18 @@ def grouped() -> PreTrainedModel:
 
 
 def gemma1() -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = GemmaConfig(
-        vocab_size=264,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-    )
-    return GemmaForCausalLM(config).eval()
+    return tiny.of_kind("gemma", num_hidden_layers=3)
 
 
-@pytest.fixture(params=[gemma3, grouped, gemma1], ids=lambda make: make.__name__)
+def gemma2() -> PreTrainedModel:
+    return tiny.of_kind("gemma2", num_attention_heads=4, num_key_value_heads=2, sliding_window=WINDOW, **tiny.CAPS)
+
+
+def vaultgemma() -> PreTrainedModel:
+    return tiny.of_kind("vaultgemma", sliding_window=WINDOW, **tiny.CAPS)
+
+
+@pytest.fixture(params=[gemma3, grouped, gemma1, gemma2, vaultgemma], ids=lambda make: make.__name__)
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     """A model whose norms are no identity."""
     made = request.param()
@@ -167,7 +165,7 @@ def test_a_failed_pass_leaves_the_caches_as_they_were(model: PreTrainedModel) ->
 
 @pytest.mark.parametrize(
     "change",
-    [{"attention_bias": True}, {"final_logit_softcapping": 30.0}, {"use_bidirectional_attention": True}],
+    [{"attention_bias": True}, {"attn_logit_softcapping": 30.0}, {"use_bidirectional_attention": True}],
     ids=lambda change: next(iter(change)),
 )
 def test_variants_that_it_does_not_compute_are_refused(change: dict[str, object]) -> None:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from safetensors.torch import load_file, save
 
+from page import state
+from page.adapters_panel import PanelHandlers
 from page.build import build, launch_options
+from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from roleplay.disk import alone
 from roleplay.engine.guests import Guests
@@ -177,7 +181,7 @@ def test_one_that_memory_has_no_room_for(
 
 @pytest.fixture
 def visitor(engine: LocalEngine, guests: Guests, tmp_path: Path) -> Iterator[Visitor]:
-    demo = build(Started(engine, guests=guests), Box(tmp_path / "votes"))
+    demo = build(Started(engine, guests=guests, adopts_for="b"), Box(tmp_path / "votes"))
     url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     yield Visitor(demo, url)
     demo.close()
@@ -205,6 +209,33 @@ def test_pushed_pulled_back_by_the_page_and_chatted_with(
 def test_the_page_says_why_not(server: Hub, visitor: Visitor, repo: str, sentence: str) -> None:
     last = visitor.call("load_from_hub", [repo])[-1]
     assert not last["success"] and sentence in last["output"]["error"]
+
+
+def test_the_page_offers_to_adopt_what_others_trained(server: Hub, pristine: Path, visitor: Visitor) -> None:
+    """A folder as peft leaves it, and one that brings a template of its own."""
+    tags = TAG.split()[0]
+    plain = {name: (pristine / name).read_bytes() for name in (layout.WEIGHTS, layout.CONFIG)} | {"tags": tags}
+    server.add("models/you/plain", plain, private=False)
+    server.add("models/you/factory", plain | {layout.TEMPLATE: b"{{ messages }}"}, private=False)
+    add(server, pristine, "you/poet")
+    listed = visitor.call("find_on_hub", [])[-1]["output"]["data"][0]
+    names = ("you/plain", "you/factory")
+    assert listed["value"] == "you/poet"
+    assert listed["choices"] == [["you/poet"] * 2, *([f"{name} (another trainer's)", name] for name in names)]
+    for name in names:
+        menu, told = visitor.call("load_from_hub", [name])[-1]["output"]["data"]
+        command = f"python -m train.adopt {name} --name {name[4:]} --base-model b"
+        assert f"```sh\n{command}\n```" in told["value"] and told["visible"] and "value" not in menu
+    assert visitor.call("load_from_hub", ["you/poet"])[-1]["output"]["data"][1]["visible"] is False
+
+
+def test_strangers_are_not_told_to_adopt(server: Hub, pristine: Path, engine: LocalEngine, guests: Guests) -> None:
+    server.add("models/you/plain", {layout.WEIGHTS: b"", layout.CONFIG: b"", "tags": TAG.split()[0]}, private=False)
+    add(server, pristine, "you/poet")
+    panel, stranger = PanelHandlers(engine, guests, Rate(0)), state.Visitor("en", "")
+    assert panel.find_on_hub(stranger)["hub"]["choices"] == [("you/poet", "you/poet")]
+    with pytest.raises(gr.Error, match="it is no adapter of this project"):
+        panel.load_from_hub("you/plain", stranger)
 
 
 def test_no_hub_where_it_is_not_allowed(engine: LocalEngine, tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_listing_is_for_one_base(server: Hub) -> None:
     server.add("models/a/x", {"tags": b"base_model:adapter:google/gemma-2b-it" + ours}, private=False)
     server.add("models/a/y", {"tags": b"base_model:adapter:other/model" + ours}, private=False)
     server.add("models/a/z", {"tags": b"base_model:adapter:google/gemma-2b-it lora"}, private=False)  # of any trainer
-    assert hub.hub_adapters("google/gemma-2b-it") == ["a/x"]
+    assert hub.hub_adapters("google/gemma-2b-it", hub.ADAPTER_TAG) == ["a/x"]
 
 
 @pytest.fixture

