@@ -1,6 +1,6 @@
 // Run once when the page has loaded: keeps both panes level turn by turn, gives the composer the keyboard back after an
-// answer, names the buttons that have only an icon, takes dropped cards and saves exported files. `names` holds those
-// names by language.
+// answer, names the buttons that have only an icon, shows why two answers differ, takes dropped cards and saves exported
+// files. `names` holds the interface's words by language.
 (names) => {
   const MAX_CARD = 5 << 20; // bytes
   const words = names[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
@@ -53,6 +53,66 @@
     document.addEventListener(type, (event) => { leader = event.target.closest('[role="log"]'); }, true));
   document.addEventListener("scroll", (event) => { if (event.target === leader) follow(); }, true);
 
+  // "Why" stands where a footer ends in the joiner that the server puts there. What it shows stays as long as its answer
+  // stands above it, and is looked at token by token: by pointer, tap, or the arrow keys.
+  const EXPLAINABLE = "\u2060";
+  const said_in = (message) => message.querySelector(".message-content").textContent;
+  const explain = () => {
+    document.querySelectorAll("#panes .bot .thought .message-content").forEach((footer) => {
+      const has = footer.nextElementSibling?.matches(".why"), may = footer.textContent.trimEnd().endsWith(EXPLAINABLE);
+      if (may && !has) {
+        const button = Object.assign(document.createElement("button"), { className: "why", type: "button", textContent: words.why });
+        button.ariaExpanded = "false";
+        button.onclick = () => askWhy(button);
+        footer.after(button);
+      }
+      if (!may && has) footer.nextElementSibling.remove();
+    });
+    document.querySelectorAll(".why-view").forEach((view) => {
+      if (said_in(view.closest(".bot.message")) !== view.said) closeWhy(view);
+    });
+  };
+  const closeWhy = (view) => {
+    const button = view.closest(".bot.message").querySelector(".why");
+    if (button) button.ariaExpanded = "false";
+    view.remove();
+  };
+  let why = null; // the pane, the exchange and the button that were asked last
+  const askWhy = (button) => {
+    const open = button.closest(".bot.message").querySelector(".why-view");
+    if (open) { closeWhy(open); return; }
+    const pane = button.closest("#left, #right"), rows = [...pane.querySelectorAll(".message-row")];
+    const before = rows.slice(0, rows.indexOf(button.closest(".message-row")));
+    const number = before.filter((row) => row.querySelector(".user.message")).length - 1;
+    why = { asked: [pane.id === "left" ? 0 : 1, number], button };
+    button.ariaBusy = "true";
+    document.querySelector("#ask-why").click();
+  };
+  window.askedWhy = () => why.asked;
+  window.showWhy = (pane, number, html) => {
+    const button = why.button;
+    button.ariaBusy = "false";
+    if (html === undefined || !button.isConnected || `${why.asked}` !== `${[pane, number]}`) return;
+    const message = button.closest(".bot.message"), view = document.createElement("section");
+    Object.assign(view, { className: "why-view", innerHTML: html, said: said_in(message), ariaLabel: words.why });
+    const pieces = [...view.querySelectorAll(".piece")], tables = [...view.querySelectorAll(".details table")];
+    const look = (index) => {
+      tables.forEach((table, other) => { table.hidden = other !== index; });
+      pieces.forEach((piece, other) => { piece.tabIndex = other === index ? 0 : -1; piece.ariaPressed = `${other === index}`; });
+    };
+    const reach = (index) => pieces[index]?.focus();
+    pieces.forEach((piece, index) => {
+      ["mouseenter", "focus", "click"].forEach((type) => piece.addEventListener(type, () => look(index)));
+      piece.addEventListener("keydown", ({ key }) => {
+        if (key === "ArrowRight") reach(index + 1);
+        if (key === "ArrowLeft") reach(index - 1);
+      });
+    });
+    look(Math.max(0, pieces.findIndex((piece) => piece.matches(".parts"))));
+    message.append(view);
+    button.ariaExpanded = "true";
+  };
+
   let due = false;
   new MutationObserver((changes) => {
     const enabled = changes.some(({ type, target }) => type === "attributes" && target.matches("#ask textarea:enabled"));
@@ -62,7 +122,7 @@
     }
     if (due) return;
     due = true;
-    requestAnimationFrame(() => { due = false; label(); translate(); level(); follow(); });
+    requestAnimationFrame(() => { due = false; label(); translate(); explain(); level(); follow(); });
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["disabled"] });
   window.addEventListener("resize", level);
   label();

@@ -74,6 +74,15 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     for vote, button in c.votes.items():
         on(button.click, h.cast_vote, ["record", *PANES, "ballot"], vote=vote)
 
+    looked = {
+        "js": "(asked, ...rest) => [window.askedWhy(), ...rest]",
+        "concurrency_limit": at_once,
+        "concurrency_id": "why",
+    }
+    scored = on(c.ask_why.click, h.why.explain, ["why"], FREE | looked)
+    scored.success(None, c.why, None, js="(why) => window.showWhy(...why)")
+    scored.failure(None, None, None, js="() => window.showWhy()")
+
     on(c.adapter.change, h.offer_given, ["given"])
     on([c.adapter.change, c.reset.click], h.introduce, [*SPEAKER, "left"])
     on([c.scores.select, c.adapter.change], h.show_scoreboard, ["board"])

@@ -23,6 +23,7 @@ from page.serving.rate_limit import Rate
 from page.serving.start import Started
 from page.state import Visitor
 from page.toasts import refusal, tell
+from page.why_panel import WhyHandlers
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import DataError, RoleplayError
@@ -47,7 +48,7 @@ class Handlers:
         self.engine, self.about, self.fallback = started.engine, started.about, started.persona
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
         self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
-        self.cards = PersonaHandlers(self.about, rate)
+        self.cards, self.why = PersonaHandlers(self.about, rate), WhyHandlers(self.engine, rate)
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""
         self.sides = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show

@@ -42,6 +42,11 @@ class Controls:
     blind: gr.Checkbox
     left: PlainChatbot
     right: PlainChatbot
+    asked_why: (
+        gr.JSON
+    )  # which answer is looked into, by its pane and its exchange, with the button that page.js presses
+    ask_why: gr.Button
+    why: gr.JSON  # what is shown under it
     ballot: gr.Row
     votes: dict[str, gr.Button]
     message: gr.Textbox
@@ -81,6 +86,9 @@ def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], start
         "asked": gr.State(""),
         "saved": gr.Textbox(visible="hidden", elem_id="saved"),
         "problem": gr.Markdown(visible=False, elem_id="health"),
+        "asked_why": gr.JSON(visible="hidden"),
+        "ask_why": gr.Button(visible="hidden", elem_id="ask-why"),
+        "why": gr.JSON(visible="hidden"),
         **_head(names, persona),
     }
     with gr.Tabs(elem_id="tabs"):

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from page.chat.exchanges import OPEN, VOTES, Exchange
+from page.chat.why import explainable
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER
 
 JOINER = "\N{WORD JOINER}"
+EXPLAINABLE = JOINER  # at the end of a footer: page.js puts "Why" there, and nothing else is seen of it
 
 
 def users(messages: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -59,15 +61,20 @@ def footer(language: str, exchange: Exchange, side: str, named: bool = False) ->
     return " · ".join(parts)
 
 
-def answer_message(
-    exchange: Exchange, pane: int, blind: bool, sides: Sequence[str], language: str
-) -> dict[str, Any] | None:
-    """The left (0) or right (1) answer as a pane shows it, its footer as a second part; None while there is none.
+def side_of(exchange: Exchange, pane: int, blind: bool, sides: Sequence[str]) -> str:
+    """Which side the left (0) or right (1) pane shows of an exchange.
 
     The order of a blind exchange holds only in the blind view; elsewhere `sides` says what is left and right.
     """
     shuffled = blind and exchange.verdict in (OPEN, *VOTES)
-    side = (exchange.order if shuffled else sides)[pane]
+    return (exchange.order if shuffled else sides)[pane]
+
+
+def answer_message(
+    exchange: Exchange, pane: int, blind: bool, sides: Sequence[str], language: str
+) -> dict[str, Any] | None:
+    """The left (0) or right (1) answer as a pane shows it, its footer as a second part; None while there is none."""
+    side = side_of(exchange, pane, blind, sides)
     if side not in exchange.answers:
         missing = exchange.answers and pane == 1
         return _message("assistant", "–", WORDS[language]["not_asked"]) if missing else None
@@ -76,7 +83,8 @@ def answer_message(
         limit = exchange.sampling.max_new_tokens  # of both sides
         note = WORDS[language]["hidden" if answer.stop else "writing"].format(limit=limit)
     else:
-        note = footer(language, exchange, side, shuffled)
+        note = footer(language, exchange, side, blind and exchange.verdict in VOTES)
+        note += EXPLAINABLE * explainable(exchange, side)
     return _message("assistant", answer.text or "…", note)
 
 

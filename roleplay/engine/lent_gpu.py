@@ -7,12 +7,12 @@ live in the forked ones. Nothing here imports `spaces` or Gradio; what is needed
 import math
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 from roleplay.engine.local import LocalEngine
-from roleplay.engine.protocol import ADAPTER, Answer, Request
+from roleplay.engine.protocol import ADAPTER, Answer, Piece, Request
 from roleplay.errors import ModelError, RoleplayError, first_line
 
 START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt
@@ -31,6 +31,12 @@ def borrow_nothing(gpu: Lender) -> None:
     gpu(nothing)
 
 
+def _no_gpu(error: Exception) -> ModelError:
+    """No quota, no GPU, a worker that died, a lost connection: `spaces` raises many kinds."""
+    traceback.print_exc()
+    return ModelError(f"no GPU just now: {first_line(error).strip(chr(39))}")
+
+
 class ZeroEngine:
     """Answers to `protocol.Engine`; both sides of a request are one call for a GPU."""
 
@@ -45,7 +51,14 @@ class ZeroEngine:
             except RoleplayError as error:  # across processes only the name of an exception would arrive
                 yield str(error)
 
+        def score(request: Request, answer: Answer) -> list[Piece] | str:
+            try:
+                return engine.score(request, answer)
+            except RoleplayError as error:
+                return str(error)
+
         self._generate = gpu(generate, duration=self.duration)
+        self._score = gpu(score, duration=math.ceil(MARGIN * START_SECONDS))
 
     def describe(self) -> list[str]:
         return [
@@ -58,6 +71,9 @@ class ZeroEngine:
 
     def problem(self) -> str:
         return self._engine.problem()
+
+    def lacks(self) -> Mapping[str, str]:
+        return self._engine.lacks()
 
     def kl_to_base(self, adapter: str) -> float | None:
         return self._engine.kl_to_base(adapter)
@@ -78,12 +94,18 @@ class ZeroEngine:
                     yield answers
         except RoleplayError:
             raise
-        except (
-            Exception
-        ) as error:  # no quota, no GPU, a worker that died, a lost connection: `spaces` raises many kinds
-            traceback.print_exc()
-            raise ModelError(f"no GPU just now: {first_line(error).strip(chr(39))}") from error
+        except Exception as error:
+            raise _no_gpu(error) from error
         self._time(answers)
+
+    def score(self, request: Request, answer: Answer) -> list[Piece]:
+        try:
+            scored = self._score(request, answer)
+        except Exception as error:
+            raise _no_gpu(error) from error
+        if isinstance(scored, str):
+            raise RoleplayError(scored)
+        return list(scored)
 
     def _time(self, answers: dict[str, Answer]) -> None:
         paces = [1 / answer.tokens_per_second for answer in answers.values() if answer.tokens_per_second]

@@ -66,7 +66,7 @@ def test_panes_show_the_same_turns() -> None:
     assert shown.users(left) == shown.users(right) == ["one", "two", "unanswered"]
     assert [m["role"] for m in left] == [m["role"] for m in right] == ["user", "assistant"] * 2 + ["user"]
     assert left[1]["content"][0]["text"] == "adapter on one"
-    assert left[1]["content"][1]["text"] == "5 tokens · first in 0.10 s · 10.0 tok/s · seed 7"
+    assert left[1]["content"][1]["text"] == "5 tokens · first in 0.10 s · 10.0 tok/s · seed 7" + shown.EXPLAINABLE
     assert "Not asked" in right[1]["content"][1]["text"]
 
 
@@ -182,7 +182,7 @@ def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-u
 def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given: str, told: str) -> None:
     one = exchange("x", *SIDES, **changes)
     assert one.given(BASE) == given
-    assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told)
+    assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told + shown.EXPLAINABLE)
     assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en")
 
 
