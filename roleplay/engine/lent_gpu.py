@@ -7,7 +7,7 @@ live in the forked ones. Nothing here imports `spaces` or Gradio; what is needed
 import math
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -31,12 +31,6 @@ def borrow_nothing(gpu: Lender) -> None:
     gpu(nothing)
 
 
-def _no_gpu(error: Exception) -> ModelError:
-    """No quota, no GPU, a worker that died, a lost connection: `spaces` raises many kinds."""
-    traceback.print_exc()
-    return ModelError(f"no GPU just now: {first_line(error).strip(chr(39))}")
-
-
 class ZeroEngine:
     """Answers to `protocol.Engine`; both sides of a request are one call for a GPU."""
 
@@ -45,20 +39,16 @@ class ZeroEngine:
         self._seconds_per_token = SECONDS_PER_TOKEN
         self._lock = threading.Lock()
 
-        def generate(request: Request) -> Iterator[dict[str, Answer] | str]:
+        def generate(request: Request, scored: Answer | None = None) -> Iterator[Any]:
             try:
-                yield from engine.answer(request)
+                if scored:
+                    yield engine.score(request, scored)
+                else:
+                    yield from engine.answer(request)
             except RoleplayError as error:  # across processes only the name of an exception would arrive
                 yield str(error)
 
-        def score(request: Request, answer: Answer) -> list[Piece] | str:
-            try:
-                return engine.score(request, answer)
-            except RoleplayError as error:
-                return str(error)
-
         self._generate = gpu(generate, duration=self.duration)
-        self._score = gpu(score, duration=math.ceil(MARGIN * START_SECONDS))
 
     def describe(self) -> list[str]:
         return [
@@ -78,34 +68,39 @@ class ZeroEngine:
     def kl_to_base(self, adapter: str) -> float | None:
         return self._engine.kl_to_base(adapter)
 
-    def duration(self, request: Request) -> int:
-        """Seconds to ask for: what the longest reply takes at the measured pace, and a margin."""
+    def duration(self, request: Request, scored: Answer | None = None) -> int:
+        """Seconds to ask for: what the longest reply takes at the measured pace, and a margin; to score one needs
+        little more than the start."""
         longest = max(request.sampling.of(side).max_new_tokens for side in request.questions or (ADAPTER,))
-        return min(math.ceil(START_SECONDS + MARGIN * longest * self._seconds_per_token), LONGEST)
+        generated = 0 if scored else longest
+        return min(math.ceil(START_SECONDS + MARGIN * generated * self._seconds_per_token), LONGEST)
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         answers: dict[str, Answer] = {}
-        try:
-            with closing(self._generate(request)) as stream:
-                for news in stream:
-                    if isinstance(news, str):
-                        raise RoleplayError(news)
-                    answers = news
-                    yield answers
-        except RoleplayError:
-            raise
-        except Exception as error:
-            raise _no_gpu(error) from error
+        with closing(self._lent(request)) as stream:
+            for answers in stream:
+                yield answers
         self._time(answers)
 
     def score(self, request: Request, answer: Answer) -> list[Piece]:
+        (pieces,) = self._lent(request, answer)
+        return list(pieces)
+
+    def _lent(self, *asked: Any) -> Generator[Any, None, None]:
+        """What the process with the GPU says; raises `RoleplayError` where it cannot."""
         try:
-            scored = self._score(request, answer)
-        except Exception as error:
-            raise _no_gpu(error) from error
-        if isinstance(scored, str):
-            raise RoleplayError(scored)
-        return list(scored)
+            with closing(self._generate(*asked)) as stream:
+                for news in stream:
+                    if isinstance(news, str):
+                        raise RoleplayError(news)
+                    yield news
+        except RoleplayError:
+            raise
+        except (
+            Exception
+        ) as error:  # no quota, no GPU, a worker that died, a lost connection: `spaces` raises many kinds
+            traceback.print_exc()
+            raise ModelError(f"no GPU just now: {first_line(error).strip(chr(39))}") from error
 
     def _time(self, answers: dict[str, Answer]) -> None:
         paces = [1 / answer.tokens_per_second for answer in answers.values() if answer.tokens_per_second]
