@@ -1,5 +1,5 @@
 // Run once when the page has loaded: keeps both panes level turn by turn, gives the composer the keyboard back after an
-// answer, names the buttons that have only an icon, shows why two answers differ, takes dropped cards and saves exported
+// answer, names the buttons that have only an icon, shows why two answers differ and who speaks, takes dropped cards and saves exported
 // files. `names` holds the interface's words by language.
 (names) => {
   const MAX_CARD = 5 << 20; // bytes
@@ -21,6 +21,30 @@
       }
     }
   };
+
+  // A pane's label opens the choice of who speaks in it.
+  const choices = () => ["left", "right"].map((id) => [id, ...[`#${id}-choice`, `#${id} label[data-testid="block-label"]`].map((selector) => document.querySelector(selector))]);
+  const choose = (open) => {
+    document.body.dataset.choice = open;
+    choices().forEach(([id, , label]) => { if (label?.role === "button") label.ariaExpanded = `${id === open}`; });
+  };
+  const offerChoices = () => choices().forEach(([id, choice, label]) => {
+    if (!choice || !label || label.role === "button") return;
+    Object.assign(label, { role: "button", tabIndex: 0, ariaExpanded: "false" });
+    label.setAttribute("aria-controls", choice.id);
+    const toggle = () => choose(document.body.dataset.choice === id ? "" : id);
+    label.onclick = toggle;
+    label.onkeydown = (event) => { if (["Enter", " "].includes(event.key)) { event.preventDefault(); toggle(); } };
+  });
+  document.addEventListener("pointerdown", ({ target }) => {
+    if (document.body.dataset.choice && !target.closest('.choice, [role="listbox"], #panes label[role="button"]')) choose("");
+  });
+  document.addEventListener("keydown", ({ key }) => {
+    const open = document.body.dataset.choice;
+    if (key !== "Escape" || !open) return;
+    choose("");
+    document.querySelector(`#${open} label[role="button"]`)?.focus();
+  });
 
   const panes = () => ["left", "right"].map((id) => document.querySelector(`#${id} [role="log"]`)).filter(Boolean);
 
@@ -59,7 +83,7 @@
   const said_in = (message) => message.querySelector(".message-content").textContent;
   const explain = () => {
     document.querySelectorAll("#panes .bot .thought .message-content").forEach((footer) => {
-      const has = footer.nextElementSibling?.matches(".why"), may = footer.textContent.trimEnd().endsWith(EXPLAINABLE);
+      const has = footer.nextElementSibling?.matches(".why"), may = document.querySelector("#ask-why") && footer.textContent.trimEnd().endsWith(EXPLAINABLE);
       if (may && !has) {
         const button = Object.assign(document.createElement("button"), { className: "why", type: "button", textContent: words.why });
         button.ariaExpanded = "false";
@@ -122,11 +146,32 @@
     }
     if (due) return;
     due = true;
-    requestAnimationFrame(() => { due = false; label(); translate(); explain(); level(); follow(); });
+    requestAnimationFrame(() => { due = false; label(); translate(); offerChoices(); explain(); level(); follow(); });
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["disabled"] });
   window.addEventListener("resize", level);
   label();
   level();
+
+  // The scoreboard's lists: filtered here, and an item of one is asked in the chat.
+  const filter = () => {
+    const board = document.querySelector("#board"), kind = board.querySelector(".filter select").value;
+    const wanted = board.querySelector(".filter input").value.toLowerCase();
+    board.querySelectorAll(".flips").forEach((list) => {
+      const items = [...list.querySelectorAll("article")];
+      items.forEach((item) => { item.hidden = (kind !== "all" && !item.matches(`.${kind}`)) || !item.textContent.toLowerCase().includes(wanted); });
+      list.hidden = items.every((item) => item.hidden);
+    });
+  };
+  document.addEventListener("input", ({ target }) => { if (target.closest("#board .filter")) filter(); });
+  document.addEventListener("click", ({ target }) => {
+    const text = target.closest("#board .ask")?.dataset.ask;
+    if (text === undefined) return;
+    document.querySelector('#tabs [role="tab"]').click();
+    const composer = document.querySelector("#ask textarea");
+    composer.value = text;
+    composer.dispatchEvent(new Event("input", { bubbles: true }));
+    composer.focus();
+  });
 
   // A character card that is dropped anywhere, or chosen, is read here and handed over by the hidden button `take`, which
   // is there where the server takes any.
@@ -156,6 +201,19 @@
   window.chooseCard = () => {
     const input = document.createElement("input");
     Object.assign(input, { type: "file", accept: ".png,.json,.yaml,.yml", onchange: () => offer(input.files[0]) });
+    input.click();
+  };
+
+  // A saved conversation is read here and handed over by the hidden button `take-chat`.
+  let chat = null;
+  window.takeChat = () => chat;
+  window.chooseChat = () => {
+    const input = document.createElement("input");
+    const read = async (file) => {
+      chat = file.size <= MAX_CARD ? await file.text() : null;
+      document.querySelector("#take-chat").click();
+    };
+    Object.assign(input, { type: "file", accept: ".json", onchange: () => input.files[0] && read(input.files[0]) });
     input.click();
   };
 

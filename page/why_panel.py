@@ -1,14 +1,16 @@
 """What "Why" under an answer does: the answer is scored by both sides, and shown token by token."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from page.chat import shown
-from page.chat.exchanges import Exchange
+from page.chat.exchanges import Exchange, speakers
 from page.chat.why import explainable, request_about
 from page.serving.rate_limit import Rate
+from page.serving.start import About
 from page.state import Visitor
 from page.toasts import refusal
-from page.why_view import why_html
+from page.why_view import taught_html, why_html
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Engine
 from roleplay.errors import RoleplayError
@@ -17,8 +19,8 @@ from roleplay.errors import RoleplayError
 class WhyHandlers:
     """What its events do, as `handlers.Handlers` does for the rest of the page."""
 
-    def __init__(self, engine: Engine, rate: Rate) -> None:
-        self.engine, self.rate = engine, rate
+    def __init__(self, engine: Engine, about: Mapping[str, About], rate: Rate) -> None:
+        self.engine, self.about, self.rate = engine, about, rate
 
     def explain(self, asked_why: Any, record: list[Exchange], blind: bool, visitor: Visitor) -> dict[str, Any]:
         """The view of an answer, named by its pane (0 or 1) and the number of its exchange."""
@@ -35,5 +37,9 @@ class WhyHandlers:
             pieces = self.engine.score(request_about(record[:number], exchange, side), exchange.answers[side])
         except RoleplayError as error:
             raise refusal(str(error)) from error
-        names = {one: words[one] for one in (ADAPTER, BASE)}
-        return {"why": [pane, number, why_html(pieces, names, visitor.language)]}
+        asked = speakers(exchange)
+        html = why_html(pieces, shown.names_of(visitor.language, asked), visitor.language)
+        about = self.about.get(asked.speaker(side).adapter)
+        if about and about.retriever:
+            html += taught_html(exchange.answers[side].text, about.retriever, visitor.language)
+        return {"why": [pane, number, html]}

@@ -7,6 +7,9 @@ from html import escape
 from page.chat.why import log_ratio, parting, shade, telling
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Piece
+from roleplay.errors import DataError
+from roleplay.text.copies import copied
+from roleplay.text.retrieval import Retriever
 
 
 def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -> str:
@@ -31,6 +34,23 @@ def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -
         f'<div class="details" aria-live="polite">{details}</div>'
         f"<p>{escape(sums)}</p>"
     )
+
+
+def taught_html(answer: str, retriever: Retriever, language: str) -> str:
+    """Which training rows the answer resembles most, and the longest passage that was copied from one."""
+    words = WORDS[language]
+    try:
+        nearest = retriever.replies.examples(answer)[::-1]
+        copy = copied(answer, (turn for row in retriever.rows for turn in row.turns))
+    except DataError as error:
+        return f"<p>{escape(str(error))}</p>"
+    rows = "".join(f"<li>{escape(user)}<br>→ {escape(reply)}</li>" for user, reply in nearest)
+    told = words["taught_own"]
+    if copy:
+        passage, (user, _) = copy
+        told = words["taught_copied"].format(passage=passage, user=user)
+    heading = f"<p>{escape(words['taught' if nearest else 'taught_none'])}</p>"
+    return f"{heading}<ol>{rows}</ol><p>{escape(told)}</p>"
 
 
 def _piece(piece: Piece, parts: bool, language: str) -> str:

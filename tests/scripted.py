@@ -23,6 +23,7 @@ class ScriptedEngine:
     pause: float = 0.02  # seconds a step
     replies: dict[str, str] = field(default_factory=lambda: dict(REPLIES))
     error: str = ""
+    lacking: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     closed_early: int = 0
     gate: threading.Event = field(default_factory=threading.Event)  # a message with "hold" waits for it
@@ -37,7 +38,7 @@ class ScriptedEngine:
         return ""
 
     def lacks(self) -> dict[str, str]:
-        return {}
+        return self.lacking
 
     def kl_to_base(self, adapter: str) -> float:
         return 0.83

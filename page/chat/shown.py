@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from page.chat.exchanges import OPEN, VOTES, Exchange
+from page.chat.exchanges import OPEN, VOTES, Exchange, speakers
 from page.chat.why import explainable
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER
+from roleplay.engine.protocol import ADAPTER, BASE, Request
 
 JOINER = "\N{WORD JOINER}"
 EXPLAINABLE = JOINER  # at the end of a footer: page.js puts "Why" there, and nothing else is seen of it
@@ -38,11 +38,24 @@ def restore(text: str) -> str:
     return re.sub(rf"([<&]){JOINER}", r"\1", text)
 
 
+def names_of(language: str, request: Request) -> dict[str, str]:
+    """What both sides are called: with the strength where it is not 1, an adapter on the base side by its name."""
+    words, other = WORDS[language], request.other.adapter
+    names = {ADAPTER: words[ADAPTER], BASE: other if other != request.adapter else words["same"]}
+    names[BASE] = names[BASE] if other else words[BASE]
+    strengths = {side: request.speaker(side).strength for side in names}
+    return {
+        side: name if strengths[side] == 1 else words["strength_shown"].format(name=name, strength=strengths[side])
+        for side, name in names.items()
+    }
+
+
 def footer(language: str, exchange: Exchange, side: str, named: bool = False) -> str:
-    """Under the answer of `side`: who spoke (where it is `named`), the revision of an adapter from a hub, tokens,
-    times, seed, what it was given if that is not the persona, faults."""
+    """Under the answer of `side`: who spoke (where it is `named`, or unusual), the revision of an adapter from a hub,
+    tokens, times, seed, what it was given if that is not the persona, faults."""
     words, answer = WORDS[language], exchange.answers[side]
-    parts = [words[side]] if named else []
+    name = names_of(language, speakers(exchange))[side]
+    parts = [name] if named or name != words[side] else []
     if side == ADAPTER and exchange.revision:
         parts.append(words["revision"].format(revision=exchange.revision[:7]))
     if answer.tokens:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from page.chat.exchanges import OPEN, OVERTAKEN, STOPPED, Exchange, question
+from page.chat.exchanges import OPEN, OVERTAKEN, STOPPED, Exchange, question, speakers
 from roleplay.engine.protocol import ADAPTER, BASE, ENDS, Piece, Request
 
 TELLING = 3  # pieces whose share is told
@@ -28,12 +28,7 @@ def request_about(past: Sequence[Exchange], exchange: Exchange, side: str) -> Re
         one: question(past, side, exchange.personas.get(one, own), exchange.user, examples.get(one, ()))
         for one in (ADAPTER, BASE)
     }
-    return replace(request_of(exchange), questions=questions)
-
-
-def request_of(exchange: Exchange) -> Request:
-    """Who speaks on each side of the exchange, asked nothing yet."""
-    return Request({}, exchange.sampling, exchange.adapter)
+    return replace(speakers(exchange), questions=questions)
 
 
 def log_ratio(piece: Piece) -> float:

@@ -15,9 +15,9 @@ from page.serving.middleware import MAX_BODY
 from page.words import WORDS, language
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError
-from roleplay.results import votes as ballots
+from roleplay.results import tally as ballots
 from roleplay.results import wording as texts
-from roleplay.results.votes import Tally
+from roleplay.results.tally import Tally
 from roleplay.text.rows import read_rows
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
@@ -262,7 +262,7 @@ def test_language(header: str | None, wanted: str) -> None:
     [
         (Tally(), ["No votes yet"]),
         (Tally(ties=2), ["2 ties, 0 both bad", "Not yet conclusive"]),
-        (Tally(3, 1, 1, 0, 2, 2), ["won 3 of 4", "75%", "30% to 95%", "Not yet conclusive", "2 to 2"]),
+        (Tally(3, 1, 1, 0, 2, 2), ["won 3 of 4", "75%", "30% to 95%", "Not yet conclusive."]),
         (Tally(30, 2, 0, 0, 16, 16), ["People prefer the adapter."]),
         (Tally(16, 16, 0, 0, 30, 2), ["One side wins too often (30 to 2)"]),
     ],

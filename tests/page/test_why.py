@@ -1,6 +1,7 @@
 """Why two answers differ, under an answer: shaded tokens, both sides' likeliest, by pointer, keyboard and tap."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -10,9 +11,12 @@ from page import state
 from page.chat import why
 from page.chat.exchanges import OPEN, SIDES, Exchange
 from page.serving.rate_limit import Rate
+from page.serving.start import About
 from page.why_panel import WhyHandlers
 from page.why_view import why_html
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Sampling
+from roleplay.text.retrieval import Retriever
+from roleplay.text.rows import Row
 from tests.pages import PHONE, Served, ask, bots, footer, opened, serious
 from tests.scripted import ScriptedEngine
 
@@ -51,7 +55,25 @@ def test_figures_of_the_whole_answer_and_what_was_written_is_shown_as_text() -> 
 )
 def test_what_is_gone_or_still_secret_is_not_looked_into(asked: list[int], exchange: Exchange) -> None:
     with pytest.raises(gr.Error, match="cannot be looked into"):
-        WhyHandlers(ScriptedEngine(), Rate(0)).explain(asked, [exchange], True, VISITOR)
+        WhyHandlers(ScriptedEngine(), {}, Rate(0)).explain(asked, [exchange], True, VISITOR)
+
+
+def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> None:
+    rows = [
+        Row((("晚膳呢", "清粥便好，不必铺张，省下来赏给底下人罢。"),)),
+        Row((("雪", "且等雪停。"),)),
+        Row((("<i>", "好"),)),
+    ]
+    about = {"one": About(tmp_path, retriever=Retriever(rows))}
+    said = {ADAPTER: Answer("清粥便好，不必铺张，省下来赏给她们。", 5, stop="end"), BASE: DONE[BASE]}
+    handlers, record = WhyHandlers(ScriptedEngine(), about, Rate(0)), [replace(EXCHANGE, answers=said)]
+    html = handlers.explain([0, 0], record, False, VISITOR)["why"][2]
+    assert "“清粥便好不必铺张省下来赏给” stands in the row that answers “晚膳呢”" in html
+    assert html.index("晚膳呢<br>→") and "<i>" not in html
+    assert "training" not in handlers.explain([1, 0], record, False, VISITOR)["why"][2]
+    other = {ADAPTER: Answer("好", 1, stop="end")}
+    html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]
+    assert "No 10 characters" in html
 
 
 def test_tokens_are_shaded_and_looked_at_by_keyboard_and_tap(browser: Browser, served: Served) -> None:
