@@ -1,6 +1,6 @@
 // Run once when the page has loaded: keeps both panes level turn by turn, gives the composer the keyboard back after an
-// answer, names the buttons that have only an icon, takes dropped cards and saves exported files. `names` holds those
-// names by language.
+// answer, names the buttons that have only an icon, shows why two answers differ and who speaks, takes dropped cards and saves exported
+// files. `names` holds the interface's words by language.
 (names) => {
   const MAX_CARD = 5 << 20; // bytes
   const words = names[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
@@ -21,6 +21,30 @@
       }
     }
   };
+
+  // A pane's label opens the choice of who speaks in it.
+  const choices = () => ["left", "right"].map((id) => [id, ...[`#${id}-choice`, `#${id} label[data-testid="block-label"]`].map((selector) => document.querySelector(selector))]);
+  const choose = (open) => {
+    document.body.dataset.choice = open;
+    choices().forEach(([id, , label]) => { if (label?.role === "button") label.ariaExpanded = `${id === open}`; });
+  };
+  const offerChoices = () => choices().forEach(([id, choice, label]) => {
+    if (!choice || !label || label.role === "button") return;
+    Object.assign(label, { role: "button", tabIndex: 0, ariaExpanded: "false" });
+    label.setAttribute("aria-controls", choice.id);
+    const toggle = () => choose(document.body.dataset.choice === id ? "" : id);
+    label.onclick = toggle;
+    label.onkeydown = (event) => { if (["Enter", " "].includes(event.key)) { event.preventDefault(); toggle(); } };
+  });
+  document.addEventListener("pointerdown", ({ target }) => {
+    if (document.body.dataset.choice && !target.closest('.choice, [role="listbox"], #panes label[role="button"]')) choose("");
+  });
+  document.addEventListener("keydown", ({ key }) => {
+    const open = document.body.dataset.choice;
+    if (key !== "Escape" || !open) return;
+    choose("");
+    document.querySelector(`#${open} label[role="button"]`)?.focus();
+  });
 
   const panes = () => ["left", "right"].map((id) => document.querySelector(`#${id} [role="log"]`)).filter(Boolean);
 
@@ -53,6 +77,66 @@
     document.addEventListener(type, (event) => { leader = event.target.closest('[role="log"]'); }, true));
   document.addEventListener("scroll", (event) => { if (event.target === leader) follow(); }, true);
 
+  // "Why" stands where a footer ends in the joiner that the server puts there. What it shows stays as long as its answer
+  // stands above it, and is looked at token by token: by pointer, tap, or the arrow keys.
+  const EXPLAINABLE = "\u2060";
+  const said_in = (message) => message.querySelector(".message-content").textContent;
+  const explain = () => {
+    document.querySelectorAll("#panes .bot .thought .message-content").forEach((footer) => {
+      const has = footer.nextElementSibling?.matches(".why"), may = document.querySelector("#ask-why") && footer.textContent.trimEnd().endsWith(EXPLAINABLE);
+      if (may && !has) {
+        const button = Object.assign(document.createElement("button"), { className: "why", type: "button", textContent: words.why });
+        button.ariaExpanded = "false";
+        button.onclick = () => askWhy(button);
+        footer.after(button);
+      }
+      if (!may && has) footer.nextElementSibling.remove();
+    });
+    document.querySelectorAll(".why-view").forEach((view) => {
+      if (said_in(view.closest(".bot.message")) !== view.said) closeWhy(view);
+    });
+  };
+  const closeWhy = (view) => {
+    const button = view.closest(".bot.message").querySelector(".why");
+    if (button) button.ariaExpanded = "false";
+    view.remove();
+  };
+  let why = null; // the pane, the exchange and the button that were asked last
+  const askWhy = (button) => {
+    const open = button.closest(".bot.message").querySelector(".why-view");
+    if (open) { closeWhy(open); return; }
+    const pane = button.closest("#left, #right"), rows = [...pane.querySelectorAll(".message-row")];
+    const before = rows.slice(0, rows.indexOf(button.closest(".message-row")));
+    const number = before.filter((row) => row.querySelector(".user.message")).length - 1;
+    why = { asked: [pane.id === "left" ? 0 : 1, number], button };
+    button.ariaBusy = "true";
+    document.querySelector("#ask-why").click();
+  };
+  window.askedWhy = () => why.asked;
+  window.showWhy = (pane, number, html) => {
+    const button = why.button;
+    button.ariaBusy = "false";
+    if (html === undefined || !button.isConnected || `${why.asked}` !== `${[pane, number]}`) return;
+    const message = button.closest(".bot.message"), view = document.createElement("section");
+    Object.assign(view, { className: "why-view", innerHTML: html, said: said_in(message), ariaLabel: words.why });
+    const pieces = [...view.querySelectorAll(".piece")], tables = [...view.querySelectorAll(".details table")];
+    const look = (index) => {
+      tables.forEach((table, other) => { table.hidden = other !== index; });
+      pieces.forEach((piece, other) => { piece.tabIndex = other === index ? 0 : -1; piece.ariaPressed = `${other === index}`; });
+    };
+    const reach = (index) => pieces[index]?.focus();
+    pieces.forEach((piece, index) => {
+      ["mouseenter", "focus", "click"].forEach((type) => piece.addEventListener(type, () => look(index)));
+      piece.addEventListener("keydown", ({ key }) => {
+        if (key === "ArrowRight") reach(index + 1);
+        if (key === "ArrowLeft") reach(index - 1);
+      });
+    });
+    look(Math.max(0, pieces.findIndex((piece) => piece.matches(".parts"))));
+    message.append(view);
+    button.ariaExpanded = "true";
+  };
+
   let due = false;
   new MutationObserver((changes) => {
     const enabled = changes.some(({ type, target }) => type === "attributes" && target.matches("#ask textarea:enabled"));
@@ -62,11 +146,32 @@
     }
     if (due) return;
     due = true;
-    requestAnimationFrame(() => { due = false; label(); translate(); level(); follow(); });
+    requestAnimationFrame(() => { due = false; label(); translate(); offerChoices(); explain(); level(); follow(); });
   }).observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["disabled"] });
   window.addEventListener("resize", level);
   label();
   level();
+
+  // The scoreboard's lists: filtered here, and an item of one is asked in the chat.
+  const filter = () => {
+    const board = document.querySelector("#board"), kind = board.querySelector(".filter select").value;
+    const wanted = board.querySelector(".filter input").value.toLowerCase();
+    board.querySelectorAll(".flips").forEach((list) => {
+      const items = [...list.querySelectorAll("article")];
+      items.forEach((item) => { item.hidden = (kind !== "all" && !item.matches(`.${kind}`)) || !item.textContent.toLowerCase().includes(wanted); });
+      list.hidden = items.every((item) => item.hidden);
+    });
+  };
+  document.addEventListener("input", ({ target }) => { if (target.closest("#board .filter")) filter(); });
+  document.addEventListener("click", ({ target }) => {
+    const text = target.closest("#board .ask")?.dataset.ask;
+    if (text === undefined) return;
+    document.querySelector('#tabs [role="tab"]').click();
+    const composer = document.querySelector("#ask textarea");
+    composer.value = text;
+    composer.dispatchEvent(new Event("input", { bubbles: true }));
+    composer.focus();
+  });
 
   // A character card that is dropped anywhere, or chosen, is read here and handed over by the hidden button `take`, which
   // is there where the server takes any.
@@ -96,6 +201,19 @@
   window.chooseCard = () => {
     const input = document.createElement("input");
     Object.assign(input, { type: "file", accept: ".png,.json,.yaml,.yml", onchange: () => offer(input.files[0]) });
+    input.click();
+  };
+
+  // A saved conversation is read here and handed over by the hidden button `take-chat`.
+  let chat = null;
+  window.takeChat = () => chat;
+  window.chooseChat = () => {
+    const input = document.createElement("input");
+    const read = async (file) => {
+      chat = file.size <= MAX_CARD ? await file.text() : null;
+      document.querySelector("#take-chat").click();
+    };
+    Object.assign(input, { type: "file", accept: ".json", onchange: () => input.files[0] && read(input.files[0]) });
     input.click();
   };
 

@@ -18,7 +18,8 @@ from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.results.intervals import wilson
-from roleplay.results.votes import Box, Vote, count
+from roleplay.results.tally import count
+from roleplay.results.votes import Box, Vote
 from roleplay.text.pairs import Pair, parse_pair
 
 

@@ -9,7 +9,6 @@ from starlette.middleware import Middleware
 
 from page import events, layout
 from page.adapters_panel import PanelHandlers
-from page.chat.choices import PERSONA
 from page.handlers import Handlers
 from page.look import look
 from page.serving.logins import Logins
@@ -30,13 +29,12 @@ queueing.print = lambda said: log_fault()  # type: ignore[attr-defined]  # its o
 def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
     """The page for what has been started, with its votes in `box`; a client may send `per_minute` messages."""
     rate = Rate(per_minute)
-    handlers, panel = (
-        Handlers(started, box, rate),
-        PanelHandlers(started.engine, started.guests, rate, started.adopts_for),
-    )
-    persona, given = handlers.persona_of(handlers.first), handlers.given_options(handlers.first, PERSONA)
-    with gr.Blocks(title=persona.name, fill_height=True, fill_width=True, analytics_enabled=False) as demo:
-        controls = layout.draw(handlers.names, persona, given, started)
+    handlers = Handlers(started, box, rate)
+    panel = PanelHandlers(started.engine, started.guests, rate, started.adopts_for)
+    with gr.Blocks(
+        title=handlers.sides.persona_of(handlers.first).name, fill_height=True, fill_width=True, analytics_enabled=False
+    ) as demo:
+        controls = layout.draw(handlers.sides, started)
         events.connect(demo, controls, handlers, panel, started.at_once)
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     return demo

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from page.adapters_panel import PanelHandlers
+from page.chat.choices import NUMBERS
 from page.handlers import Handlers
 from page.layout import Controls
 from page.state import arguments, reads, visitor
@@ -20,6 +21,7 @@ from page.state import arguments, reads, visitor
 PANES = ("left", "right")
 SPEAKER = ("speaker", "title", "persona")  # who speaks; the greeting and the openers are in the left pane
 IDLE = ("ballot", "saved", "compare", "blind", "message")  # what changes when nothing is being answered any more
+SIDES = ("compare", "strength", "other", "other_strength", "given")  # who speaks beside whom, and how
 ASKED = ("message", "asked", "record", *PANES, "ballot", "compare", "blind")  # what changes when a message is sent
 # Events that do not wait for an answer in progress.
 FREE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
@@ -63,7 +65,7 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     converse(c, h, on, at_once)
 
     on([demo.load, c.message.submit], h.show_problem, ["problem"], {**FREE, "queue": False})
-    on(demo.load, h.restore, [*PANES, *SPEAKER, "record", "compare", "given"], {**FREE, "js": READ})
+    on(demo.load, h.restore, [*PANES, *SPEAKER, "record", *SIDES], {**FREE, "js": READ})
     c.saved.change(None, c.saved, None, js=WRITE)
     on(c.message.stop, h.mark_stopped, ["record", *PANES, *IDLE])
     on(c.left.undo, h.undo_last, ["record", *PANES, *IDLE])
@@ -74,14 +76,26 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     for vote, button in c.votes.items():
         on(button.click, h.cast_vote, ["record", *PANES, "ballot"], vote=vote)
 
-    on(c.adapter.change, h.offer_given, ["given"])
-    on([c.adapter.change, c.reset.click], h.introduce, [*SPEAKER, "left"])
+    looked = {
+        "js": "(asked, ...rest) => [window.askedWhy(), ...rest]",
+        "concurrency_limit": at_once,
+        "concurrency_id": "why",
+    }
+    scored = on(c.ask_why.click, h.why.explain, ["why"], FREE | looked)
+    scored.success(None, c.why, None, js="(why) => window.showWhy(...why)")
+    scored.failure(None, None, None, js="() => window.showWhy()")
+
+    on(c.adapter.change, h.sides.offer, ["other", "given"])
+    spoken = [c.strength.change, c.other.change, c.other_strength.change]
+    on(spoken, h.sides.show_speakers, [*PANES, "other_strength", "compare"])
+    on([c.adapter.input, c.reset.click], h.introduce, [*SPEAKER, "left"])
     on([c.scores.select, c.adapter.change], h.show_scoreboard, ["board"])
     if c.shift:
         on([demo.load, c.adapter.change], panel.show_shift, ["shift"])
     if c.find and c.load:
         on(c.find.click, panel.find_on_hub, ["hub"], ALONE)
-        on(c.load.click, panel.load_from_hub, ["adapter", "adopt"], ALONE)
+        loaded = on(c.load.click, panel.load_from_hub, ["adapter", "adopt"], ALONE)
+        on(loaded.success, h.introduce, [*SPEAKER, "left"])
 
     for preset, button in c.presets.items():
         on(button.click, h.set_numbers, h.set_numbers(preset), preset=preset)
@@ -89,7 +103,16 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     if c.take:
         taken = FREE | {"js": "(card, ...rest) => [window.takeCard(), ...rest]"}
         on(c.take.click, h.cards.load_card, [*SPEAKER, "left", "saved"], taken)
+    c.choose_chat.click(None, js="() => window.chooseChat()")
+    restored = [*PANES, *SPEAKER, "record", "saved", *SIDES, "adapter", *NUMBERS, "seed"]
+    on(
+        c.take_chat.click,
+        h.shared.load_chat,
+        restored,
+        FREE | {"js": "(chat, ...rest) => [window.takeChat(), ...rest]"},
+    )
     made = [on(button.click, h.export, ["file"], kind=kind) for kind, button in c.exports.items()]
+    made.append(on(c.share.click, h.shared.share, ["file"]))
     made += [on(button.click, h.cards.save_card, ["file"], kind=kind) for kind, button in c.saves.items()]
     for event in made:
         event.then(None, c.file, None, js="(file) => window.saveFile(...file)")

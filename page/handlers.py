@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from page.chat import exchanges, shown
-from page.chat.choices import GIVEN, LENGTHS, NOTHING, NUMBERS, PERSONA, Choices
+from page.chat.choices import LENGTHS, NUMBERS, PERSONA, Choices
 from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, OVERTAKEN, Exchange
 from page.chat.saved import Kept, as_markdown, as_rows, from_json, kept_now, to_json
 from page.look import I18N, as_said
@@ -21,12 +21,16 @@ from page.persona_panel import PersonaHandlers, introduction
 from page.scoreboard_tab import scoreboard_html
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
+from page.share_panel import ShareHandlers
+from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from page.toasts import refusal, tell
+from page.votes_view import votes_html
+from page.why_panel import WhyHandlers
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import DataError, RoleplayError
-from roleplay.results.votes import Box, count, score
+from roleplay.results.votes import Box
 from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
 
@@ -44,18 +48,15 @@ class Handlers:
     """The handlers of one page: they ask its engine, vote into its box and keep nothing but who is being answered."""
 
     def __init__(self, started: Started, box: Box, rate: Rate) -> None:
-        self.engine, self.about, self.fallback = started.engine, started.about, started.persona
+        self.engine, self.about = started.engine, started.about
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
         self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
-        self.cards = PersonaHandlers(self.about, rate)
+        self.cards, self.why = PersonaHandlers(self.about, rate), WhyHandlers(self.engine, self.about, rate)
+        self.sides = SidesHandlers(self.engine, self.about, started.persona)
+        self.shared = ShareHandlers(self.sides, rate)
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""
-        self.sides = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
-
-    def persona_of(self, adapter: str | None) -> Persona:
-        """Whom this adapter was trained to be, as far as that is known."""
-        about = self.about.get(adapter or "")
-        return about.persona if about and about.persona else self.fallback
+        self.order = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
 
     # The conversation
 
@@ -81,7 +82,7 @@ class Handlers:
 
     def ask_edited(self, event: gr.EventData, record: Record, choices: Choices, visitor: Visitor) -> Updates:
         """An earlier message in other words, and nothing of what came after it."""
-        before = shown.pane_messages(record, 0, choices.blind, self.sides, visitor.language)[: event.index]
+        before = shown.pane_messages(record, 0, choices.blind, self.order, visitor.language)[: event.index]
         record = record[: len(shown.users(before))]
         return {"record": record} | self._ask(str(event.value), record, choices, visitor)
 
@@ -106,10 +107,11 @@ class Handlers:
         language, retriever = visitor.language, self._retriever(choices.adapter)
         record = exchanges.close(record, OVERTAKEN)[: MAX_EXCHANGES + 1]
         refused = self.rate.sentence(self.rate.take(visitor.address), language)
+        other = self.sides.other_persona(choices)
         try:
-            new = exchanges.begin(asked, choices, retriever)
+            new = exchanges.begin(asked, choices, retriever, other)
         except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
-            new, refused = exchanges.begin(asked, replace(choices, seed=""), retriever), refused or str(error)
+            new, refused = exchanges.begin(asked, replace(choices, seed=""), retriever, other), refused or str(error)
         if about := self.about.get(choices.adapter):
             new = replace(new, revision=about.revision)
         overtaken = self.running[visitor.session] = Event()
@@ -147,25 +149,23 @@ class Handlers:
     def restore(self, saved: str | None, visitor: Visitor) -> Updates:
         """What this tab kept, else the openers alone: what was touched meanwhile stays."""
         if not saved:
-            return {"left": introduction(self.persona_of(self.first))["left"]}
+            return {"left": introduction(self.sides.persona_of(self.first))["left"]}
         seconds = self.loads.take(visitor.address)
         if seconds:
             tell(WORDS[visitor.language]["too_many_loads"].format(seconds=seconds))
         kept = self._kept(None if seconds else saved)
         panes = self._panes(kept.record, False, visitor.language)
-        said = introduction(kept.speaker or self.persona_of(self.first))
+        said = introduction(kept.speaker or self.sides.persona_of(self.first))
         return {
             **said,
             **panes,
             "left": said["left"] | {"value": panes["left"]},
             "record": kept.record,
-            "compare": kept.compare,
-            "persona": kept.persona,
-            "given": gr.update(**self.given_options(self.first, kept.given)),
+            **self.sides.settings(kept, self.first),
         }
 
     def _kept(self, text: str | None) -> Kept:
-        own = self.persona_of(self.first).system_prompt
+        own = self.sides.persona_of(self.first).system_prompt
         start = Kept([], bool(self.names), own, PERSONA)
         try:
             kept = from_json(text) if text else start
@@ -183,7 +183,7 @@ class Handlers:
 
     def _panes(self, record: Sequence[Exchange], blind: bool, language: str) -> Updates:
         """What both panes show."""
-        left, right = (shown.pane_messages(record, number, blind, self.sides, language) for number in (0, 1))
+        left, right = (shown.pane_messages(record, number, blind, self.order, language) for number in (0, 1))
         return {"left": left, "right": right}
 
     def _idle(self, record: Record, choices: Choices) -> Updates:
@@ -208,11 +208,12 @@ class Handlers:
         """The right pane, or not; a single pane is never blind."""
         return {"right": gr.update(visible=compare), "blind": blind and compare}
 
-    def hide_names(self, blind: bool, compare: bool, record: Record, visitor: Visitor) -> Updates:
+    def hide_names(self, record: Record, choices: Choices, visitor: Visitor) -> Updates:
         """Both panes under "A" and "B", or under their names with every blind exchange opened."""
-        record, compare = record if blind else exchanges.unveil(record), compare or blind
+        blind, compare = choices.blind, choices.compare or choices.blind
+        record = record if blind else exchanges.unveil(record)
         panes = self._panes(record, blind, visitor.language)
-        left, right = (I18N(label) for label in (("answer_a", "answer_b") if blind else self.sides))
+        left, right = self.sides.labels(choices, visitor.language)
         return {
             "record": record,
             "left": gr.update(value=panes["left"], label=left),
@@ -223,7 +224,7 @@ class Handlers:
 
     def cast_vote(self, vote: str, record: Record, blind: bool, visitor: Visitor) -> Updates:
         """The last exchange with its verdict, which is written down."""
-        record, cast = exchanges.judge(record, vote, {name: known.provenance for name, known in self.about.items()})
+        record, cast = exchanges.judge(record, vote, self.sides.hashes())
         try:
             if cast and not self.box.add(cast):  # another request was quicker, and says what the verdict is
                 return {"ballot": gr.update(visible=False)}
@@ -236,27 +237,17 @@ class Handlers:
     def show_scoreboard(self, adapter: str, visitor: Visitor) -> Updates:
         """The adapter's figures, and the votes on it."""
         read, faults = self.box.readable()
-        votes = score(visitor.language, count(vote for vote in read if vote.adapter == adapter))
+        votes = votes_html(read, adapter, visitor.language)
         if faults:
             print(*(f"votes        {fault}" for fault in faults[:MAX_FAULTS]), sep="\n")
-            votes += " " + WORDS[visitor.language]["votes_skipped"].format(count=len(faults))
+            votes += f"<p>{WORDS[visitor.language]['votes_skipped'].format(count=len(faults))}</p>"
         return {"board": scoreboard_html(adapter, self.about[adapter].folder, votes, visitor.language)}
 
     # The desk
 
     def introduce(self, adapter: str | None) -> Updates:
         """The adapter's persona, in the place of any other."""
-        return introduction(self.persona_of(adapter))
-
-    def given_options(self, adapter: str | None, given: str) -> Updates:
-        """What the base model may be given beside this adapter; the persona where `given` is not among it."""
-        offers = GIVEN if self._retriever(adapter or "") else (PERSONA, NOTHING)
-        choices = [(I18N(f"given_{offer}"), offer) for offer in offers]
-        return {"choices": choices, "value": given if given in offers else PERSONA}
-
-    def offer_given(self, adapter: str | None, given: str) -> Updates:
-        """The choices of `given_options`."""
-        return {"given": gr.update(**self.given_options(adapter, given))}
+        return introduction(self.sides.persona_of(adapter))
 
     def set_numbers(self, preset: str) -> Updates:
         """The sliders at a preset; the lengths are no matter of taste and stay."""

@@ -1,6 +1,6 @@
 """Where everything stands on the page. Nothing happens here: `events` finds every control by its name in `Controls`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from page.look import I18N, as_said, heading
 from page.persona_panel import draw_persona
 from page.plain_chatbot import PlainChatbot, pane
 from page.serving.start import Started
-from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from page.sides_panel import SidesHandlers, draw_sides
+from roleplay.engine.protocol import ADAPTER, BASE, SCORE, Sampling
 from roleplay.text.personas import Persona
 
 # By field of `Sampling`: lowest, highest and step of its slider. Its label has the same name in `words`.
@@ -42,6 +43,11 @@ class Controls:
     blind: gr.Checkbox
     left: PlainChatbot
     right: PlainChatbot
+    asked_why: (
+        gr.JSON
+    )  # which answer is looked into, by its pane and its exchange, with the button that page.js presses
+    ask_why: gr.Button
+    why: gr.JSON  # what is shown under it
     ballot: gr.Row
     votes: dict[str, gr.Button]
     message: gr.Textbox
@@ -50,6 +56,9 @@ class Controls:
     find: gr.Button | None
     load: gr.Button | None
     adopt: gr.Markdown | None  # how one that another trainer made is taken in
+    strength: gr.Slider
+    other: gr.Dropdown  # who speaks in the right pane
+    other_strength: gr.Slider
     speaker: gr.State  # the persona that came last, by an adapter or a card
     persona: gr.Textbox
     given: gr.Radio
@@ -62,6 +71,10 @@ class Controls:
     numbers: dict[str, gr.Slider]
     seed: gr.Textbox
     exports: dict[str, gr.Button]
+    share: gr.Button
+    chat: gr.JSON  # a saved conversation, with the buttons that choose and take it
+    choose_chat: gr.Button
+    take_chat: gr.Button
     file: gr.JSON
     scores: gr.Tab
     board: gr.HTML
@@ -71,29 +84,35 @@ class Controls:
         return {field.name: getattr(self, field.name) for field in fields(self)} | self.numbers
 
 
-def draw(names: Sequence[str], persona: Persona, given: Mapping[str, Any], started: Started) -> Controls:
-    """The page for the adapters of these `names`, the first of which speaks as `persona`.
-
-    `given` are the choices of what the base model may be given and the one taken.
-    """
-    both = bool(names)
+def draw(sides: SidesHandlers, started: Started) -> Controls:
+    """The page for the engine's adapters, the first of which speaks."""
+    names = sides.engine.adapters()
+    both, first = bool(names), names[0] if names else ""
+    persona = sides.persona_of(first)
     drawn: dict[str, Any] = {
         "record": gr.State([]),
         "asked": gr.State(""),
         "saved": gr.Textbox(visible="hidden", elem_id="saved"),
         "problem": gr.Markdown(visible=False, elem_id="health"),
+        "asked_why": gr.JSON(visible="hidden"),
+        # page.js offers "Why" where there is something to press.
+        "ask_why": gr.Button(visible=False if SCORE in sides.lacks else "hidden", elem_id="ask-why"),
+        "why": gr.JSON(visible="hidden"),
+        "chat": gr.JSON(visible="hidden"),
+        "take_chat": gr.Button(visible="hidden", elem_id="take-chat"),
         **_head(names, persona),
     }
     with gr.Tabs(elem_id="tabs"):
         with gr.Tab(I18N("chat")):
             with gr.Row(elem_id="panes"):
                 drawn |= _panes(persona, both)
+                drawn |= draw_sides(sides, first)
             with gr.Column(elem_id="composer"):
                 drawn |= _composer()
             with gr.Row(elem_id="desk"):
                 drawn |= draw_panel(both, started)
                 drawn |= {
-                    **draw_persona(persona, given, both, started.cards),
+                    **draw_persona(persona, started.cards),
                     **_sampling(started.base_tokens),
                     **_keep(),
                 }
@@ -164,4 +183,6 @@ def _keep() -> dict[str, Any]:
         gr.Markdown(I18N("keep_note"))
         with gr.Row():
             exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
-        return {"exports": exports, "file": gr.JSON(visible="hidden")}
+        with gr.Row():
+            buttons = {name: gr.Button(I18N(name), size="sm") for name in ("share", "choose_chat")}
+        return {"exports": exports, **buttons, "file": gr.JSON(visible="hidden")}

@@ -38,14 +38,13 @@ def introduction(persona: Persona) -> dict[str, Any]:
     }
 
 
-def draw_persona(persona: Persona, given: Mapping[str, Any], both: bool, cards_in: bool) -> dict[str, Any]:
+def draw_persona(persona: Persona, cards_in: bool) -> dict[str, Any]:
     """The accordion, closed; with `cards_in` a card that is chosen in it, or dropped on the page, is taken."""
     drawn: dict[str, Any] = {"speaker": gr.State(persona), "card": gr.JSON(visible="hidden")}
     # What is in a closed accordion is not on the page, so the button that a dropped file presses stands outside.
     drawn["take"] = gr.Button(visible="hidden", elem_id="take") if cards_in else None
     with gr.Accordion(I18N("persona"), open=False):
         drawn["persona"] = gr.Textbox(persona.system_prompt, label=I18N("persona_prompt"), lines=4, max_lines=10)
-        drawn["given"] = gr.Radio(**given, label=I18N("given"), visible=both, elem_id="given")
         with gr.Row():
             drawn["reset"] = gr.Button(I18N("reset"), size="sm")
             drawn["choose"] = gr.Button(I18N("card_load"), size="sm", visible=cards_in)

@@ -1,7 +1,7 @@
 """The Scoreboard tab: an adapter's figures, its training curve and the votes on it, as HTML. It measures nothing.
 
-The adapter's folder may be a stranger's. Of its scoreboard only numbers are shown, and its pictures go into the page as
-data, so that no file needs to be served.
+The adapter's folder may be a stranger's. Of its scoreboard only numbers are shown, and of its flips texts as texts; its
+picture goes into the page as data, so that no file needs to be served.
 """
 
 from base64 import b64encode
@@ -9,11 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from page.flips_view import flips_html
+from page.scoreboard_plots import plots_html
 from page.words import WORDS
 from roleplay.errors import DataError
 from roleplay.results import board as scoreboard
 from roleplay.results import reading
 from roleplay.results.board import TUNED
+from roleplay.results.summary import summary
 from roleplay.results.wording import ARMS, READING
 from roleplay.weights import layout
 
@@ -21,10 +24,10 @@ MAX_PICTURE = 4 << 20  # bytes
 
 
 def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
-    """All that is known of an adapter; `votes` is the tally in a sentence. A guest's folder is no longer there."""
+    """All that is known of an adapter; `votes` are those on it, as HTML. A guest's folder is no longer there."""
     words = WORDS[language]
     parts = [f"<h2>{escape(name)}</h2>", *_figures(name, folder, language)]
-    parts += [f"<h2>{words['votes']}</h2>", f"<p>{escape(votes)}</p>"]
+    parts += [f"<h2>{words['votes']}</h2>", f"{votes}"]
     parts += [f"<h2>{words['training']}</h2>", _picture(folder / layout.CURVE, words["plot_curve"])]
     return "".join(parts)
 
@@ -41,11 +44,16 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
     except DataError as error:
         return [f"<p>{escape(str(error))}</p>"]
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in scoreboard.verdicts(board, language))
+    own_first = {arm: board["arms"][arm] for arm in sorted(board["arms"], key=lambda arm: arm != TUNED)}
+    table = scoreboard.table({"arms": own_first}, language=language)
     return [
-        f"<p>{words['board_note']}</p>",
-        _table(scoreboard.table(board, language=language), words["scoreboard"], language),
-        f"<ul>{told}</ul>",
-        _picture(folder / layout.BOARD_PLOT, words["plot_board"]),
+        f'<p class="verdict">{escape(" ".join(summary(board, language)))}</p>',
+        plots_html(board, language),
+        f"<p><small>{words['board_note']}</small></p>",
+        f"<details><summary>{escape(words['all_figures'])}</summary>",
+        _table(table, words["scoreboard"], language),
+        f"<ul>{told}</ul></details>",
+        flips_html(board.get("flips", {}), language),
         *(_read_blind(board["reading"], language) if "reading" in board else ()),
     ]
 

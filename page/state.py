@@ -30,7 +30,7 @@ def visitor(request: gr.Request) -> Visitor:
 def choices(values: Mapping[str, Any]) -> Choices:
     """What was chosen, out of the values of the controls in `CHOSEN`."""
     named = {**values, "numbers": {name: values[name] for name in NUMBERS}}
-    named["adapter"] = values["adapter"] or ""  # a menu without an entry says None
+    named |= {name: values[name] or "" for name in ("adapter", "other")}  # a menu without an entry says None
     return Choices(**{field.name: named[field.name] for field in fields(Choices)})
 
 

@@ -30,8 +30,10 @@ class Served:
         personas: Mapping[str, Persona] | None = None,
         retrievers: Mapping[str, Retriever] | None = None,
         cards: bool = True,
+        lacks: Mapping[str, str] | None = None,
     ) -> None:
         self.engine, self.votes, self.adapters = ScriptedEngine(names), folder / "votes", folder / "adapters"
+        self.engine.lacking = dict(lacks or {})
         about = {
             name: About(self.adapters / name, {}, (retrievers or {}).get(name), (personas or {}).get(name))
             for name in names

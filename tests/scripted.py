@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Request
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Request
 from roleplay.errors import RoleplayError
 
 REPLIES = {
@@ -23,6 +23,7 @@ class ScriptedEngine:
     pause: float = 0.02  # seconds a step
     replies: dict[str, str] = field(default_factory=lambda: dict(REPLIES))
     error: str = ""
+    lacking: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     closed_early: int = 0
     gate: threading.Event = field(default_factory=threading.Event)  # a message with "hold" waits for it
@@ -35,6 +36,9 @@ class ScriptedEngine:
 
     def problem(self) -> str:
         return ""
+
+    def lacks(self) -> dict[str, str]:
+        return self.lacking
 
     def kl_to_base(self, adapter: str) -> float:
         return 0.83
@@ -65,3 +69,15 @@ class ScriptedEngine:
             finished = True
         finally:
             self.closed_early += not finished
+
+    def score(self, request: Request, answer: Answer) -> list[Piece]:
+        """Every character is a piece; the first half is likelier to the adapter, and they part at the second one."""
+        if self.error:
+            raise RoleplayError(self.error)
+        self.requests.append(request)
+        likeliest = {ADAPTER: [("本", 0.9), ("<b>", 0.05)], BASE: [("I", 0.8), ("我", 0.1)]}
+        half = len(answer.text) / 2
+        return [
+            Piece(text, {ADAPTER: -0.1 if n < half else -1.0, BASE: -4.0 if n < half else -0.5}, likeliest, n != 1)
+            for n, text in enumerate([*answer.text, ""])
+        ]

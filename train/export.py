@@ -2,6 +2,7 @@
 
     python -m train.export adapters/zhenhuan-gemma3-270m
     python -m train.export adapters/mine --base-model google/gemma-2b-it --out exports/mine
+    python -m train.export adapters/mine --strength 0.7    # as the page's slider has it
 
 It writes exports/NAME/: the merged model as bfloat16 safetensors with tokenizer, chat template and stop tokens, an
 Ollama `Modelfile`, the vLLM start command `vllm.sh`, and of the embedded base model `model.gguf`. Ollama reads that, or
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from roleplay.disk import written_whole
-from roleplay.engine.protocol import Sampling
+from roleplay.engine.protocol import MAX_STRENGTH, Sampling, Speaker
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
@@ -40,21 +42,26 @@ PIECES = "tokenizer.model"
 class ExportFlags:
     adapter: str = flag("", "the adapter's folder", place="may be first")
     base_model: str = flag("", "the base model it was trained on; chosen by the device where none is given")
-    out: str = flag("", "folder to write; exports/NAME where none is given")
+    strength: float = flag(1.0, f"what the adapter's update is multiplied by, above 0 to {MAX_STRENGTH}")
+    out: str = flag("", "folder to write; exports/NAME, with a strength NAME-at-STRENGTH, where none is given")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(ExportFlags, __doc__, arguments)
     if not settings.adapter:
         raise RoleplayError("no adapter to export: give its folder first, such as adapters/zhenhuan-gemma3-270m")
+    strength = Speaker(settings.adapter, settings.strength).strength
+    if not strength:
+        raise RoleplayError("a strength of 0 is the base model: choose one above it")
     environment = Environment()
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(settings.base_model or environment.base_model, environment.cache, dtype="float32")
-    export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / adapter.name)
+    name = adapter.name if strength == 1 else f"{adapter.name}-at-{strength:g}"
+    export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / name, strength)
 
 
-def export(adapter: Adapter, base: base_models.BaseModel, folder: Path) -> None:
-    """Merge, write, compare. `base` gets the adapter merged in, so use it for nothing else afterwards.
+def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, strength: float = 1.0) -> None:
+    """Merge at a strength, write, compare. `base` gets the adapter merged in, so use it for nothing else afterwards.
 
     Raises `AdapterError` when the adapter was not made for this base, `RoleplayError` when `folder` exists or what was
     written answers differently.
@@ -66,6 +73,9 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path) -> None:
         raise RoleplayError(f"{folder} exists: remove it first, or choose another with --out")
     encoder = PromptEncoder(base.tokenizer, adapter.template)
     model = PeftModel.from_pretrained(base.model, str(adapter.folder)).eval()
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(strength)
     prompts = probe.probe_prompts(encoder, adapter.persona)
     expected = next_token_logits(model, prompts)
 

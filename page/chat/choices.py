@@ -21,7 +21,10 @@ class Choices:
     blind: bool = False
     speaker: Persona | None = None  # whose name, greeting and openers the page shows
     persona: str = ""  # the system prompt
-    given: str = PERSONA  # to the base model, one of `GIVEN`
+    given: str = PERSONA  # to the other side, one of `GIVEN`
     adapter: str = ""  # "" where only the base model speaks
+    strength: float = 1.0  # of that adapter
+    other: str = ""  # the adapter in the other pane; "" is the base model
+    other_strength: float = 1.0
     seed: str = ""  # as it was typed; "" draws a fresh one
     numbers: Mapping[str, float] = field(default_factory=dict)  # the fields of `Sampling` that `NUMBERS` names

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, ENDS, Answer, Engine, Question, Request, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, ENDS, Answer, Engine, Question, Request, Sampling, Speaker
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import CHOICES, Ballot, Vote, cast
 from roleplay.text import limits
@@ -51,6 +51,8 @@ class Exchange:
     examples: tuple[Turn, ...] = ()  # training rows that the base side was shown as its first turns
     revision: str = ""  # of the adapter, where it came from a hub
     number: str = ""  # of a blind one: what a vote on it is kept under, once
+    strength: float = 1.0  # of the adapter
+    other: Speaker = field(default_factory=Speaker)  # who speaks on the base side
 
     @property
     def votable(self) -> bool:
@@ -63,6 +65,13 @@ class Exchange:
         if side == BASE and self.examples:
             return EXAMPLES
         return PERSONA if self.personas.get(side) else NOTHING
+
+
+def speakers(source: Exchange | Choices) -> Request:
+    """Who speaks on each side, asked nothing yet."""
+    other = source.other if isinstance(source, Exchange) else Speaker(source.other, source.other_strength)
+    sampling = source.sampling if isinstance(source, Exchange) else Sampling()
+    return Request({}, sampling, source.adapter, strength=source.strength, other=other)
 
 
 def question(past: Sequence[Exchange], side: str, persona: str, user: str, examples: Iterable[Turn] = ()) -> Question:
@@ -81,7 +90,7 @@ def request(past: Sequence[Exchange], new: Exchange) -> Request:
     questions = {
         side: question(past, side, persona, new.user, examples.get(side, ())) for side, persona in new.personas.items()
     }
-    return Request(questions, new.sampling, new.adapter, cut_loops=True)
+    return replace(speakers(new), questions=questions, cut_loops=True)
 
 
 def cut(text: str) -> str:
@@ -125,25 +134,27 @@ def refusal(language: str, message: str, persona: str = "", exchanges: int = 0) 
     return words["too_many"].format(limit=MAX_EXCHANGES) if exchanges >= MAX_EXCHANGES else ""
 
 
-def begin(message: str, choices: Choices, retriever: Retriever | None = None) -> Exchange:
+def begin(message: str, choices: Choices, retriever: Retriever | None = None, other_persona: str = "") -> Exchange:
     """A new exchange, not answered yet.
 
-    Where the base model is given examples, `retriever` finds them. With no adapter only the base model speaks, with
-    the persona. A blind exchange gets an order that no seed predicts, and for both sides the shorter of
-    the two lengths.
+    Where the other side is given examples, `retriever` finds them; `other_persona` is its own, where it has one. With
+    no adapter only the base model speaks, with the persona. A blind exchange gets an order that no seed predicts, and
+    for both sides the shorter of the two lengths; an adapter on the other side has the same length anyway.
     """
     persona, dice = choices.persona.strip(), random.SystemRandom()
     personas = {ADAPTER: persona} if choices.adapter else {BASE: persona}
     sampling = _sampling(choices, fresh=dice.randrange(2**32))
     examples: Sequence[Turn] = ()
     if choices.compare and choices.adapter:
-        personas[BASE] = "" if choices.given == NOTHING else persona
+        personas[BASE] = "" if choices.given == NOTHING else other_persona.strip() or persona
         examples = retriever.examples(message) if choices.given == EXAMPLES and retriever else ()
     return Exchange(
         message,
         personas=personas,
         examples=tuple(examples),
         adapter=choices.adapter,
+        strength=choices.strength,
+        other=Speaker(choices.other, choices.other_strength),
         sampling=_equal(sampling) if choices.blind else sampling,
         order=tuple(dice.sample(SIDES, 2)) if choices.blind else SIDES,
         verdict=OPEN if choices.blind and len(personas) == 2 else "",
@@ -155,7 +166,8 @@ def _sampling(choices: Choices, fresh: int) -> Sampling:
     """The numbers with the seed that was typed, or a `fresh` one; one that is no number is left to be refused."""
     typed = "" if choices.seed is None else str(choices.seed).strip()[:MAX_SEED]
     seed = int(typed) if typed.isdecimal() else typed or fresh
-    return Sampling(**choices.numbers, seed=seed)  # type: ignore[arg-type]
+    sampling = Sampling(**choices.numbers, seed=seed)  # type: ignore[arg-type]
+    return replace(sampling, base_max_new_tokens=0) if choices.other else sampling
 
 
 def _equal(sampling: Sampling) -> Sampling:
@@ -200,7 +212,7 @@ def judge(
     *past, last = record
     said = {side: answer.text for side, answer in last.answers.items()}
     stops = {side: answer.stop for side, answer in last.answers.items()}
-    made = provenance.get(last.adapter, {})
-    ballot = Ballot(request(past, last), said, last.order, made, len(last.examples), last.number, stops)
+    made, other = provenance.get(last.adapter, {}), provenance.get(last.other.adapter, {})
+    ballot = Ballot(request(past, last), said, last.order, made, len(last.examples), last.number, stops, other)
     vote = cast(choice, ballot)
     return [*past, replace(last, verdict=choice)], vote

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from page.chat.choices import GIVEN, Choices
-from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, MAX_TEXT, OPEN, SIDES, UNVEILED, VOTES, Exchange
-from page.chat.shown import footer
+from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, MAX_TEXT, OPEN, SIDES, UNVEILED, VOTES, Exchange, speakers
+from page.chat.shown import footer, names_of
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
 from roleplay.errors import DataError, RoleplayError
 from roleplay.text import retrieval
 from roleplay.text.personas import Persona, parse_persona
@@ -28,11 +28,14 @@ class Kept:
     persona: str
     given: str  # to the base model, one of `choices.GIVEN`
     speaker: Persona | None = None  # whom a card brought; None is the adapter's
+    strength: float = 1.0
+    other: Speaker = field(default_factory=Speaker)
 
 
 def kept_now(record: Sequence[Exchange], choices: Choices) -> Kept:
     """The conversation with the settings as they are."""
-    return Kept(record, choices.compare, choices.persona, choices.given, choices.speaker)
+    other = Speaker(choices.other, choices.other_strength)
+    return Kept(record, choices.compare, choices.persona, choices.given, choices.speaker, choices.strength, other)
 
 
 def to_json(kept: Kept) -> str:
@@ -47,7 +50,9 @@ def from_json(text: str) -> Kept:
         record = _within(_exchange(item) for item in reversed(value["record"][:MAX_EXCHANGES]))
         persona = str(value["persona"])[:MAX_MESSAGE]
         given = GIVEN[GIVEN.index(value["given"])]
-        return Kept(record, bool(value["compare"]), persona, given, _speaker(value.get("speaker")))
+        own = Speaker(strength=value.get("strength", 1.0))
+        spoken = _speaker(value.get("speaker"))
+        return Kept(record, bool(value["compare"]), persona, given, spoken, own.strength, _other(value))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError) as error:
         raise DataError("the conversation kept in this tab cannot be read: it starts anew") from error
 
@@ -58,6 +63,12 @@ def _speaker(value: Any) -> Persona | None:
     if len(json.dumps(value)) > MAX_REPLY:
         raise ValueError("the speaker is too long")
     return parse_persona(value, "speaker")
+
+
+def _other(value: Any) -> Speaker:
+    """Who speaks on the base side of an exchange or a conversation; the base model where none is told."""
+    told = value.get("other") or {"adapter": "", "strength": 1.0}
+    return Speaker(str(told["adapter"])[:MAX_NAME], float(told["strength"]))
 
 
 def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
@@ -92,7 +103,8 @@ def _exchange(item: Any) -> Exchange:
     verdict = UNVEILED if verdict == OPEN else verdict
     user, adapter, revision = str(item["user"])[:MAX_MESSAGE], str(item["adapter"])[:MAX_NAME], item.get("revision", "")
     new = Exchange(user, answers, personas, adapter, Sampling(**item["sampling"]), order, verdict, examples)
-    return replace(new, revision=str(revision)[:MAX_NAME])
+    strength = Speaker(strength=float(item.get("strength", 1.0))).strength
+    return replace(new, revision=str(revision)[:MAX_NAME], strength=strength, other=_other(item))
 
 
 def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
@@ -101,8 +113,8 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
     if record:
         persona = record[-1].personas.get(ADAPTER) or record[-1].personas.get(BASE, "")
         lines += [*(f"> {line}" for line in persona.splitlines()), ""]
-    titles = {ADAPTER: name, BASE: WORDS[language]["base"]}
     for exchange in record:
+        titles = names_of(language, speakers(exchange)) | {ADAPTER: name}
         lines += [f"**{WORDS[language]['you']}**", "", exchange.user, ""]
         for side in SIDES:
             if side in exchange.answers:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from page.chat.exchanges import OPEN, VOTES, Exchange
+from page.chat.exchanges import OPEN, VOTES, Exchange, speakers
+from page.chat.why import explainable
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER
+from roleplay.engine.protocol import ADAPTER, BASE, Request
 
 JOINER = "\N{WORD JOINER}"
+EXPLAINABLE = JOINER  # at the end of a footer: page.js puts "Why" there, and nothing else is seen of it
 
 
 def users(messages: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -36,11 +38,24 @@ def restore(text: str) -> str:
     return re.sub(rf"([<&]){JOINER}", r"\1", text)
 
 
+def names_of(language: str, request: Request) -> dict[str, str]:
+    """What both sides are called: with the strength where it is not 1, an adapter on the base side by its name."""
+    words, other = WORDS[language], request.other.adapter
+    names = {ADAPTER: words[ADAPTER], BASE: other if other != request.adapter else words["same"]}
+    names[BASE] = names[BASE] if other else words[BASE]
+    strengths = {side: request.speaker(side).strength for side in names}
+    return {
+        side: name if strengths[side] == 1 else words["strength_shown"].format(name=name, strength=strengths[side])
+        for side, name in names.items()
+    }
+
+
 def footer(language: str, exchange: Exchange, side: str, named: bool = False) -> str:
-    """Under the answer of `side`: who spoke (where it is `named`), the revision of an adapter from a hub, tokens,
-    times, seed, what it was given if that is not the persona, faults."""
+    """Under the answer of `side`: who spoke (where it is `named`, or unusual), the revision of an adapter from a hub,
+    tokens, times, seed, what it was given if that is not the persona, faults."""
     words, answer = WORDS[language], exchange.answers[side]
-    parts = [words[side]] if named else []
+    name = names_of(language, speakers(exchange))[side]
+    parts = [name] if named or name != words[side] else []
     if side == ADAPTER and exchange.revision:
         parts.append(words["revision"].format(revision=exchange.revision[:7]))
     if answer.tokens:
@@ -59,15 +74,20 @@ def footer(language: str, exchange: Exchange, side: str, named: bool = False) ->
     return " · ".join(parts)
 
 
-def answer_message(
-    exchange: Exchange, pane: int, blind: bool, sides: Sequence[str], language: str
-) -> dict[str, Any] | None:
-    """The left (0) or right (1) answer as a pane shows it, its footer as a second part; None while there is none.
+def side_of(exchange: Exchange, pane: int, blind: bool, sides: Sequence[str]) -> str:
+    """Which side the left (0) or right (1) pane shows of an exchange.
 
     The order of a blind exchange holds only in the blind view; elsewhere `sides` says what is left and right.
     """
     shuffled = blind and exchange.verdict in (OPEN, *VOTES)
-    side = (exchange.order if shuffled else sides)[pane]
+    return (exchange.order if shuffled else sides)[pane]
+
+
+def answer_message(
+    exchange: Exchange, pane: int, blind: bool, sides: Sequence[str], language: str
+) -> dict[str, Any] | None:
+    """The left (0) or right (1) answer as a pane shows it, its footer as a second part; None while there is none."""
+    side = side_of(exchange, pane, blind, sides)
     if side not in exchange.answers:
         missing = exchange.answers and pane == 1
         return _message("assistant", "–", WORDS[language]["not_asked"]) if missing else None
@@ -76,7 +96,8 @@ def answer_message(
         limit = exchange.sampling.max_new_tokens  # of both sides
         note = WORDS[language]["hidden" if answer.stop else "writing"].format(limit=limit)
     else:
-        note = footer(language, exchange, side, shuffled)
+        note = footer(language, exchange, side, blind and exchange.verdict in VOTES)
+        note += EXPLAINABLE * explainable(exchange, side)
     return _message("assistant", answer.text or "…", note)
 
 

@@ -53,7 +53,7 @@ class RunningRow:
     """One reply that grows: its prompt, whose weights speak, and the tokens so far."""
 
     def __init__(self, encoder: PromptEncoder, prompt: list[int], voice: Voice, sampling: Sampling) -> None:
-        self.prompt, self.voice, self.sampling = prompt, voice, sampling
+        self.encoder, self.prompt, self.voice, self.sampling = encoder, prompt, voice, sampling
         self.stream = TextStream(encoder)
         self.reply: list[int] = []
         self.seconds_to_first_token = self.seconds = 0.0

@@ -152,8 +152,9 @@ class Decoder:
         return KeyValues(len(self.layers), self.layers[0].kv_heads, self.head_size, self.dtype, self.device)
 
     @torch.inference_mode()
-    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """The last token's final hidden state of every segment, (segments, hidden); their caches grow by the tokens.
+    def forward(self, segments: Sequence[Segment], every: bool = False) -> torch.Tensor:
+        """The last token's final hidden state of every segment, (segments, hidden), or with `every` those of all
+        tokens, (tokens, hidden); the segments' caches grow by the tokens.
 
         When it fails, no cache has changed.
         """
@@ -192,7 +193,7 @@ class Decoder:
             x = x + (layer.after_mlp(y) if layer.after_mlp else y)
         for segment, end in zip(segments, ends, strict=True):
             segment.cache.length = end
-        return self.final_norm(x[[part.stop - 1 for part in rows]])
+        return self.final_norm(x if every else x[[part.stop - 1 for part in rows]])
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

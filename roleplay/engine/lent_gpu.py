@@ -7,12 +7,12 @@ live in the forked ones. Nothing here imports `spaces` or Gradio; what is needed
 import math
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 from roleplay.engine.local import LocalEngine
-from roleplay.engine.protocol import ADAPTER, Answer, Request
+from roleplay.engine.protocol import ADAPTER, Answer, Piece, Request
 from roleplay.errors import ModelError, RoleplayError, first_line
 
 START_SECONDS = 8.0  # to move the weights to the GPU and read the prompt
@@ -39,9 +39,12 @@ class ZeroEngine:
         self._seconds_per_token = SECONDS_PER_TOKEN
         self._lock = threading.Lock()
 
-        def generate(request: Request) -> Iterator[dict[str, Answer] | str]:
+        def generate(request: Request, scored: Answer | None = None) -> Iterator[Any]:
             try:
-                yield from engine.answer(request)
+                if scored:
+                    yield engine.score(request, scored)
+                else:
+                    yield from engine.answer(request)
             except RoleplayError as error:  # across processes only the name of an exception would arrive
                 yield str(error)
 
@@ -59,23 +62,38 @@ class ZeroEngine:
     def problem(self) -> str:
         return self._engine.problem()
 
+    def lacks(self) -> Mapping[str, str]:
+        return self._engine.lacks()
+
     def kl_to_base(self, adapter: str) -> float | None:
         return self._engine.kl_to_base(adapter)
 
-    def duration(self, request: Request) -> int:
-        """Seconds to ask for: what the longest reply takes at the measured pace, and a margin."""
+    def duration(self, request: Request, scored: Answer | None = None) -> int:
+        """Seconds to ask for: what the longest reply takes at the measured pace, and a margin; to score one needs
+        little more than the start."""
         longest = max(request.sampling.of(side).max_new_tokens for side in request.questions or (ADAPTER,))
-        return min(math.ceil(START_SECONDS + MARGIN * longest * self._seconds_per_token), LONGEST)
+        generated = 0 if scored else longest
+        return min(math.ceil(START_SECONDS + MARGIN * generated * self._seconds_per_token), LONGEST)
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         answers: dict[str, Answer] = {}
+        with closing(self._lent(request)) as stream:
+            for answers in stream:
+                yield answers
+        self._time(answers)
+
+    def score(self, request: Request, answer: Answer) -> list[Piece]:
+        (pieces,) = self._lent(request, answer)
+        return list(pieces)
+
+    def _lent(self, *asked: Any) -> Generator[Any, None, None]:
+        """What the process with the GPU says; raises `RoleplayError` where it cannot."""
         try:
-            with closing(self._generate(request)) as stream:
+            with closing(self._generate(*asked)) as stream:
                 for news in stream:
                     if isinstance(news, str):
                         raise RoleplayError(news)
-                    answers = news
-                    yield answers
+                    yield news
         except RoleplayError:
             raise
         except (
@@ -83,7 +101,6 @@ class ZeroEngine:
         ) as error:  # no quota, no GPU, a worker that died, a lost connection: `spaces` raises many kinds
             traceback.print_exc()
             raise ModelError(f"no GPU just now: {first_line(error).strip(chr(39))}") from error
-        self._time(answers)
 
     def _time(self, answers: dict[str, Answer]) -> None:
         paces = [1 / answer.tokens_per_second for answer in answers.values() if answer.tokens_per_second]

@@ -19,7 +19,9 @@ from roleplay.engine.batch import RunningBatch, RunningRow, Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.loops import repeats
-from roleplay.engine.protocol import ADAPTER, BASE, LOOP, Answer, Request
+from roleplay.engine.protocol import ADAPTER, BASE, LOOP, Answer, Piece, Request
+from roleplay.engine.scoring import score
+from roleplay.engine.strengths import Strengths
 from roleplay.errors import AdapterError, RoleplayError, first_line
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights import base_models
@@ -77,7 +79,7 @@ class LocalEngine:
         self.context = min(context, base.model.config.max_position_embeddings)
         self._decoder = Decoder(base.model)
         self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in TEMPLATES}
-        self._pool = CachePool(cache_bytes)
+        self._pool, self._strengths = CachePool(cache_bytes), Strengths()
         self._lock = threading.Lock()  # held while an answer is generated, by whichever threads draw it
         self._attached: dict[str, _Attached] = {}  # replaced and never changed, so that a reader needs no lock
         self._attaching, self._serial = threading.Lock(), itertools.count()
@@ -146,6 +148,10 @@ class LocalEngine:
         """None: while this process lives it can answer."""
         return ""
 
+    def lacks(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
+
     @property
     def busy(self) -> bool:
         """Whether an answer is being generated."""
@@ -176,29 +182,46 @@ class LocalEngine:
             heap.trim()
             self._lock.release()
 
+    def score(self, request: Request, answer: Answer) -> list[Piece]:
+        """How likely each side finds `answer`, in one forward pass over it; it waits for a running answer to end."""
+        rows = {name: side.row for name, side in self._sides(request).items()}
+        with self._lock:
+            try:
+                return score(self._decoder, self._pool, rows, answer, self.context)
+            except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
+                raise RoleplayError(f"the answer could not be looked into ({first_line(error):.120})") from error
+            finally:
+                heap.trim()
+
     def _sides(self, request: Request) -> dict[str, _Side]:
         if not request.questions or not set(request.questions) <= {ADAPTER, BASE}:
             raise RoleplayError(f"sides {list(request.questions)!r}: ask {ADAPTER}, {BASE} or both")
-        attached = self._attached
-        name = request.adapter or next(iter(attached), "")
-        if name not in attached and (name or ADAPTER in request.questions):
-            raise AdapterError(f"no adapter {name!r:.80} is loaded; there are {', '.join(attached) or 'none'}")
         sampled = {side: request.sampling.of(side) for side in request.questions}
         longest = max(sampling.max_new_tokens for sampling in sampled.values())
         room = self.context - longest  # the same for both, so that they read the same turns
         if room < 1:
             raise RoleplayError(f"max_new_tokens is {longest}, the context holds {self.context}: lower it")
-        # Both sides read the same template, so that they differ in the adapter alone.
-        encoder = self.encoders[attached[name].adapter.template if name else "gemma"]
         sides = {}
         for side, question in request.questions.items():
+            encoder, voice = self._speaker(request, side)
             prompt, dropped = encoder.fit(question.persona, question.turns, question.user, room)
-            voice = Voice(BASE)
-            if side == ADAPTER:
-                attached[name].used = time.monotonic()
-                voice = attached[name].voice
             sides[side] = _Side(RunningRow(encoder, prompt, voice, sampled[side]), dropped)
         return sides
+
+    def _speaker(self, request: Request, side: str) -> tuple[PromptEncoder, Voice]:
+        """Whose weights speak on a side, and what encodes for them: the base model reads the template of the adapter
+        that it stands beside, so that the two differ in the adapter alone."""
+        attached, speaker = self._attached, request.speaker(side)
+        beside = request.adapter or next(iter(attached), "")
+        name = speaker.adapter or (beside if side == ADAPTER else "")
+        for needed in (name, beside):
+            if needed not in attached and (needed or side == ADAPTER):
+                raise AdapterError(f"no adapter {needed!r:.80} is loaded; there are {', '.join(attached) or 'none'}")
+        encoder = self.encoders[attached[name or beside].adapter.template if name or beside else "gemma"]
+        if not name:
+            return encoder, Voice(BASE)
+        attached[name].used = time.monotonic()
+        return encoder, self._strengths.voice(attached[name].voice, speaker.strength)
 
     def _generate(self, sides: dict[str, _Side], cut_loops: bool) -> Generator[dict[str, Answer], None, None]:
         batch, shown = RunningBatch(self._decoder, self._pool), 0.0

@@ -1,6 +1,6 @@
 """What is asked of an engine and what it answers: the small protocol between the page and whatever runs the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -8,6 +8,8 @@ from roleplay.errors import RoleplayError
 from roleplay.text.prompts import Turn
 
 ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
+STRENGTH, SCORE = "strength", "score"  # what an engine may lack: strengths other than 1, and `Engine.score`
+MAX_STRENGTH = 1.5  # beyond it an adapter mostly babbles
 LOOP = "loop"
 ENDS = ("end", "length", LOOP)  # how a whole answer ends: a stop token, its length, or cut where it repeats itself
 
@@ -52,6 +54,19 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Speaker:
+    """Whose weights answer: an adapter's at a strength, by which its update is multiplied, or with "" the base
+    model's. Raises `RoleplayError` for a strength out of range."""
+
+    adapter: str = ""
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= MAX_STRENGTH:
+            raise RoleplayError(f"the strength is {self.strength!r}; choose a number from 0 to {MAX_STRENGTH}")
+
+
+@dataclass(frozen=True)
 class Request:
     """What to answer: a question for `ADAPTER`, for `BASE`, or for both at once with the same dice."""
 
@@ -59,6 +74,12 @@ class Request:
     sampling: Sampling = Sampling()
     adapter: str = ""  # which adapter speaks on the adapter side; "" is the engine's default
     cut_loops: bool = False  # end a side that says the same again and again
+    strength: float = 1.0  # of that adapter, as `Speaker` has it
+    other: Speaker = Speaker()  # who speaks on the base side: the base model, unless another adapter is compared with
+
+    def speaker(self, side: str) -> Speaker:
+        """Who speaks on a side."""
+        return self.other if side == BASE else Speaker(self.adapter, self.strength)
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,16 @@ class Answer:
         return (self.tokens - 1) / spent if self.tokens > 1 and spent > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class Piece:
+    """One token of a finished answer, or the few that make up one character, as both sides of a request see it."""
+
+    text: str  # "" for the end of the answer
+    logprobs: Mapping[str, float]  # by side, in nat: how likely it is after what stands before it
+    likeliest: Mapping[str, Sequence[tuple[str, float]]]  # by side: the likeliest tokens there and their probabilities
+    same_choice: bool = True  # whether both sides, with the same dice, would have gone on alike
+
+
 class Engine(Protocol):
     """Two engines answer to this: `engine.LocalEngine` on this machine, `remote.RemoteEngine` over HTTP."""
 
@@ -91,6 +122,9 @@ class Engine(Protocol):
     def problem(self) -> str:
         """Why nothing can be answered just now, in a sentence; "" when all is well."""
 
+    def lacks(self) -> Mapping[str, str]:
+        """What it cannot do of this protocol and why, in a sentence: `STRENGTH`, `SCORE` or nothing."""
+
     def kl_to_base(self, adapter: str) -> float | None:
         """How far an adapter moves the model, see `probe.kl_to_base`; None where that is not known."""
 
@@ -99,4 +133,11 @@ class Engine(Protocol):
 
         Closing the iterator ends the generation within one decoding step. Raises `RoleplayError` for a request that
         cannot be answered at all.
+        """
+
+    def score(self, request: Request, answer: Answer) -> list[Piece]:
+        """How likely each side of the request finds a finished `answer`, as if it had given it; the end is a piece of
+        an answer that ended by itself.
+
+        Raises `RoleplayError` where the engine cannot tell, or the answer is too long.
         """

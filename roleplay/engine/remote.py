@@ -19,14 +19,17 @@ from urllib.parse import urlsplit
 
 from transformers import PreTrainedTokenizerBase
 
+from roleplay.engine import remote_scoring
 from roleplay.engine.loops import repeats
-from roleplay.engine.protocol import ADAPTER, LOOP, Answer, Request, Sampling
+from roleplay.engine.pieces import answer_ids, joined
+from roleplay.engine.protocol import ADAPTER, LOOP, SCORE, STRENGTH, Answer, Piece, Request, Sampling
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights.adapters import Adapter
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
 LISTEN_SECONDS = 0.1  # after which a Stop is heard though the server says nothing
+NO_STRENGTH = "a server's adapters speak at the strength that they were trained at"
 CONTEXT = 2048  # tokens, where the server does not say
 _URL = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?(/[\w./-]*)?", re.ASCII)
 ENDS = {"stop": "end", "length": "length"}
@@ -74,24 +77,26 @@ class RemoteEngine:
             return str(error)
         return ""
 
+    def lacks(self) -> dict[str, str]:
+        """Strengths, and scores where the server is there and gives no token probabilities."""
+        if self.problem():
+            return {STRENGTH: NO_STRENGTH}
+        try:
+            base, _, _ = self._served()
+            start = self._encoders["gemma"].prefix("")
+            remote_scoring.read(self._encoders["gemma"], self._post(remote_scoring.body(base, start)), start[1:])
+        except ModelError as error:
+            return {STRENGTH: NO_STRENGTH, SCORE: str(error)}
+        return {STRENGTH: NO_STRENGTH}
+
     def kl_to_base(self, adapter: str) -> None:
         """The server does not say."""
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
-        started = time.monotonic()
-        base, context, served = self._served()
-        usable = self._usable(served)
-        name = request.adapter or (usable or [""])[0]
-        if ADAPTER in request.questions and name not in usable:
-            raise RoleplayError(f"the server has no adapter {name!r}: choose one of {', '.join(usable) or 'none'}")
-        encoder = self._encoders[self._known[name].template if name in self._known else "gemma"]
-        sampled = {side: request.sampling.of(side) for side in request.questions}
-        limit = context - max(sampling.max_new_tokens for sampling in sampled.values())
-        answers, bodies = {}, {}
-        for side, question in request.questions.items():
-            ids, dropped = encoder.fit(question.persona, question.turns, question.user, limit)
+        started, answers, bodies = time.monotonic(), {}, {}
+        for side, (model, encoder, ids, dropped) in self._prompts(request).items():
             answers[side] = Answer(dropped_turns=dropped)
-            bodies[side] = _body(name if side == ADAPTER else base, ids, encoder.stop_ids, sampled[side])
+            bodies[side] = _body(model, ids, encoder.stop_ids, request.sampling.of(side))
         news: SimpleQueue[tuple[str, Answer]] = SimpleQueue()
         sockets: list[socket.socket] = []
         try:
@@ -112,6 +117,48 @@ class RemoteEngine:
             for one in sockets:
                 with contextlib.suppress(OSError):  # the answer has ended and its socket is closed already
                     one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it, and the server sees the end
+
+    def score(self, request: Request, answer: Answer) -> list[Piece]:
+        """As vLLM's `prompt_logprobs` have it; without its dice, what a side would have chosen is the likeliest."""
+        prompts, readings = self._prompts(request), {}
+        for side, (model, encoder, ids, _) in prompts.items():
+            said = answer_ids(encoder, answer)
+            value = self._post(remote_scoring.body(model, [*ids, *said]))
+            readings[side] = remote_scoring.read(encoder, value, said)
+        return joined(encoder, said, readings)
+
+    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What the server answers at once."""
+        connection = self._connect(SILENCE_SECONDS)
+        try:
+            headers = {"Content-Type": "application/json"} | self._headers
+            connection.request("POST", f"{self._parts.path}/completions", json.dumps(body), headers)
+            response = connection.getresponse()
+            return _decode(response.read(), response.status)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ModelError(f"{self.url} gives no completion ({error!r:.120}): try again") from error
+        finally:
+            connection.close()
+
+    def _prompts(self, request: Request) -> dict[str, tuple[str, PromptEncoder, list[int], int]]:
+        """By side: the model's name on the server, what encodes for it, its prompt, and how many turns did not fit."""
+        base, context, served = self._served()
+        usable = self._usable(served)
+        beside = request.adapter or (usable or [""])[0]
+        limit = context - max(request.sampling.of(side).max_new_tokens for side in request.questions)
+        prompts = {}
+        for side, question in request.questions.items():
+            speaker = request.speaker(side)
+            name = speaker.adapter or (beside if side == ADAPTER else "")
+            if (name or side == ADAPTER) and name not in usable:
+                raise RoleplayError(f"the server has no adapter {name!r}: choose one of {', '.join(usable) or 'none'}")
+            if speaker.strength != 1:
+                raise RoleplayError(f"the strength is {speaker.strength}, but {NO_STRENGTH}: choose 1")
+            known = self._known.get(name or beside)
+            encoder = self._encoders[known.template if known else "gemma"]
+            ids, dropped = encoder.fit(question.persona, question.turns, question.user, limit)
+            prompts[side] = name or base, encoder, ids, dropped
+        return prompts
 
     def _usable(self, served: Sequence[str]) -> list[str]:
         return [name for name in self._known if name in served]

@@ -59,7 +59,8 @@ MEASURES = {
 def read(path: Path) -> dict[str, Any]:
     """A scoreboard.json; raises `DataError` unless it holds known arms, known measures and numbers.
 
-    The file may be a stranger's: of the board that is returned, nothing else may be shown.
+    The file may be a stranger's: of the board that is returned, nothing else may be shown but the texts of its flips,
+    as texts.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -76,6 +77,9 @@ def read(path: Path) -> dict[str, Any]:
             if name not in MEASURES:
                 raise ValueError(f"{name!r:.40} is unknown")
             numbers += [flip[key] for key in ("items", "won", "lost", "p")]
+            for item in [*flip.get("wins", ()), *flip.get("losses", ())]:
+                if not all(isinstance(item[key], str) for key in ("item", TUNED, BASE_WITH_PERSONA)):
+                    raise ValueError(f"{item!r:.40} is no item")
         numbers += reading.numbers(board["reading"]) if "reading" in board else []
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise ValueError("not all figures are numbers")

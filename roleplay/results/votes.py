@@ -1,11 +1,11 @@
-"""Blind votes: kept append-only on disk and counted with an interval. Nothing here knows the page or a model."""
+"""Blind votes, kept append-only on disk. Nothing here knows the page or a model, and nothing is counted."""
 
 import hashlib
 import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -18,10 +18,8 @@ from filelock import FileLock
 from huggingface_hub import CommitScheduler, HfApi, snapshot_download
 
 from roleplay.disk import sync_names
-from roleplay.engine.protocol import ADAPTER, BASE, Question, Request
-from roleplay.errors import DataError, HubError
-from roleplay.results.intervals import wilson
-from roleplay.results.wording import TEXTS
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Speaker
+from roleplay.errors import DataError, HubError, RoleplayError
 from roleplay.weights import hub
 
 CHOICES = ("left", "right", "tie", "bad")
@@ -45,6 +43,16 @@ class Vote:
     examples: int = 0  # how many of the base side's first turns were training rows that retrieval found
     exchange: str = ""  # what was voted on, by a name of its own; "" where that was not recorded
     stops: Mapping[str, str] = field(default_factory=dict)  # by side: one of `protocol.ENDS`
+    strength: float = 1.0  # of the adapter
+    # Who spoke on the base side: adapter, strength and provenance; {} is the base model.
+    other: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> tuple[Speaker, Speaker]:
+        """Who spoke on the adapter's side and on the base side."""
+        return Speaker(self.adapter, self.strength), Speaker(
+            self.other.get("adapter", ""), self.other.get("strength", 1)
+        )
 
     @property
     def winner(self) -> str:
@@ -68,11 +76,12 @@ class Ballot:
     examples: int = 0
     exchange: str = ""
     stops: Mapping[str, str] = field(default_factory=dict)  # by side
+    other: Mapping[str, str] = field(default_factory=dict)  # the provenance of an adapter on the base side
 
 
 def cast(choice: str, ballot: Ballot) -> Vote:
     """A vote that is dated now (UTC) and carries its prompts' hashes."""
-    request = ballot.request
+    request, other = ballot.request, ballot.request.other
     return Vote(
         choice,
         list(ballot.order),
@@ -86,6 +95,8 @@ def cast(choice: str, ballot: Ballot) -> Vote:
         ballot.examples,
         ballot.exchange,
         dict(ballot.stops),
+        request.strength,
+        asdict(other) | {"provenance": dict(ballot.other)} if other.adapter else {},
     )
 
 
@@ -210,7 +221,7 @@ def _parse(path: Path) -> tuple[list[Vote], list[str]]:
     for number, line in enumerate(data[: _whole_bytes(data)].split(b"\n")[:-1], 1):
         try:
             votes.append(_vote(json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError, RoleplayError):
             faults.append(f"{path} line {number}: not a vote; move the line to another file")
     return votes, faults
 
@@ -219,78 +230,6 @@ def _vote(value: Any) -> Vote:
     vote = Vote(**value)
     if vote.choice not in CHOICES or sorted(vote.order) != sorted((ADAPTER, BASE)):
         raise ValueError("choice or order is unknown")
+    if not all(isinstance(speaker.adapter, str) for speaker in vote.speakers):
+        raise ValueError("who spoke is no name")
     return vote
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Counted votes; the interval is on decisive ones, ties and "both bad" stand apart."""
-
-    adapter: int = 0
-    base: int = 0
-    ties: int = 0
-    bad: int = 0
-    left: int = 0
-    right: int = 0
-
-    @property
-    def decisive(self) -> int:
-        return self.adapter + self.base
-
-    @property
-    def votes(self) -> int:
-        return self.decisive + self.ties + self.bad
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the share of decisive votes that the adapter won."""
-        return wilson(self.adapter, self.decisive)
-
-    @property
-    def conclusion(self) -> str:
-        """`ADAPTER` or `BASE` once the interval leaves one half, "" before."""
-        low, high = self.interval
-        return ADAPTER if low > 0.5 else BASE if high < 0.5 else ""
-
-    @property
-    def sides_even(self) -> bool:
-        """Whether one half lies in the 95 % interval of the left pane's share: the place does not decide."""
-        low, high = wilson(self.left, self.left + self.right)
-        return low <= 0.5 <= high
-
-
-def count(votes: Iterable[Vote]) -> Tally:
-    """The tally of some votes."""
-    votes = list(votes)
-    winners, choices = [vote.winner for vote in votes], [vote.choice for vote in votes]
-    return Tally(
-        winners.count(ADAPTER),
-        winners.count(BASE),
-        choices.count("tie"),
-        choices.count("bad"),
-        choices.count("left"),
-        choices.count("right"),
-    )
-
-
-def score(language: str, tally: Tally) -> str:
-    """The votes so far in a sentence or two."""
-    words = TEXTS[language]
-    if not tally.votes:
-        return words["no_votes"]
-    if not tally.decisive:
-        return words["none_decisive"].format(ties=tally.ties, bad=tally.bad)
-    low, high = tally.interval
-    verdict = "inconclusive" if tally.conclusion == "" else f"prefer_{tally.conclusion}"
-    sides = words["even" if tally.sides_even else "uneven"].format(left=tally.left, right=tally.right)
-    return words["score"].format(
-        wins=tally.adapter,
-        decisive=tally.decisive,
-        share=tally.adapter / tally.decisive,
-        low=low,
-        high=high,
-        ties=tally.ties,
-        bad=tally.bad,
-        verdict=words[verdict],
-        sides=sides,
-    )

@@ -18,6 +18,7 @@ MEASURES: dict[str, dict[str, tuple[str, str]]] = {
     language: {key: (name, meaning) for key, (name, meaning) in words["measures"].items()}
     for language, words in _WORDS.items()
 }
+SUMMARY: dict[str, dict[str, str]] = {language: words["summary"] for language, words in _WORDS.items()}
 FLIPS: dict[str, str] = {language: words["flips"] for language, words in _WORDS.items()}
 ARMS: dict[str, dict[str, str]] = {language: words["arms"] for language, words in _WORDS.items()}
 READING: dict[str, dict[str, Any]] = {language: words["reading"] for language, words in _WORDS.items()}

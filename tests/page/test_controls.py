@@ -64,8 +64,9 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
     expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user=personas.default().openers[0]))
     answered(page)
     assert {q.persona for q in engine.requests[0].questions.values()} == {personas.default().system_prompt}
-    page.get_by_role("button", name="Persona").click()
+    page.get_by_role("button", name="Base model, untuned").click()
     page.get_by_label("nothing", exact=True).check()
+    page.get_by_role("button", name="Persona").click()
     page.get_by_label("System prompt").fill("You are a gardener.")
     page.get_by_role("button", name="Sampling").click()
     penalty = page.get_by_label("number input for Frequency penalty")
@@ -103,7 +104,7 @@ def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path
     retriever = Retriever([Row((("夜深了", "该歇息了。"),)), Row((("今夜雪大", "且看雪。"),))])
     served = Served(tmp_path, ["one", "two"], retrievers={"one": retriever})
     with opened(browser, served.url) as page:
-        page.get_by_role("button", name="Persona").click()
+        page.get_by_role("button", name="Base model, untuned").click()
         page.get_by_label("nearest training rows").check()
         ask(page, "今夜冷么")
         questions = served.engine.requests[0].questions
@@ -112,7 +113,7 @@ def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path
         expect(footer(page, "right")).to_contain_text("with training rows as examples")
         expect(footer(page, "left")).not_to_contain_text("examples")
         page.reload()
-        page.get_by_role("button", name="Persona").click()
+        page.get_by_role("button", name="Base model, untuned").click()
         expect(page.get_by_label("nearest training rows")).to_be_checked()
         page.get_by_label("Adapter", exact=True).click()
         page.get_by_role("option", name="two").click()

@@ -66,7 +66,7 @@ def test_a_strangers_configuration_loads_nothing(
         page_url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
         with opened(browser, page_url) as page:
             expect(page.locator("#health")).to_contain_text("<img src=")
-            page.get_by_role("button", name="Adapter").click()
+            page.locator("#adapters").get_by_role("button", name="Adapter").click()
             page.locator("#hub input").fill("you/poet")
             page.locator("#hub input").press("Enter")
             page.get_by_role("button", name="Load").click()

@@ -19,7 +19,7 @@ from page.handlers import Handlers
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, Sampling, Speaker
 from roleplay.results.votes import Box
 from roleplay.text import personas
 from roleplay.text.personas import Persona
@@ -119,7 +119,7 @@ def test_a_blind_answer_is_voted_on_once(handlers: Handlers) -> None:
         record = handlers.cast_vote("left", record, True, VISITOR)["record"]
     (vote,) = handlers.box.votes()
     assert (record[0].verdict, vote.winner) == ("left", record[0].order[0])
-    opened = handlers.hide_names(False, True, said(handlers, "hi", [], blind=True), VISITOR)
+    opened = handlers.hide_names(said(handlers, "hi", [], blind=True), CHOICES, VISITOR)
     assert opened["record"][0].verdict == "unveiled"
 
 
@@ -240,3 +240,78 @@ def test_what_a_handler_reads_are_its_parameters(handlers: Handlers) -> None:
 
 def test_both_sides_are_asked(handlers: Handlers) -> None:
     assert set(said(handlers, "hi", [])[0].answers) == {ADAPTER, BASE}
+
+
+def test_any_two_stand_side_by_side_and_the_vote_names_both(handlers: Handlers) -> None:
+    handlers.about["two"] = replace(handlers.about["two"], provenance={"adapter_sha256": "ab"})
+    chosen = {"strength": 0.5, "other": "two", "other_strength": 1.2, "blind": True, "persona": "You are one."}
+    numbers = CHOICES.numbers | {"base_max_new_tokens": 64}
+    record = said(handlers, "hi", [], numbers=numbers, **chosen)
+    request = handlers.engine.requests[0]  # type: ignore[attr-defined]
+    assert (request.speaker(ADAPTER), request.speaker(BASE)) == (Speaker("one", 0.5), Speaker("two", 1.2))
+    assert request.questions[ADAPTER].persona == "You are one."
+    assert request.questions[BASE].persona == OTHER.system_prompt  # another character is told her own
+    assert request.sampling.of(BASE).max_new_tokens == 256  # an adapter ends its answers
+    handlers.cast_vote("left", record, True, VISITOR)
+    (vote,) = handlers.box.votes()
+    assert vote.speakers == (Speaker("one", 0.5), Speaker("two", 1.2))
+    assert vote.other["provenance"] == {"adapter_sha256": "ab"}
+    assert "No votes yet" in handlers.show_scoreboard("one", VISITOR)["board"]  # none beside the base model
+
+
+def test_labels_footers_markdown_and_the_kept_chat_say_who_spoke(handlers: Handlers) -> None:
+    choices = replace(CHOICES, strength=0.5, other="one", other_strength=1.5)
+    shown = handlers.sides.show_speakers(choices, VISITOR)
+    assert shown["left"]["label"] == "Fine-tuned adapter, strength 0.50"
+    assert shown["right"]["label"] == "The same adapter, strength 1.50" and shown["other_strength"]["visible"]
+    *_, last = handlers.answer("hi", [], choices, VISITOR)
+    assert last["right"][1]["content"][1]["text"].startswith("The same adapter, strength 1.50 · ")
+    assert (
+        "**The same adapter, strength 1.50**" in handlers.export("markdown", last["record"], OTHER, VISITOR)["file"][1]
+    )
+    back = handlers.restore(last["saved"], VISITOR)
+    assert (back["strength"], back["other"]["value"], back["other_strength"]) == (0.5, "one", 1.5)
+    assert back["record"] == last["record"]
+    assert [value for _, value in handlers.sides.other_options("two", "one")["choices"]] == ["", "two", "one"]
+
+
+def test_a_shared_conversation_comes_back_and_says_what_is_not_as_it_was(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr("page.share_panel.tell", told.append)
+    handlers.about["two"] = replace(handlers.about["two"], provenance={"adapter_sha256": "ab"})
+    numbers = CHOICES.numbers | {"temperature": 1.1}
+    chosen = {"adapter": "two", "strength": 0.5, "other": "one", "other_strength": 1.2, "seed": "7", "numbers": numbers}
+    record = said(handlers, "hi <b>", said(handlers, "one", [], **chosen), **chosen)
+    choices = replace(CHOICES, **chosen, persona="You are kind.", given="nothing")
+    name, text = handlers.shared.share(record, choices)["file"]
+    back = handlers.shared.load_chat(text, VISITOR)
+    assert (name, back["record"]) == ("conversation.roleplay.json", record)
+    assert (back["adapter"], back["strength"], back["other"]["value"], back["other_strength"]) == (
+        "two",
+        0.5,
+        "one",
+        1.2,
+    )
+    assert (back["temperature"], back["seed"], back["persona"], back["given"]["value"]) == (
+        1.1,
+        "7",
+        "You are kind.",
+        "nothing",
+    )
+    assert handlers.shared.share(back["record"], choices)["file"][1] == text and back.keys() <= CONTROLS
+    changed = json.loads(text)
+    changed["kept"]["record"][0]["answers"][BASE]["text"] = "No."
+    handlers.shared.load_chat(json.dumps(changed), VISITOR)
+    handlers.about["two"] = replace(handlers.about["two"], provenance={"adapter_sha256": "cd"})
+    del handlers.about["one"]
+    handlers.shared.load_chat(text, VISITOR)
+    assert [sentence.split("But")[1:] for sentence in told] == [
+        [],
+        [" its words were changed after it was saved."],
+        [" the adapter one is not here. ", " two has other weights here: asked again, it may answer otherwise."],
+    ]
+    for bad in (None, "", "[]", "{}", text.replace('"numbers"', '"x"'), text.replace("1.1", "99"), "[" * 100_000):
+        with pytest.raises(gr.Error, match="holds no conversation of this page"):
+            handlers.shared.load_chat(bad, VISITOR)

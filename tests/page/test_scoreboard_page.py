@@ -12,11 +12,14 @@ from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
 from roleplay.weights import layout
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
 from train.measuring.figures import Board
+from train.measuring.flips import Outcome, flips
 from train.publishing import plots
 
 pytest_plugins = ("pages",)
 CLUSTERS = range(40)
 CHECKED = {"good": 20, "false_alarms": 1, "broken": 20, "missed": 2, "blamed": 3, "references": 137}
+
+ANSWERED = {BASE_WITH_PERSONA: (False, True, True), TUNED: (True, False, True)}
 
 
 def make_board(folder: Path) -> None:
@@ -29,6 +32,8 @@ def make_board(folder: Path) -> None:
         values = {BARE_BASE: 10, BASE_WITH_PERSONA: 11, TUNED: 2 if name == "copied" else 38}
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
+    items = {arm: [Outcome(right, f"{arm} says") for right in rights] for arm, rights in ANSWERED.items()}
+    board.flips["identity"] = flips(["Who are <b>you</b>?", "你是谁", "Both?"], items)
     written = board.as_json() | {"rules": CHECKED, "held_out": {"rows": 8, "groups": 6}}
     (folder / layout.BOARD).write_text(json.dumps(written), encoding="utf-8")
     plots.scoreboard(written, folder / layout.BOARD_PLOT)
@@ -50,8 +55,15 @@ def show(page: Page, name: str = "Scoreboard") -> None:
 def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size: tuple[int, int], dark: bool) -> None:
     with opened(browser, measured.url, size, dark) as page:
         show(page)
+        verdict = page.locator("#board .verdict")
+        expect(verdict).to_contain_text("clearly better at 5 of 6 measures; clearly worse at: nothing. Of the items")
+        expect(verdict).to_contain_text("1 are the adapter's and 1 the base model's. What it has forgotten was not")
+        line = page.locator("#board .measure").filter(has_text="stop rate").locator(".line")
+        expect(line).to_contain_text(["adapter95% (", "base + persona28% ("])
+        expect(page.get_by_role("row")).to_have_count(0)
+        page.get_by_text("All figures").click()
         row = page.get_by_role("row").filter(has_text="stop rate")
-        expect(row.get_by_role("cell")).to_contain_text(["25% (", "28% (", "95% ("])
+        expect(row.get_by_role("cell")).to_contain_text(["95% (", "25% (", "28% ("])
         expect(row).to_contain_text("Replies that end by themselves")
         expect(page.locator("#board")).to_contain_text(
             "The adapter against base: better: held-out loss, stop rate, chrF"
@@ -61,10 +73,29 @@ def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size:
         expect(page.locator("#board")).to_contain_text("Not measured: choice, facts, recall")
         expect(page.locator("#board")).to_contain_text("Only 8 rows of 6 scenes were held out")
         shown = "image => image.complete && image.naturalWidth > 100"
-        assert page.locator("#board img").evaluate_all(f"images => images.map({shown})") == [True, True]
+        assert page.locator("#board img").evaluate_all(f"images => images.map({shown})") == [True]
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0], "the page overflows"
         page.wait_for_timeout(400)  # transitions change colours
         assert serious(page) == {}
+
+
+def test_what_was_won_and_lost_is_filtered_and_asked_again(browser: Browser, measured: Served) -> None:
+    with opened(browser, measured.url) as page:
+        show(page)
+        page.get_by_text("identity: 1 won, 1 lost").click()
+        expect(page.locator("#board article:visible")).to_have_count(2)
+        page.get_by_label("Which items").select_option("lost")
+        expect(page.locator("#board article:visible")).to_contain_text(["你是谁"])
+        page.get_by_label("Which items").select_option("all")
+        page.get_by_label("Find words in them").fill("YOU")
+        item = page.locator("#board article:visible")
+        expect(item).to_contain_text(["Who are <b>you</b>?"])
+        expect(item.locator("dd")).to_have_text(["adapter says", "base + persona says"])
+        item.get_by_role("button", name="Ask this in the chat").click()
+        expect(page.locator("#ask textarea")).to_have_value("Who are <b>you</b>?")
+        expect(page.locator("#ask textarea")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#left .user.message")).to_contain_text("Who are")
 
 
 def test_in_chinese_and_back_to_the_chat(browser: Browser, measured: Served) -> None:
@@ -87,7 +118,7 @@ def test_the_chosen_adapter_and_one_without_a_scoreboard(browser: Browser, tmp_p
         assert page.locator("#board img, #board table").count() == 0
         page.get_by_label("Adapter", exact=True).click()
         page.get_by_role("option", name="two").click()
-        expect(page.locator("#board table")).to_be_visible()
+        expect(page.locator("#board .plot").first).to_be_visible()
     served.demo.close()
 
 

@@ -16,9 +16,9 @@ from page.serving.middleware import MAX_BODY
 from page.words import WORDS, language
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
 from roleplay.errors import DataError
-from roleplay.results import votes as ballots
+from roleplay.results import tally as ballots
 from roleplay.results import wording as texts
-from roleplay.results.votes import Tally
+from roleplay.results.tally import Tally
 from roleplay.text.rows import read_rows
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
@@ -67,7 +67,7 @@ def test_panes_show_the_same_turns() -> None:
     assert shown.users(left) == shown.users(right) == ["one", "two", "unanswered"]
     assert [m["role"] for m in left] == [m["role"] for m in right] == ["user", "assistant"] * 2 + ["user"]
     assert left[1]["content"][0]["text"] == "adapter on one"
-    assert left[1]["content"][1]["text"] == "5 tokens · first in 0.10 s · 10.0 tok/s · seed 7"
+    assert left[1]["content"][1]["text"] == "5 tokens · first in 0.10 s · 10.0 tok/s · seed 7" + shown.EXPLAINABLE
     assert "Not asked" in right[1]["content"][1]["text"]
 
 
@@ -183,7 +183,7 @@ def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-u
 def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given: str, told: str) -> None:
     one = exchange("x", *SIDES, **changes)
     assert one.given(BASE) == given
-    assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told)
+    assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told + shown.EXPLAINABLE)
     assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en")
 
 
@@ -263,7 +263,7 @@ def test_language(header: str | None, wanted: str) -> None:
     [
         (Tally(), ["No votes yet"]),
         (Tally(ties=2), ["2 ties, 0 both bad", "Not yet conclusive"]),
-        (Tally(3, 1, 1, 0, 2, 2), ["won 3 of 4", "75%", "30% to 95%", "Not yet conclusive", "2 to 2"]),
+        (Tally(3, 1, 1, 0, 2, 2), ["won 3 of 4", "75%", "30% to 95%", "Not yet conclusive."]),
         (Tally(30, 2, 0, 0, 16, 16), ["People prefer the adapter."]),
         (Tally(16, 16, 0, 0, 30, 2), ["One side wins too often (30 to 2)"]),
     ],

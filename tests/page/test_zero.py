@@ -35,11 +35,11 @@ class Lent:
         self.seconds = list[int]()
 
     def __call__(self, task: Callable[..., Iterator[Any]], duration: Callable[..., int]) -> Callable[..., Any]:
-        def lend(request: Request) -> Iterator[Any]:
-            self.seconds.append(duration(request))
+        def lend(*asked: Any) -> Iterator[Any]:
+            self.seconds.append(duration(*asked))
             if self.refuses:
                 raise self.refuses
-            yield from task(request)
+            yield from task(*asked)
 
         return lend
 
@@ -64,6 +64,19 @@ def test_the_time_asked_for_follows_length_and_measured_speed() -> None:
     slow.pause = 0.5
     ask(zero)
     assert zero.duration(Request(BOTH, Sampling(max_new_tokens=2048))) == LONGEST
+
+
+def test_a_score_asks_for_little_time_and_fails_in_a_sentence() -> None:
+    lent, engine = Lent(), ScriptedEngine()
+    zero, said = ZeroEngine(engine, lent), Answer("ab", stop="end")  # type: ignore[arg-type]  # it answers like one
+    assert zero.score(Request(BOTH), said) == engine.score(Request(BOTH), said)
+    assert lent.seconds[0] < zero.duration(Request(BOTH))
+    engine.error = "the answer takes 9 tokens"
+    with pytest.raises(RoleplayError, match="takes 9 tokens"):
+        zero.score(Request(BOTH), said)
+    lent.refuses = RuntimeError("no quota")
+    with pytest.raises(ModelError, match="no GPU just now: no quota"):
+        zero.score(Request(BOTH), said)
 
 
 def test_errors_cross_as_sentences() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from roleplay.errors import RoleplayError
@@ -66,6 +67,19 @@ def test_merged_logits_are_the_attached_adapters(exported: Path, source: Path) -
         expected, got, untuned = (model(input_ids=ids).logits for model in (attached, merged, tiny.gemma()))
     moved = (expected - untuned).abs().mean()
     assert (expected - got).abs().mean() < 0.02 * moved  # what is left is bfloat16's rounding
+
+
+def test_a_strength_multiplies_the_update(exported: Path, source: Path, tmp_path: Path) -> None:
+    export.export(inspection.inspect(source), base(), tmp_path / "half", 0.5)
+    whole, half = (load_file(folder / "model.safetensors") for folder in (exported, tmp_path / "half"))
+    untuned = tiny.gemma().state_dict()
+    moved = [(half[k] - untuned[k], whole[k] - untuned[k]) for k in half if "q_proj" in k or "down_proj" in k]
+    assert len(moved) == 2 * tiny.LAYERS
+    for less, more in moved:
+        assert (less - more / 2).abs().mean() < 0.02 * more.abs().mean()  # what is left is bfloat16's rounding
+    for strength, sentence in (("0", "is the base model"), ("2", "choose a number from 0 to 1.5")):
+        with pytest.raises(RoleplayError, match=sentence):
+            export.main([str(source), "--strength", strength])
 
 
 def test_dtype_and_stop_tokens(exported: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from roleplay.results.board import ARMS, MEASURES, TUNED, WRITTEN
 from roleplay.results.intervals import Estimate
+from roleplay.text.copies import units
 from train.measuring.flips import Outcome, flips
 from train.measuring.resampling import bootstrap, jackknife, share, share_difference
-from train.measuring.text_metrics import distinct_2, units
+from train.measuring.text_metrics import distinct_2
 
 DISTINCT_UNITS = 24  # of every reply at most: distinct-2 falls with length
 

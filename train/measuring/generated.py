@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from roleplay.results.board import BASE_WITH_PERSONA, TUNED, WRITTEN
+from roleplay.text.copies import runs
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
@@ -17,7 +18,7 @@ from train.measuring.replies import NO_REPLY, Ask, Reply
 from train.measuring.resampling import share
 from train.measuring.rules import Break, Identity
 from train.measuring.subject import Bench, Subject
-from train.measuring.text_metrics import chrf, runs
+from train.measuring.text_metrics import chrf
 
 DRIFTING = (BASE_WITH_PERSONA, TUNED)  # the arms that have a character to lose, and nothing but it to keep it by
 EDGE = 3  # turns at either end of a conversation that are compared for drift

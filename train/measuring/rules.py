@@ -12,7 +12,7 @@ from pathlib import Path
 
 from roleplay.disk import read_json
 from roleplay.errors import DataError
-from train.measuring.text_metrics import units
+from roleplay.text.copies import units
 
 EMPTY, ECHO, LOOP, OBEYED = "says nothing", "repeats the question", "repeats itself", "obeys the attempt"
 ECHO_SHARE = 0.8  # of the reply's units in one run of the question

@@ -14,7 +14,7 @@ import pytest
 
 from roleplay.engine import remote
 from roleplay.engine.loops import repeats
-from roleplay.engine.protocol import ADAPTER, BASE, LOOP, Answer, Question, Request, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, LOOP, SCORE, STRENGTH, Answer, Question, Request, Sampling, Speaker
 from roleplay.engine.remote import RemoteEngine
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
@@ -323,3 +323,34 @@ def test_each_side_has_its_length_and_a_loop_is_cut(engine: RemoteEngine, server
     assert (answers[ADAPTER].stop, answers[BASE].stop) == ("end", LOOP)
     assert repeats(answers[BASE].text) and server.gone.wait(5)
     assert {body["model"]: body["max_tokens"] for body in server.asked} == {"tiny": 40, "base": 20}
+
+
+def test_another_adapter_may_be_compared_and_no_strength_be_chosen(engine: RemoteEngine, server: Server) -> None:
+    *_, last = engine.answer(Request(BOTH, adapter="tiny", other=Speaker("odd")))
+    assert [last[side].text for side in (ADAPTER, BASE)] == ["I am T.", "hm"]
+    with pytest.raises(RoleplayError, match="strength is 0.5, but a server's adapters speak at the strength that they"):
+        next(engine.answer(Request(BOTH, adapter="tiny", strength=0.5)))
+
+
+def test_a_finished_answer_is_scored_where_the_server_gives_token_probabilities(
+    engine: RemoteEngine, server: Server
+) -> None:
+    assert set(engine.lacks()) == {STRENGTH, SCORE}  # it streams, and says nothing of the prompt
+    a, b = TOKENIZER("ab").input_ids
+
+    def told(*logprobs: tuple[float, float]) -> list[Any]:
+        entries = [{str(t): {"logprob": p} for t, p in zip((a, b), pair, strict=True)} for pair in logprobs]
+        return [200, {"choices": [{"text": "x", "prompt_logprobs": [None, *entries]}]}]
+
+    server.script |= {"tiny": told((-9, -9), (-0.1, -3), (-2, -0.2)), "base": told((-9, -9), (-0.3, -2), (-0.4, -1))}
+    server.asked.clear()
+    found = engine.score(Request(BOTH, adapter="tiny"), Answer("ab", stop="length"))
+    assert [piece.text for piece in found] == ["a", "b"]
+    assert [piece.logprobs for piece in found] == [{ADAPTER: -0.1, BASE: -0.3}, {ADAPTER: -0.2, BASE: -1.0}]
+    assert [piece.same_choice for piece in found] == [True, False]
+    assert found[1].likeliest[BASE] == [("a", pytest.approx(0.67, abs=0.01)), ("b", pytest.approx(0.37, abs=0.01))]
+    assert [body["prompt"][-2:] for body in server.asked] == [[a, b]] * 2
+    start = PromptEncoder(TOKENIZER).prefix("")
+    entries = [None, *({str(token): {"logprob": -1.0}} for token in start[1:])]
+    server.script["base"] = [200, {"choices": [{"text": "x", "prompt_logprobs": entries}]}]
+    assert engine.lacks().keys() == {STRENGTH}

@@ -18,7 +18,8 @@ from dataset.preferences import preferences
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import DataError, HubError, RoleplayError
 from roleplay.results.intervals import wilson
-from roleplay.results.votes import Ballot, Box, Tally, Vote, cast, count, prompt_sha256, read_votes
+from roleplay.results.tally import Tally, count
+from roleplay.results.votes import Ballot, Box, Vote, cast, prompt_sha256, read_votes
 from tests.hub_server import READ_ONLY, Hub
 
 ASKED = Question("You are a consort.", (("hello", "good evening"),), "who are you?")

@@ -12,8 +12,8 @@ from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.results import wording as texts
 from roleplay.results.board import ARMS, BARE_BASE, BASE_WITH_PERSONA, MEASURES, TUNED, WRITTEN, read, table, verdicts
-from roleplay.results.intervals import Estimate
-from roleplay.results.votes import wilson
+from roleplay.results.intervals import Estimate, wilson
+from roleplay.text.copies import runs, units
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import near_duplicates
 from roleplay.weights import layout
@@ -21,7 +21,7 @@ from train.measuring.figures import Board
 from train.measuring.flips import Outcome, mcnemar
 from train.measuring.resampling import bootstrap, jackknife, share, share_difference
 from train.measuring.rules import ECHO, EMPTY, LOOP, OBEYED, Identity, Lists, load_lists
-from train.measuring.text_metrics import chrf, distinct_2, runs, units
+from train.measuring.text_metrics import chrf, distinct_2
 from train.publishing import plots
 
 
@@ -274,6 +274,7 @@ def test_a_board_is_read_back(board: dict, tmp_path: Path) -> None:
         '{"arms": {}, "differences": {}, "flips": {"identity": {"items": 1, "won": "<b>", "lost": 0, "p": 1}}}',
         '{"arms": {}, "differences": {}, "flips": {"identity": {"items": 1, "won": 1, "lost": 0}}}',
         '{"arms": {}, "differences": {}, "flips": [1]}',
+        '{"arms": {}, "differences": {}, "flips": {"choice": {"items": 1, "won": 1, "lost": 0, "p": 1, "wins": [3]}}}',
         '{"arms": {}, "differences": {}, "rules": {"good": "<b>"}}',
         '{"arms": {}, "differences": {}, "rules": {"good": 1}}',
         '{"arms": {}, "differences": {}, "rules": [1]}',

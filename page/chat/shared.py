@@ -1,0 +1,69 @@
+"""A conversation as a file that restores it: its words, who spoke at which strength, every setting, and hashes."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from page.chat.choices import NUMBERS, Choices
+from page.chat.exchanges import MAX_SEED, Exchange
+from page.chat.saved import MAX_NAME, Kept, from_json, kept_now
+from page.words import WORDS
+from roleplay.engine.protocol import Sampling
+from roleplay.errors import DataError, RoleplayError
+
+Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
+CHECKED = ("adapter_sha256", "base_fingerprint")  # of a provenance, what has to be the same
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a file restores: the conversation with its settings, which adapter spoke, and what to say of it."""
+
+    kept: Kept
+    adapter: str
+    numbers: Mapping[str, float]
+    seed: str
+    notes: Sequence[str]
+
+
+def to_file(record: Sequence[Exchange], choices: Choices, hashes: Hashes) -> str:
+    """The whole conversation with the settings as they are and the hashes of every adapter in it."""
+    names = {name for e in record for name in (e.adapter, e.other.adapter)} | {choices.adapter, choices.other}
+    value = {
+        "kept": asdict(kept_now(record, choices)),
+        "adapter": choices.adapter,
+        "numbers": dict(choices.numbers),
+        "seed": choices.seed or "",
+        "hashes": {name: {key: hashes.get(name, {}).get(key, "") for key in CHECKED} for name in sorted(names - {""})},
+        "words_sha256": words_sha256(record),
+    }
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+
+
+def from_file(text: str, hashes: Hashes, language: str) -> Shared:
+    """The inverse of `to_file`; its notes say where words or weights are not what they were. Raises `DataError`."""
+    words = WORDS[language]
+    try:
+        value = json.loads(text)
+        kept = from_json(json.dumps(value["kept"]))
+        numbers = {name: value["numbers"][name] for name in NUMBERS}
+        Sampling(**numbers)
+        told = {str(name)[:MAX_NAME]: {key: str(own[key]) for key in CHECKED} for name, own in value["hashes"].items()}
+        adapter, seed, sha256 = str(value["adapter"]), str(value["seed"])[:MAX_SEED], str(value["words_sha256"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, RoleplayError) as error:
+        raise DataError(words["share_unreadable"]) from error
+    notes = [] if sha256 == words_sha256(kept.record) else [words["share_changed"]]
+    for name, own in told.items():
+        if name not in hashes:
+            notes.append(words["share_missing"].format(name=name))
+        elif any(own[key] != hashes[name].get(key, "") for key in CHECKED):
+            notes.append(words["share_other"].format(name=name))
+    return Shared(kept, adapter if adapter in hashes else "", numbers, seed, notes)
+
+
+def words_sha256(record: Sequence[Exchange]) -> str:
+    """SHA-256 over what was said, by whom."""
+    said: list[Any] = [[e.user, {side: answer.text for side, answer in sorted(e.answers.items())}] for e in record]
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,54 @@
+"""A conversation as a file: saved to be shared, and restored from one with its settings."""
+
+from typing import Any
+
+from page.chat import shown
+from page.chat.choices import Choices
+from page.chat.exchanges import Exchange
+from page.chat.saved import to_json
+from page.chat.shared import from_file, to_file
+from page.persona_panel import introduction
+from page.serving.rate_limit import Rate
+from page.sides_panel import SidesHandlers
+from page.state import Visitor
+from page.toasts import refusal, tell
+from page.words import WORDS
+from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.errors import DataError
+
+
+class ShareHandlers:
+    """What its events do, as `handlers.Handlers` does for the rest of the page."""
+
+    def __init__(self, sides: SidesHandlers, rate: Rate) -> None:
+        self.sides, self.rate = sides, rate
+
+    def share(self, record: list[Exchange], choices: Choices) -> dict[str, Any]:
+        """The file to save, from which `load_chat` restores the conversation."""
+        return {"file": ["conversation.roleplay.json", to_file(record, choices, self.sides.hashes())]}
+
+    def load_chat(self, chat: str | None, visitor: Visitor) -> dict[str, Any]:
+        """The conversation of a file with its settings, and a word where weights or words are not what they were."""
+        if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):
+            raise refusal(sentence)
+        try:
+            found = from_file(chat or "", self.sides.hashes(), visitor.language)
+        except DataError as error:
+            raise refusal(str(error)) from error
+        names, kept = self.sides.engine.adapters(), found.kept
+        adapter = found.adapter or next(iter(names), "")
+        order = (ADAPTER, BASE) if names else (BASE, ADAPTER)
+        left, right = (shown.pane_messages(kept.record, pane, False, order, visitor.language) for pane in (0, 1))
+        said = introduction(kept.speaker or self.sides.persona_of(adapter))
+        tell(" ".join([WORDS[visitor.language]["share_loaded"], *found.notes]))
+        return {
+            **said,
+            **self.sides.settings(kept, adapter),
+            **found.numbers,
+            "left": said["left"] | {"value": left},
+            "right": right,
+            "record": kept.record,
+            "adapter": adapter or None,
+            "seed": found.seed,
+            "saved": to_json(kept),
+        }

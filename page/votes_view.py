@@ -1,0 +1,31 @@
+"""The votes on an adapter as HTML: beside the base model, beside others, and the ranking of all that have met."""
+
+from collections.abc import Sequence
+from html import escape
+
+from roleplay.engine.protocol import Speaker
+from roleplay.results import ranking
+from roleplay.results.tally import Tally, score
+from roleplay.results.votes import Vote
+from roleplay.results.wording import TEXTS
+
+
+def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
+    """A sentence on the adapter beside the base model, one on every other pair that it was in, and the ranking."""
+    words, met = TEXTS[language], ranking.pairs(votes)
+    told = [
+        score(language, met.get((Speaker(adapter), Speaker()), Tally())),
+        *ranking.sentences(met, adapter, language),
+    ]
+    html = "".join(f"<p>{escape(sentence)}</p>" for sentence in told)
+    if len({speaker for pair in met for speaker in pair}) < 3:
+        return html
+    ranked = ranking.ranking(met)
+    rows = "".join(f"<li>{escape(_row(one, language))}</li>" for one in ranked)
+    title = escape(words["ranking" if ranked else "ranking_early"])
+    return f"{html}<p>{title}</p><ol>{rows}</ol>" if ranked else f"{html}<p>{title}</p>"
+
+
+def _row(one: ranking.Ranked, language: str) -> str:
+    share = {key: f"{getattr(one.share, key):.0%}" for key in ("value", "low", "high")}
+    return f"{ranking.name_of(one.speaker, language)}: {TEXTS[language]['figure'].format(**share)}"

@@ -1,0 +1,65 @@
+"""How likely both sides find a finished text, token by token: one forward pass over it, and nothing is generated.
+
+Every side reads the text after its own prompt, with its own weights. Nothing here knows the page.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+
+from roleplay.engine.batch import NOT_FINITE, RunningRow
+from roleplay.engine.cache import CachePool
+from roleplay.engine.decoder import Decoder, Segment
+from roleplay.engine.pieces import LIKELIEST, Seen, answer_ids, joined, name_of
+from roleplay.engine.protocol import Answer, Piece
+from roleplay.engine.sampling import next_token
+from roleplay.errors import RoleplayError
+
+CHUNK = 32  # tokens whose logits are held at a time, at a megabyte each
+
+
+def score(
+    decoder: Decoder, pool: CachePool, rows: Mapping[str, RunningRow], answer: Answer, context: int
+) -> list[Piece]:
+    """The pieces of `answer` as each side of `rows` sees them, which are asked and not answered yet.
+
+    Raises `RoleplayError` for an answer that does not fit the context of so many tokens after a side's prompt.
+    """
+    encoder = next(iter(rows.values())).encoder
+    ids = answer_ids(encoder, answer)
+    if any(len(row.prompt) + len(ids) > context for row in rows.values()):
+        raise RoleplayError(f"the answer takes {len(ids)} tokens, more than fit beside the conversation")
+    hidden = _hidden(decoder, pool, rows.values(), ids)
+    seen = {side: _seen(decoder, row, ids, part) for (side, row), part in zip(rows.items(), hidden, strict=True)}
+    return joined(encoder, ids, seen)
+
+
+def _hidden(decoder: Decoder, pool: CachePool, rows: Collection[RunningRow], ids: Sequence[int]) -> list[torch.Tensor]:
+    """What stands before each of the tokens, (tokens, hidden), for every row; what is kept of a prompt is not computed
+    again, and what is computed is not kept: the answer's own cache is there already."""
+    segments = []
+    for row in rows:
+        cache = pool.take(row.voice.key, row.prompt) or decoder.new_cache()
+        segments.append(Segment([*row.prompt, *ids][cache.length : -1], cache, row.voice.lora))
+    states = decoder.forward(segments, every=True).split([len(segment.ids) for segment in segments])
+    return [state[-len(ids) :] for state in states]
+
+
+@torch.inference_mode()
+def _seen(decoder: Decoder, row: RunningRow, ids: Sequence[int], hidden: torch.Tensor) -> list[Seen]:
+    seen, asked = list[Seen](), torch.tensor(row.prompt, device=decoder.device).unique()
+    stops = list(row.encoder.stop_ids)  # any of them ends an answer
+    for number, token in enumerate(ids):
+        if number % CHUNK == 0:
+            block = decoder.head(hidden[number : number + CHUNK])
+        logits = block[number % CHUNK]
+        logprobs = logits.log_softmax(-1)
+        logprob = float(logprobs[stops if token in stops else [token]].logsumexp(0))
+        top = logprobs.topk(LIKELIEST)
+        names = [name_of(row.encoder, likely) for likely in top.indices.tolist()]
+        choice = next_token(logits, asked, ids[:number], row.sampling)  # overwrites the logits
+        if choice is None:
+            raise RoleplayError(NOT_FINITE)
+        likeliest = list(zip(names, top.values.exp().tolist(), strict=True))
+        seen.append(Seen(logprob, likeliest, stops[0] if choice in stops else choice))
+    return seen

@@ -1,0 +1,109 @@
+"""Votes between any two: a tally for each pair that met, and a ranking where three or more did. It knows no page.
+
+The ranking is that of Bradley and Terry ("Rank analysis of incomplete block designs", 1952), fitted by the MM steps of
+Hunter (2004); a tie is half a win for each. Intervals come from resampling the votes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from roleplay.engine.protocol import ADAPTER, BASE, Speaker
+from roleplay.results.intervals import Estimate
+from roleplay.results.tally import ENOUGH, Tally, count
+from roleplay.results.votes import Vote
+from roleplay.results.wording import TEXTS
+
+ROUNDS, STEPS, SEED = 400, 60, 0  # resamplings, MM steps of each fit, and the dice of the resampling
+PRIOR = 0.5  # wins and losses of everyone against someone of middling strength, so that none is beyond measure
+
+Pair = tuple[Speaker, Speaker]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Who, and the share of votes that they would win against the others, each as often."""
+
+    speaker: Speaker
+    share: Estimate
+
+
+def pair_of(vote: Vote) -> Pair:
+    """Who stood on the adapter's and on the base side; at a strength of 0 anyone is the base model."""
+    first, second = (speaker if speaker.adapter and speaker.strength else Speaker() for speaker in vote.speakers)
+    return first, second
+
+
+def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
+    """The tally of every two that met, whichever of them stood on the adapter's side; the base model is the second."""
+    met: dict[Pair, list[Vote]] = {}
+    for vote in votes:
+        first, second = pair_of(vote)
+        if first == second:
+            continue
+        if (second, first) in met or not first.adapter:
+            first, second = second, first
+            vote = replace(vote, order=[{ADAPTER: BASE, BASE: ADAPTER}[side] for side in vote.order])
+        met.setdefault((first, second), []).append(vote)
+    return {pair: count(own) for pair, own in met.items()}
+
+
+def ranking(met: dict[Pair, Tally]) -> list[Ranked]:
+    """The best first; empty where fewer than three met, or one of them has too few votes, or they fall apart."""
+    players = sorted({player for pair in met for player in pair}, key=lambda one: (one.adapter, one.strength))
+    wins = np.zeros((len(players), len(players)))  # [i, j]: of i against j
+    for (first, second), tally in met.items():
+        i, j = players.index(first), players.index(second)
+        wins[i, j] += tally.adapter + tally.ties / 2
+        wins[j, i] += tally.base + tally.ties / 2
+    if len(players) < 3 or (wins + wins.T).sum(1).min() < ENOUGH or not _connected(wins):
+        return []
+    dice, total = np.random.default_rng(SEED), int(wins.sum())
+    drawn = dice.multinomial(total, (wins / wins.sum()).ravel(), ROUNDS).reshape(ROUNDS, *wins.shape)
+    low, high = np.percentile(_shares(drawn), (2.5, 97.5), axis=0)
+    ranked = [
+        Ranked(player, Estimate(*map(float, values)))
+        for player, *values in zip(players, _shares(wins[None])[0], low, high, strict=True)
+    ]
+    return sorted(ranked, key=lambda one: -one.share.value)
+
+
+def _connected(wins: np.ndarray) -> bool:
+    """Whether everyone is reached from the first by pairs that met."""
+    met = np.linalg.matrix_power((wins + wins.T > 0) + np.eye(len(wins)), len(wins))
+    return bool((met[0] > 0).all())
+
+
+def _shares(wins: np.ndarray) -> np.ndarray:
+    """Of the strengths that fit each sample (samples, players, players) best: the mean chance against the others."""
+    played, strength = wins + wins.swapaxes(1, 2), np.ones(wins.shape[:2])
+    for _ in range(STEPS):
+        against = (played / (strength[:, :, None] + strength[:, None])).sum(2) + 2 * PRIOR / (strength + 1.0)
+        strength = (wins.sum(2) + PRIOR) / against
+    chance = strength[:, :, None] / (strength[:, :, None] + strength[:, None])
+    return (chance.sum(2) - 0.5) / (wins.shape[1] - 1)
+
+
+def name_of(speaker: Speaker, language: str) -> str:
+    """As it is called in a tally."""
+    words = TEXTS[language]
+    if not speaker.adapter:
+        return words["base_model"]
+    at = words["at_strength"].format(name=speaker.adapter, strength=speaker.strength)
+    return speaker.adapter if speaker.strength == 1 else at
+
+
+def sentences(met: dict[Pair, Tally], adapter: str, language: str) -> list[str]:
+    """Each pair that an adapter was in, but at its own strength beside the base model, in a sentence."""
+    words, told = TEXTS[language], []
+    for (first, second), tally in met.items():
+        if adapter not in (first.adapter, second.adapter) or (first, second) == (Speaker(adapter), Speaker()):
+            continue
+        low, high = tally.interval
+        names = {"first": name_of(first, language), "second": name_of(second, language)}
+        counts = {"wins": tally.adapter, "decisive": tally.decisive, "ties": tally.ties, "bad": tally.bad}
+        preferred = {ADAPTER: names["first"], BASE: names["second"]}.get(tally.conclusion)
+        verdict = words["prefer"].format(name=preferred) if preferred else words["inconclusive"]
+        told.append(words["pair"].format(**names, **counts, low=low, high=high, verdict=verdict))
+    return told

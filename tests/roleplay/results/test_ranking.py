@@ -1,0 +1,54 @@
+"""Votes between any two: each pair has its tally, and three that met have a ranking once there are votes enough."""
+
+import random
+
+import pytest
+
+from page.votes_view import votes_html
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling, Speaker
+from roleplay.results.ranking import pairs, ranking
+from roleplay.results.votes import Ballot, Vote, cast
+
+ASKED = Question("You are a consort.", (), "who are you?")
+GIVEN = {ADAPTER: "Your servant.", BASE: "A language model."}
+ONE, HALF, TWO, PLAIN = Speaker("one"), Speaker("one", 0.5), Speaker("two"), Speaker()
+
+
+def vote(first: Speaker, second: Speaker, winner: str) -> Vote:
+    """Of which `winner` is the first's side, the second's, or a choice."""
+    asked = {ADAPTER: ASKED, BASE: ASKED}
+    request = Request(asked, Sampling(), first.adapter, strength=first.strength, other=second)
+    return cast({ADAPTER: "right", BASE: "left"}.get(winner, winner), Ballot(request, GIVEN, (BASE, ADAPTER), {}))
+
+
+def test_a_pair_has_one_tally_whoever_stood_where() -> None:
+    votes = [vote(ONE, PLAIN, ADAPTER), vote(ONE, Speaker("two", 0.0), BASE), vote(ONE, TWO, ADAPTER)]
+    votes += [vote(TWO, ONE, ADAPTER), vote(TWO, ONE, "tie"), vote(TWO, ONE, "bad"), vote(HALF, ONE, ADAPTER)]
+    met = pairs([*votes, vote(ONE, ONE, ADAPTER)])
+    assert set(met) == {(ONE, PLAIN), (ONE, TWO), (HALF, ONE)}
+    beside = met[ONE, TWO]
+    assert (beside.adapter, beside.base, beside.ties, beside.bad, beside.left, beside.right) == (1, 1, 1, 1, 0, 2)
+    assert (met[ONE, PLAIN].adapter, met[ONE, PLAIN].base) == (1, 1)
+
+
+def test_the_ranking_finds_the_chances_that_made_the_votes() -> None:
+    dice, strength, votes = random.Random(1), {ONE: 4.0, TWO: 2.0, PLAIN: 1.0}, list[Vote]()
+    for first, second in ((ONE, TWO), (TWO, PLAIN), (ONE, PLAIN)):
+        chance = strength[first] / (strength[first] + strength[second])
+        votes += [vote(first, second, ADAPTER if dice.random() < chance else BASE) for _ in range(600)]
+    ranked = ranking(pairs(votes))
+    assert [one.speaker for one in ranked] == [ONE, TWO, PLAIN]
+    for one in ranked:
+        own, others = strength[one.speaker], [strength[other] for other in strength if other != one.speaker]
+        assert one.share.value == pytest.approx(sum(own / (own + other) for other in others) / 2, abs=0.03)
+        assert one.share.low < one.share.value < one.share.high < one.share.low + 0.08
+    html = votes_html(votes, "one", "en")
+    assert "<li>one: 7" in html and "one beside two: " in html and "People prefer the adapter." in html
+
+
+def test_few_votes_make_no_ranking() -> None:
+    votes = [vote(ONE, TWO, ADAPTER)] * 30 + [vote(TWO, PLAIN, ADAPTER)] * 3
+    assert ranking(pairs(votes)) == [] and "not yet conclusive: each needs 20" in votes_html(votes, "one", "en")
+    assert "anking" not in votes_html(votes[:30], "one", "en")
+    apart = [vote(ONE, PLAIN, ADAPTER)] * 30 + [vote(TWO, HALF, ADAPTER)] * 30
+    assert ranking(pairs(apart)) == []
