@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import gradio as gr
 
-from page.chat.choices import NUMBERS, PERSONA
+from page.chat.choices import NUMBERS, Choices
 from page.state import CHOSEN
 
 
@@ -62,7 +62,6 @@ class Visitor:
         return json.dumps(self.call("answer", [None, None, *self._chosen(adapter)])[-1], ensure_ascii=False)
 
     def _chosen(self, adapter: str) -> list[Any]:
-        values = {"compare": True, "blind": False, "persona": "", "given": PERSONA, "adapter": adapter, "seed": 1}
-        values["speaker"] = None  # the server remembers who speaks
+        values: dict[str, Any] = dict(vars(Choices(adapter=adapter, seed="1")))  # the server remembers who speaks
         values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 8, 0), strict=True))
         return [values[name] for name in CHOSEN]
