@@ -64,5 +64,5 @@ class Visitor:
     def _chosen(self, adapter: str) -> list[Any]:
         values = {"compare": True, "blind": False, "persona": "", "given": PERSONA, "adapter": adapter, "seed": 1}
         values["speaker"] = None  # the server remembers who speaks
-        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 8, 0), strict=True))
+        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 1, 8, 0), strict=True))
         return [values[name] for name in CHOSEN]
