@@ -16,6 +16,7 @@ import torch
 from roleplay import heap
 from roleplay.engine import apple, capacity
 from roleplay.engine.batch import Voice
+from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Request
 from roleplay.engine.scheduler import AT_ONCE, Scheduler
