@@ -48,7 +48,7 @@ TURNS = 2  # messages of a conversation at most; then it is cleared
 TINY = "tiny"
 GROWTH = 0.02
 SAMPLE_SECONDS = 2.0
-GREEDY = (0, 1, 0, 1, 0, 24, 0)  # the sliders in their order; a reply has 24 tokens at most
+GREEDY = (0, 1, 0, 1, 0, 1, 24, 0)  # the sliders in their order; a reply has 24 tokens at most
 Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so far
 
 

@@ -14,7 +14,7 @@ import gradio as gr
 
 from page.chat import exchanges, shown
 from page.chat.choices import LENGTHS, NUMBERS, PERSONA, Choices
-from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, OVERTAKEN, Exchange
+from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, OPEN, OVERTAKEN, Asking, Exchange
 from page.chat.saved import Kept, as_markdown, as_rows, from_json, kept_now, to_json
 from page.look import I18N, as_said
 from page.persona_panel import PersonaHandlers, introduction
@@ -29,6 +29,7 @@ from page.votes_view import votes_html
 from page.why_panel import WhyHandlers
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.environment import LOCAL
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results.votes import Box
 from roleplay.text.personas import Persona
@@ -117,7 +118,8 @@ class Handlers:
         overtaken = self.running[visitor.session] = Event()
         free = False
         try:
-            with closing(exchanges.grow(self.engine, record, new, language, refused)) as growing:  # type: ignore[type-var]
+            asking = Asking(self.engine, "" if visitor.address in LOCAL else visitor.address)
+            with closing(exchanges.grow(asking, record, new, language, refused)) as growing:  # type: ignore[type-var]
                 for now in growing:
                     if overtaken.is_set():
                         return

@@ -24,6 +24,7 @@ SLIDERS = {
     "top_k": (0, 200, 1),
     "repetition_penalty": (1, 2, 0.05),
     "frequency_penalty": (0, 2, 0.05),
+    "candidates": (1, 16, 1),
     "max_new_tokens": (1, 1024, 1),
     "base_max_new_tokens": (0, 1024, 1),
 }

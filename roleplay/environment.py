@@ -123,6 +123,7 @@ class Environment:
     hub_adapters: int = field(default_factory=lambda: _number("HUB_ADAPTERS", 4 if _host() in LOCAL else 0, 0, 64))
     # Whether visitors may load character cards: where only this machine reaches the page, or PERSONAS says so.
     cards: bool = field(default_factory=_cards)
+    at_once: int = field(default_factory=lambda: _number("AT_ONCE", 0, 0, 512))  # rows of a batch; 0 has it measured
     rate: int = field(default_factory=lambda: _number("MESSAGES_PER_MINUTE", 30, 0, 10_000))
     # Whose X-Forwarded-For is believed, as uvicorn reads it: on a Space its own proxies, which have private addresses.
     proxies: str = field(

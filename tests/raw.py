@@ -63,5 +63,5 @@ class Visitor:
 
     def _chosen(self, adapter: str) -> list[Any]:
         values: dict[str, Any] = dict(vars(Choices(adapter=adapter, seed="1")))  # the server remembers who speaks
-        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 8, 0), strict=True))
+        values |= dict(zip(NUMBERS, (0.0, 1.0, 0, 1.0, 0.0, 1, 8, 0), strict=True))
         return [values[name] for name in CHOSEN]

@@ -49,6 +49,7 @@ from train.measuring.subject import Bench, Subject
 from train.measuring.written import Written, load_facts, load_recall
 from train.publishing import card, plots, sheet
 
+RECORDED = ("prompts", "base_tokens", "choice_rows", "considered")  # settings that a scoreboard names
 BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
@@ -71,6 +72,9 @@ class EvaluationFlags:
     )
     base_tokens: int = flag(
         64, "length of a base model's reply; more take longer, for it seldom stops", within=(1, inf)
+    )
+    considered: bool = flag(
+        False, "measure the best of eight replies, as the page's preset; the scoreboard stays as it is"
     )
     json: str = flag("", "file to write all boards to, as one list")
     sheet: str = flag("", "write a sheet for blind readers to this file (sheet.html) instead of measuring")
@@ -95,7 +99,8 @@ def prepare(
         else (BARE_BASE, BASE_WITH_PERSONA, TUNED)
     )
     encoder = PromptEncoder(base.tokenizer, adapter.template)
-    return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, Retriever(trained), encoder), files
+    shown = Retriever(trained), encoder, settings.considered
+    return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, *shown), files
 
 
 def character_of(adapter: Adapter, settings: EvaluationFlags) -> Character | None:
@@ -147,7 +152,8 @@ def measure(bench: Bench, planned: dict[str, dict[str, Work]], settings: Evaluat
     return {
         **board.as_json(),
         "rule": f"The first single-turn rows among {len(bench.rows)} held-out rows, each from another scene, in the "
-        "order of the file, at the page's default sampling; the base model has the persona and "
+        f"order of the file, at the page's {'considered' if settings.considered else 'default'} sampling; "
+        "the base model has the persona and "
         f"{settings.base_tokens} tokens.",
         "held_out": {
             "rows": len(subject.held_out),
@@ -155,9 +161,7 @@ def measure(bench: Bench, planned: dict[str, dict[str, Work]], settings: Evaluat
             "answered": len(bench.rows),
         },
         **rules(bench),
-        "settings": {
-            key: value for key, value in asdict(settings).items() if key in ("prompts", "base_tokens", "choice_rows")
-        },
+        "settings": {key: value for key, value in asdict(settings).items() if key in RECORDED},
         "replies": readable,
     }
 
@@ -229,7 +233,8 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
             boards.append({"adapter": adapter.name, **made_of, **measure(bench, planned, settings)})
     for adapter, board in zip(loaded, boards, strict=True):
         print(f"\n{show(board)}")
-        write_board(adapter.folder, board)
+        if not settings.considered:
+            write_board(adapter.folder, board)
     if settings.json:
         write_json(Path(settings.json), boards)
     return boards

@@ -13,7 +13,18 @@ from uuid import uuid4
 
 from page.chat.choices import EXAMPLES, NOTHING, PERSONA, Choices
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, ENDS, Answer, Engine, Question, Request, Sampling, Speaker
+from roleplay.engine.protocol import (
+    ADAPTER,
+    BASE,
+    CONSIDERED,
+    ENDS,
+    Answer,
+    Engine,
+    Question,
+    Request,
+    Sampling,
+    Speaker,
+)
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import CHOICES, Ballot, Vote, cast
 from roleplay.text import limits
@@ -34,6 +45,7 @@ PRESETS = {
     "steady": Sampling(),
     "natural": Sampling(temperature=0.7, top_p=0.9, top_k=50),
     "lively": Sampling(temperature=1.0, top_p=0.95, top_k=100),
+    "considered": CONSIDERED,
 }
 
 
@@ -176,8 +188,19 @@ def _equal(sampling: Sampling) -> Sampling:
     return replace(sampling, max_new_tokens=length, base_max_new_tokens=0)
 
 
+@dataclass(frozen=True)
+class Asking:
+    """An engine as one visitor asks it, who has two answers at a time at most; "" is nobody in particular."""
+
+    engine: Engine
+    visitor: str = ""
+
+    def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
+        return self.engine.answer(replace(request, visitor=self.visitor))
+
+
 def grow(
-    engine: Engine, past: Sequence[Exchange], new: Exchange, language: str, refused: str = ""
+    engine: Engine | Asking, past: Sequence[Exchange], new: Exchange, language: str, refused: str = ""
 ) -> Iterator[Exchange]:
     """`new` as it fills: once before the first token, then whenever text came, at most 30 times a second.
 

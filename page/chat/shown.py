@@ -10,7 +10,7 @@ from typing import Any
 from page.chat.exchanges import OPEN, VOTES, Exchange, speakers
 from page.chat.why import explainable
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Request
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Request
 
 JOINER = "\N{WORD JOINER}"
 EXPLAINABLE = JOINER  # at the end of a footer: page.js puts "Why" there, and nothing else is seen of it
@@ -63,7 +63,7 @@ def footer(language: str, exchange: Exchange, side: str, named: bool = False) ->
         parts.append(words["first"].format(first=answer.seconds_to_first_token))
         parts += [words["speed"].format(speed=answer.tokens_per_second)] if answer.tokens_per_second else []
     elif not answer.stop:
-        parts.append(words["reading"])
+        parts.append(_waiting(words, answer))
     parts.append(words["seed_shown"].format(seed=exchange.sampling.seed))
     if note := words.get(f"with_{exchange.given(side)}"):
         parts.append(note)
@@ -72,6 +72,13 @@ def footer(language: str, exchange: Exchange, side: str, named: bool = False) ->
     if answer.stop not in ("", "end"):
         parts.append(words.get(answer.stop, answer.stop))
     return " · ".join(parts)
+
+
+def _waiting(words: Mapping[str, str], answer: Answer) -> str:
+    """Why there is no word of an answer yet."""
+    if answer.place:
+        return words["queued"].format(place=answer.place)
+    return words["weighing"].format(count=answer.weighing) if answer.weighing else words["reading"]
 
 
 def side_of(exchange: Exchange, pane: int, blind: bool, sides: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ from roleplay.weights.sources import Source
 
 FOLDER = ROOT / "adapters"
 BASE_TOKENS = 64  # of an answer by a base model that does not end one: enough to compare, and as long as it is read
-REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine one comes after the other
+REMOTE_AT_ONCE, ZERO_AT_ONCE = 8, 4  # answers at the same time; on this machine half as many as there are rows
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,9 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
     joining = guests if settings.hub_adapters else None
     adopts_for = base.name if settings.host in LOCAL else ""
-    return Started(engine, about, persona, 1, joining, command, trained, length, adopts_for=adopts_for)
+    engine.choose_at_once(settings.at_once)
+    at_once = -(-engine.at_once // 2)
+    return Started(engine, about, persona, at_once, joining, command, trained, length, adopts_for=adopts_for)
 
 
 def _load(

@@ -1,6 +1,11 @@
 """A running batch: rows that grow by a token a step, each with its own weights, prompt and dice, until they end.
 
-The page's two sides and the many replies of an evaluation are rows of it. It knows no side, no page and no judge.
+The page's two sides and the many replies of an evaluation are rows of it. It knows no side, no page and no judge, and
+nothing of who waits: see `scheduler`.
+
+In bfloat16 attention rounds by where a prompt is cut into what is cached and what is new, and a rounding decides a
+token in time. So a row is cut where its own prompt says: at the end of the persona, at the end of a reply, and every
+`CHUNK` tokens from there on. What others ask moves no cut.
 """
 
 import time
@@ -8,13 +13,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from roleplay.engine.cache import CachePool, KeyValues
+from roleplay.engine.cache import CachePool, KeyValues, common_prefix
 from roleplay.engine.decoder import Decoder, Lora, Segment
-from roleplay.engine.protocol import ENDS, Sampling
+from roleplay.engine.loops import repeats
+from roleplay.engine.protocol import ENDS, LOOP, Question, Sampling
 from roleplay.engine.sampling import next_token
+from roleplay.errors import first_line
 from roleplay.text.prompts import PromptEncoder
 
-CHUNK = 512  # prompt tokens of one row computed at a time, so that a stop is heard in between
+CHUNK = 256  # prompt tokens that a step computes at most, so that nobody else waits longer than for these
 HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of the first bytes of a character
 NOT_FINITE = "the model's scores are not finite: choose another adapter, or another dtype"
 
@@ -52,28 +59,71 @@ class Voice:
 class RunningRow:
     """One reply that grows: its prompt, whose weights speak, and the tokens so far."""
 
-    def __init__(self, encoder: PromptEncoder, prompt: list[int], voice: Voice, sampling: Sampling) -> None:
-        self.encoder, self.prompt, self.voice, self.sampling = encoder, prompt, voice, sampling
+    cut_loops = False  # whether a reply that says the same again and again ends there
+
+    def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
+        """The prompt takes at most `room` tokens, less the oldest turns; raises `RoleplayError` where none fits."""
+        self.prompt, self.dropped_turns = encoder.fit(question.persona, question.turns, question.user, room)
+        self.cuts = encoder.cuts(question.persona, self.prompt)
+        self.encoder, self.voice, self.sampling = encoder, voice, sampling
         self.stream = TextStream(encoder)
         self.reply: list[int] = []
         self.seconds_to_first_token = self.seconds = 0.0
         self.stop = ""  # one of `protocol.ENDS`, or a sentence that says what failed
-        self.cache: KeyValues  # given by the batch, with `asked`, `started`
+        self.given_up = False  # nobody waits for it any more
+        self.forks: list[RunningRow] = []  # the same prompt with other dice: they begin where it is through
+        self.forked = False  # whether it is such a one
+        self.kept = True  # whether its cache is of use to what follows
+        self.weighed, self.nats = False, list[float]()  # the log-probabilities of what is drawn, where they are wanted
+        self.drawn: list[int] = []  # the reply and what ended it
+        self.cache: KeyValues | None = None  # from its first step on
         self._stop_ids = encoder.stop_ids
 
-    def pending(self) -> list[int]:
-        """What the next step computes: a chunk of the prompt, or the token drawn last."""
-        done, asked = self.cache.length, len(self.prompt)
-        return self.prompt[done : done + CHUNK] if done < asked else self.reply[done - asked :]
+    @property
+    def done(self) -> int:
+        """Tokens of prompt and reply that are computed."""
+        return self.cache.length if self.cache else 0
 
-    def join(self, cache: KeyValues, device: torch.device) -> None:
-        """Take up a cache that holds some first tokens of the prompt, or none; the clock starts."""
-        self.cache, self.started = cache, time.perf_counter()
+    @property
+    def reading(self) -> bool:
+        """Whether the prompt is not through."""
+        return self.done < len(self.prompt)
+
+    def pending(self) -> list[int]:
+        """What the next step computes: a part of the prompt, or the token drawn last."""
+        done, asked = self.done, len(self.prompt)
+        if done >= asked:
+            return self.reply[done - asked :]
+        persona = self.cuts[0]
+        return self.prompt[done : min(done + CHUNK, persona if done < persona else asked)]
+
+    @property
+    def readable(self) -> list[int]:
+        """What of the prompt may come from a cache, with one token more."""
+        return self.prompt
+
+    @property
+    def wanted(self) -> int:
+        """How many of the pending tokens' logits it takes: the last one's, once the prompt is through."""
+        return int(self.done + len(self.pending()) >= len(self.prompt))
+
+    @property
+    def cost(self) -> int:
+        """What its part of a step takes, in tokens of a prompt."""
+        return len(self.pending())
+
+    def start(self, device: torch.device) -> None:
+        """The clock starts."""
+        self.started = time.perf_counter()
         self.asked = torch.tensor(self.prompt, device=device).unique()  # for the repetition penalty
 
-    def draw(self, logits: torch.Tensor) -> None:
-        """Append the next token from its logits (vocabulary,), or end."""
-        token = next_token(logits, self.asked, self.reply, self.sampling)
+    def take(self, logits: torch.Tensor) -> None:
+        """Append the next token from its logits (1, vocabulary), or end."""
+        scores = logits[0].log_softmax(-1) if self.weighed else None
+        token = next_token(logits[0], self.asked, self.reply, self.sampling)
+        if token is not None and scores is not None:
+            self.nats.append(float(scores[token]))
+            self.drawn.append(token)
         self.seconds = time.perf_counter() - self.started
         self.seconds_to_first_token = self.seconds_to_first_token or self.seconds
         if token is None:
@@ -83,50 +133,125 @@ class RunningRow:
         else:
             self.reply.append(token)
             self.stream.add(token)
-            if len(self.reply) >= self.sampling.max_new_tokens:
+            if self.cut_loops and repeats(self.stream.text):
+                self.end(LOOP)
+            elif len(self.reply) >= self.sampling.max_new_tokens:
                 self.end("length")
 
     def end(self, stop: str) -> None:
-        """No token comes any more."""
-        self.stop = stop
+        """No token comes any more; whoever reads `stop` finds the text whole."""
         self.stream.close()
+        self.stop = stop
 
 
 @dataclass
 class RunningBatch:
-    """The rows that are computed together; whoever drives it says when a row joins, one that ends leaves by itself."""
+    """The rows that are computed together, the oldest first; one that ends leaves by itself."""
 
     decoder: Decoder
     pool: CachePool
     rows: list[RunningRow] = field(default_factory=list)
 
-    def join(self, row: RunningRow, cache: KeyValues | None = None) -> None:
-        """From the next step on `row` is computed, from `cache` where it is given, else from what is kept of it."""
-        cache = cache or self.pool.take(row.voice.key, row.prompt) or self.decoder.new_cache()
-        row.join(cache, self.decoder.device)
+    @property
+    def size(self) -> int:
+        """Rows, with those that will join when a prompt is through."""
+        return len(self.rows) + sum(len(row.forks) for row in self.rows if row.reading)
+
+    def join(self, row: RunningRow) -> None:
+        """From the next step on `row` is computed."""
+        row.start(self.decoder.device)
         self.rows.append(row)
 
-    def step(self) -> list[RunningRow]:
-        """One forward pass over all rows, and a token for each whose prompt is through; returns those that ended."""
-        hidden = self.decoder.forward([Segment(row.pending(), row.cache, row.voice.lora) for row in self.rows])
-        drawing = [index for index, row in enumerate(self.rows) if row.cache.length >= len(row.prompt)]
-        if drawing:
-            for index, logits in zip(drawing, self.decoder.head(hidden[drawing]), strict=True):
-                self.rows[index].draw(logits)
-        ended = [row for row in self.rows if row.stop]
-        for row in ended:
+    def step(self) -> None:
+        """One forward pass, and a token for each whose prompt is through; when it fails, the youngest row ends."""
+        before: list[tuple[KeyValues, int]] = []
+        try:
+            due = self._due()
+            before = [(row.cache, row.cache.length) for row in due if row.cache]
+            self._compute(due)
+        except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
+            _restore(before)
+            self.pool.clear()
+            if self.rows:
+                self.rows[-1].end(_failed(error))
+        except BaseException:
+            _restore(before)
+            raise
+        for row in [row for row in self.rows if row.stop]:
             self.leave(row)
-        return ended
+
+    def _compute(self, due: list[RunningRow]) -> None:
+        wanted = [row.wanted for row in due]
+        segments = [
+            Segment(row.pending(), row.cache, row.voice.lora, count)
+            for row, count in zip(due, wanted, strict=True)
+            if row.cache
+        ]
+        hidden = self.decoder.forward(segments)
+        for row in due:
+            if row.cache and row.reading and row.done == row.cuts[0]:
+                self.pool.put(row.voice.key, row.prompt[: row.done], row.cache.copy(row.done))
+        if any(wanted):
+            for row, logits in zip(due, self.decoder.head(hidden).split(wanted), strict=True):
+                if len(logits):
+                    self._take(row, logits)
+
+    def _take(self, row: RunningRow, logits: torch.Tensor) -> None:
+        """What a row does with its logits; one that fails ends alone."""
+        forks = [] if row.reply or row.given_up else row.forks
+        copies = [logits.clone() for _ in forks]
+        for own, scores in zip((row, *forks), (logits, *copies), strict=True):
+            try:
+                if own is not row:
+                    assert row.cache
+                    own.cache = row.cache.copy(row.done)
+                    self.join(own)
+                    own.started = row.started
+                own.take(scores)
+            except (RuntimeError, MemoryError) as error:
+                own.end(_failed(error))
+
+    def _due(self) -> list[RunningRow]:
+        """Every row that draws, and of the prompts, the oldest first, as many parts as `CHUNK` tokens hold."""
+        due, room = list[RunningRow](), CHUNK
+        for number, row in enumerate(self.rows):
+            if row.reading:
+                if not row.cache:
+                    if self._worth_waiting(row, self.rows[:number]):
+                        continue
+                    row.cache = self.pool.take(row.voice.key, row.readable, row.cuts) or self.decoder.new_cache()
+                room -= row.cost
+                if room < 0:
+                    continue
+            due.append(row)
+        return due
+
+    def _worth_waiting(self, row: RunningRow, older: list[RunningRow]) -> bool:
+        """Whether an older row is computing the persona that this prompt begins with, and it is not kept yet."""
+        persona = row.cuts[0]
+        computing = any(
+            other.voice.key == row.voice.key
+            and other.done < other.cuts[0] == persona
+            and common_prefix(other.prompt, row.prompt) >= persona
+            for other in older
+        )
+        return computing and self.pool.shared(row.voice.key, row.prompt, row.cuts) < persona
 
     def leave(self, row: RunningRow) -> None:
         """`row` is computed no more; its cache is kept for what follows, unless something failed."""
         self.rows.remove(row)
-        if row.stop in ("", *ENDS) and row.cache.length:
-            self.pool.put(row.voice.key, (row.prompt + row.reply)[: row.cache.length], row.cache)
+        for fork in row.forks:
+            if not fork.cache and not fork.stop:  # it never began
+                fork.end(row.stop)
+        if row.kept and row.stop in ("", *ENDS) and row.cache and row.done:
+            self.pool.put(row.voice.key, (row.prompt + row.reply)[: row.done], row.cache)
 
-    def give_up(self, reason: str) -> None:
-        """End all rows with a sentence: their caches may be half written, and memory is short."""
-        self.pool.clear()
-        for row in self.rows:
-            row.end(reason)
-        self.rows.clear()
+
+def _failed(error: Exception) -> str:
+    return f"generation failed ({first_line(error):.120}): shorten the chat or try again"
+
+
+def _restore(before: list[tuple[KeyValues, int]]) -> None:
+    """Take back what a step that failed had computed."""
+    for cache, length in before:
+        cache.length = length

@@ -3,6 +3,7 @@
 It knows token ids and shapes, no model and no text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,29 +70,39 @@ class CachePool:
     def bytes(self) -> int:
         return sum(entry.cache.bytes for entry in self._entries)
 
-    def take(self, key: str, ids: list[int]) -> KeyValues | None:
+    def shared(self, key: str, ids: list[int], cuts: Sequence[int]) -> int:
+        """How many first tokens of `ids` are there to be taken."""
+        return self._longest(key, ids, cuts)[0]
+
+    def take(self, key: str, ids: list[int], cuts: Sequence[int]) -> KeyValues | None:
         """A cache of the longest stored beginning of `ids`, short of its last token; None when nothing is shared.
 
-        `key` tells apart what computed it (which adapter, or none). An entry that goes on otherwise stays in the
-        pool, so that an edit or a retry can return to it, and its beginning is copied.
+        `key` tells apart what computed it (which adapter, or none). An entry that goes on otherwise is copied up to
+        the last of `cuts` that both have, and stays in the pool, so that an edit or a retry can return to it.
         """
-        shared, entry = 0, None
-        for candidate in self._entries:
-            if candidate.key == key:
-                length = min(common_prefix(candidate.ids, ids), len(ids) - 1)
-                if length > shared:
-                    shared, entry = length, candidate
+        shared, entry = self._longest(key, ids, cuts)
         if entry is None:
             return None
         self._entries.remove(entry)
-        if shared == len(entry.ids):
+        if shared == len(entry.ids) and shared not in cuts[:1]:
             return entry.cache
-        self._entries.append(entry)
+        self._entries.append(entry)  # also the persona's own, which every conversation begins with
         return entry.cache.copy(shared)
+
+    def _longest(self, key: str, ids: list[int], cuts: Sequence[int]) -> tuple[int, _Entry | None]:
+        longest, found = 0, None
+        for entry in self._entries:
+            if entry.key == key:
+                common = min(common_prefix(entry.ids, ids), len(ids) - 1)
+                shared = common if common == len(entry.ids) else max((cut for cut in cuts if cut <= common), default=0)
+                if shared > longest:
+                    longest, found = shared, entry
+        return longest, found
 
     def put(self, key: str, ids: list[int], cache: KeyValues) -> None:
         """Keep the cache of `ids` (as many as its length) as the most recently used."""
         assert len(ids) == cache.length
+        self._entries = [entry for entry in self._entries if (entry.key, entry.ids) != (key, ids)]
         self._entries.append(_Entry(key, ids, cache))
         while self.bytes > self.limit:
             self._entries.pop(0)

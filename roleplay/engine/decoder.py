@@ -67,6 +67,7 @@ class Segment:
     ids: Sequence[int]
     cache: KeyValues
     lora: Lora | None = None
+    wanted: int = 1  # of how many of the last tokens the final hidden state is asked for
 
 
 class _Norm:
@@ -144,6 +145,13 @@ class Decoder:
     def dtype(self) -> torch.dtype:
         return self.head_product.weight.dtype
 
+    @property
+    def promise(self) -> str:
+        """What a row's neighbours in a step change in its scores."""
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            return "an answer is the same to the bit whoever else is answered"
+        return "others' answers move an answer's scores by rounding alone"
+
     def like(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` in the model's dtype and on its device."""
         return tensor.to(self.device, self.dtype)
@@ -152,9 +160,8 @@ class Decoder:
         return KeyValues(len(self.layers), self.layers[0].kv_heads, self.head_size, self.dtype, self.device)
 
     @torch.inference_mode()
-    def forward(self, segments: Sequence[Segment], every: bool = False) -> torch.Tensor:
-        """The last token's final hidden state of every segment, (segments, hidden), or with `every` those of all
-        tokens, (tokens, hidden); the segments' caches grow by the tokens.
+    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """The final hidden states that the segments want, (tokens, hidden); their caches grow by the tokens.
 
         When it fails, no cache has changed.
         """
@@ -193,7 +200,8 @@ class Decoder:
             x = x + (layer.after_mlp(y) if layer.after_mlp else y)
         for segment, end in zip(segments, ends, strict=True):
             segment.cache.length = end
-        return self.final_norm(x if every else x[[part.stop - 1 for part in rows]])
+        last = [at for s, part in zip(segments, rows, strict=True) for at in range(part.stop - s.wanted, part.stop)]
+        return self.final_norm(x[last])
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The engine on this machine: one base model, any number of LoRA adapters, both sides of a comparison in one batch.
 
-Every running answer is a row of the same forward pass; nothing global is switched. Generation is one call at a time.
-Nothing here knows the page, and nothing here reads a file beyond the adapters' weights.
+Every running answer, of whoever asks, is a row of the same forward pass; nothing global is switched. Nothing here
+knows the page, and nothing here reads a file beyond the adapters' weights.
 """
 
 import itertools
@@ -14,14 +14,15 @@ from functools import cached_property
 import torch
 
 from roleplay import heap
-from roleplay.engine import apple
-from roleplay.engine.batch import RunningBatch, RunningRow, Voice
+from roleplay.engine import apple, capacity
+from roleplay.engine.batch import Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
-from roleplay.engine.loops import repeats
-from roleplay.engine.protocol import ADAPTER, BASE, LOOP, Answer, Piece, Request
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Request
+from roleplay.engine.scheduler import AT_ONCE, Scheduler
 from roleplay.engine.scoring import score
 from roleplay.engine.strengths import Strengths
+from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError, RoleplayError, first_line
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.weights import base_models
@@ -32,20 +33,6 @@ from roleplay.weights.probe import PROBES, kl_to_base, probe_prompts
 CONTEXT = 4096  # tokens of prompt and reply together, where the model does not end sooner
 CACHE_BYTES = 512 << 20  # of keys and values kept for the next turns
 MIN_INTERVAL = 1 / 30  # seconds between two updates, the first token and the end excepted
-WAIT = 0.1  # seconds between two looks at whether a waiting request was given up
-
-
-@dataclass
-class _Side:
-    """One side of a comparison while it is answered."""
-
-    row: RunningRow
-    dropped_turns: int
-
-    def answer(self) -> Answer:
-        row = self.row
-        times = row.seconds_to_first_token, row.seconds
-        return Answer(row.stream.text, len(row.reply), *times, row.stop, self.dropped_turns)
 
 
 @dataclass
@@ -72,7 +59,9 @@ class LocalEngine:
         adapters: Sequence[Adapter] = (),
         context: int = CONTEXT,
         cache_bytes: int = CACHE_BYTES,
+        at_once: int = AT_ONCE,
     ) -> None:
+        """Rows beyond `at_once` wait their turn; `cache_bytes` is what is kept for the next turns."""
         self._base = base
         if torch.backends.mps.is_available():
             apple.settle(base)
@@ -80,7 +69,7 @@ class LocalEngine:
         self._decoder = Decoder(base.model)
         self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in TEMPLATES}
         self._pool, self._strengths = CachePool(cache_bytes), Strengths()
-        self._lock = threading.Lock()  # held while an answer is generated, by whichever threads draw it
+        self._scheduler, self._reason = Scheduler(self._decoder, self._pool, at_once), "not measured"
         self._attached: dict[str, _Attached] = {}  # replaced and never changed, so that a reader needs no lock
         self._attaching, self._serial = threading.Lock(), itertools.count()
         for adapter in adapters:
@@ -129,6 +118,16 @@ class LocalEngine:
             logits.append(self._decoder.head(hidden))
         return kl_to_base(*logits)
 
+    def choose_at_once(self, asked: int = 0) -> None:
+        """Have `asked` rows computed at once, or as many as suit this machine; `describe` then says why."""
+        chosen, reason = (asked, "as AT_ONCE says") if asked else capacity.choose(self._decoder, self.context)
+        self._scheduler.at_once, self._reason = chosen, reason
+
+    @property
+    def at_once(self) -> int:
+        """Rows that are computed at the same time; a request has one for each side."""
+        return self._scheduler.at_once
+
     def describe(self) -> list[str]:
         """One line each on the base model, every choice and its reason, and the adapters."""
         loaded = [
@@ -138,7 +137,9 @@ class LocalEngine:
             for name, a in self._attached.items()
         ]
         warnings = [f"warning      {attached.warning}" for attached in self._attached.values() if attached.warning]
-        return [*self._base.describe(), *(loaded or ["adapter      none: only the base model answers"]), *warnings]
+        batch = f"batch        up to {self.at_once} rows: {self._reason}; {self._decoder.promise}"
+        loaded = loaded or ["adapter      none: only the base model answers"]
+        return [*self._base.describe(), batch, *loaded, *warnings]
 
     def adapters(self) -> list[str]:
         """The names that `Request.adapter` may take, the default first."""
@@ -155,7 +156,7 @@ class LocalEngine:
     @property
     def busy(self) -> bool:
         """Whether an answer is being generated."""
-        return self._lock.locked()
+        return self._scheduler.busy
 
     @property
     def kept_bytes(self) -> int:
@@ -164,28 +165,35 @@ class LocalEngine:
 
     def forget(self) -> None:
         """Drop the kept caches: the next answers compute their whole prompts."""
-        with self._lock:
-            self._pool.clear()
+        self._scheduler.forget()
 
     def answer(self, request: Request) -> Generator[dict[str, Answer], None, None]:
         """Every side's answer so far, about thirty times a second at most; the last has every `stop` set.
 
-        Closing it ends the generation within one step, also while it waits for another answer to end. Raises
-        `RoleplayError` on the first step for a request that cannot be answered.
+        Closing it ends the generation within one step, also while it waits for its turn. Raises `RoleplayError` on the
+        first step for a request that cannot be answered.
         """
         sides = self._sides(request)
-        while not self._lock.acquire(timeout=WAIT):
-            yield {name: side.answer() for name, side in sides.items()}
+        rows = [row for side in sides.values() for row in side.rows]
+        running, shown, begun = self._scheduler.run(rows, request.visitor), 0.0, 0
         try:
-            yield from self._generate(sides, request.cut_loops)
+            for place in running:
+                for side in sides.values():
+                    rows += side.follow()
+                answers = {name: side.answer(place) for name, side in sides.items()}
+                now, first = time.perf_counter(), begun
+                begun = sum(answer.tokens > 0 for answer in answers.values())
+                if now - shown >= MIN_INTERVAL or begun > first or all(answer.stop for answer in answers.values()):
+                    shown = now
+                    yield answers
         finally:
+            running.close()
             heap.trim()
-            self._lock.release()
 
     def score(self, request: Request, answer: Answer) -> list[Piece]:
-        """How likely each side finds `answer`, in one forward pass over it; it waits for a running answer to end."""
-        rows = {name: side.row for name, side in self._sides(request).items()}
-        with self._lock:
+        """How likely each side finds `answer`, in one forward pass over it, between two steps of the running batch."""
+        rows = {name: side.rows[0] for name, side in self._sides(request).items()}
+        with self._scheduler.alone():
             try:
                 return score(self._decoder, self._pool, rows, answer, self.context)
             except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
@@ -193,7 +201,7 @@ class LocalEngine:
             finally:
                 heap.trim()
 
-    def _sides(self, request: Request) -> dict[str, _Side]:
+    def _sides(self, request: Request) -> dict[str, Weighing]:
         if not request.questions or not set(request.questions) <= {ADAPTER, BASE}:
             raise RoleplayError(f"sides {list(request.questions)!r}: ask {ADAPTER}, {BASE} or both")
         sampled = {side: request.sampling.of(side) for side in request.questions}
@@ -204,8 +212,9 @@ class LocalEngine:
         sides = {}
         for side, question in request.questions.items():
             encoder, voice = self._speaker(request, side)
-            prompt, dropped = encoder.fit(question.persona, question.turns, question.user, room)
-            sides[side] = _Side(RunningRow(encoder, prompt, voice, sampled[side]), dropped)
+            sides[side] = Weighing(encoder, question, room, voice, sampled[side])
+            for row in sides[side].rows:
+                row.cut_loops = request.cut_loops
         return sides
 
     def _speaker(self, request: Request, side: str) -> tuple[PromptEncoder, Voice]:
@@ -222,25 +231,3 @@ class LocalEngine:
             return encoder, Voice(BASE)
         attached[name].used = time.monotonic()
         return encoder, self._strengths.voice(attached[name].voice, speaker.strength)
-
-    def _generate(self, sides: dict[str, _Side], cut_loops: bool) -> Generator[dict[str, Answer], None, None]:
-        batch, shown = RunningBatch(self._decoder, self._pool), 0.0
-        try:
-            for side in sides.values():
-                batch.join(side.row)
-            while batch.rows:
-                waiting = [row for row in batch.rows if not row.reply]
-                batch.step()
-                for row in [row for row in batch.rows if cut_loops and repeats(row.stream.text)]:
-                    row.end(LOOP)
-                    batch.leave(row)
-                now = time.perf_counter()
-                if now - shown >= MIN_INTERVAL or not batch.rows or any(row.reply for row in waiting):
-                    shown = now
-                    yield {name: side.answer() for name, side in sides.items()}
-        except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
-            batch.give_up(f"generation failed ({first_line(error):.120}): shorten the chat or try again")
-            yield {name: side.answer() for name, side in sides.items()}
-        finally:
-            for row in list(batch.rows):  # a stop: what was computed is kept
-                batch.leave(row)

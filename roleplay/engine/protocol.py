@@ -28,6 +28,7 @@ class Sampling:
     top_k: int = _number(20, 0, 1000)  # 0 keeps all
     repetition_penalty: float = _number(1.0, 1.0, 2.0)  # of a token in prompt or reply; a reply takes up a question
     frequency_penalty: float = _number(0.3, 0.0, 2.0)  # of a token in the reply, for each time that it was said
+    candidates: int = _number(1, 1, 16)  # replies that are drawn, of which the one that ranks first is shown
     max_new_tokens: int = _number(256, 1, 2048)
     base_max_new_tokens: int = _number(0, 0, 2048)  # the base side's length; 0 is that of the adapter side
     seed: int = _number(0, 0, 2**32 - 1)
@@ -42,6 +43,9 @@ class Sampling:
         """How one side is sampled: with its own length as `max_new_tokens`."""
         length = self.base_max_new_tokens if side == BASE else 0
         return replace(self, max_new_tokens=length or self.max_new_tokens, base_max_new_tokens=0)
+
+
+CONSIDERED = Sampling(temperature=0.6, candidates=8)  # hotter than by default, so that there is something to choose
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Request:
     cut_loops: bool = False  # end a side that says the same again and again
     strength: float = 1.0  # of that adapter, as `Speaker` has it
     other: Speaker = Speaker()  # who speaks on the base side: the base model, unless another adapter is compared with
+    visitor: str = ""  # who asks, where two answers at a time are the most; "" is nobody in particular
 
     def speaker(self, side: str) -> Speaker:
         """Who speaks on a side."""
@@ -92,6 +97,8 @@ class Answer:
     seconds: float = 0.0  # since the request was taken up
     stop: str = ""  # one of `ENDS`, or a sentence that says what failed
     dropped_turns: int = 0  # oldest turns that no longer fitted the context
+    weighing: int = 0  # candidates, while none of them has been chosen
+    place: int = 0  # in the line of those who wait, 0 once it is computed
 
     @property
     def tokens_per_second(self) -> float:

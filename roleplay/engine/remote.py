@@ -93,6 +93,8 @@ class RemoteEngine:
         """The server does not say."""
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
+        if request.sampling.candidates > 1:
+            raise RoleplayError(f"candidates is {request.sampling.candidates}: a server weighs none; choose 1")
         started, answers, bodies = time.monotonic(), {}, {}
         for side, (model, encoder, ids, dropped) in self._prompts(request).items():
             answers[side] = Answer(dropped_turns=dropped)

@@ -39,10 +39,9 @@ def _hidden(decoder: Decoder, pool: CachePool, rows: Collection[RunningRow], ids
     again, and what is computed is not kept: the answer's own cache is there already."""
     segments = []
     for row in rows:
-        cache = pool.take(row.voice.key, row.prompt) or decoder.new_cache()
-        segments.append(Segment([*row.prompt, *ids][cache.length : -1], cache, row.voice.lora))
-    states = decoder.forward(segments, every=True).split([len(segment.ids) for segment in segments])
-    return [state[-len(ids) :] for state in states]
+        cache = pool.take(row.voice.key, row.prompt, row.cuts) or decoder.new_cache()
+        segments.append(Segment([*row.prompt, *ids][cache.length : -1], cache, row.voice.lora, len(ids)))
+    return list(decoder.forward(segments).split(len(ids)))
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.errors import DataError, ModelError, RoleplayError
 
 IGNORED = -100  # the label that cross-entropy skips
+WORTH_KEEPING = 16  # tokens that all prompts of a persona begin with
 TURN, END = "<start_of_turn>", "<end_of_turn>"
 
 # The same two layouts as Jinja, saved beside the weights for other programs (vLLM, Ollama, `apply_chat_template`).
@@ -108,6 +109,13 @@ class PromptEncoder:
         if self.template == "tutorial":
             return bos + self._turn_ids("system", self.encode(persona)) + opening
         return bos + opening + self.encode(persona) + self.encode("\n\n")
+
+    def cuts(self, persona: str, prompt: Sequence[int]) -> list[int]:
+        """Where a prompt may be cut into what was computed before and what is new: after the persona, and where each
+        earlier reply ends. The first is 0 where what stands before the user's own words is too short to be kept."""
+        opening = len(self.prefix(persona))
+        ends = [at for at in range(opening, len(prompt)) if prompt[at] == self._end]
+        return [opening if opening >= WORTH_KEEPING else 0, *ends[1::2]]
 
     def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
         """Ids that ask for the next reply: they end where the model is to speak."""

@@ -18,7 +18,7 @@ from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from tests.scripted import REPLIES, ScriptedEngine
 
-SAMPLING = dict(zip(NUMBERS, (0.7, 0.9, 50, 1.1, 0.2, 256, 64), strict=True))
+SAMPLING = dict(zip(NUMBERS, (0.7, 0.9, 50, 1.1, 0.2, 1, 256, 64), strict=True))
 
 
 def begin(message: str = "你是谁？", retriever: Retriever | None = None, **changes: object) -> exchanges.Exchange:

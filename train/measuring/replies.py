@@ -1,28 +1,27 @@
-"""Many replies at once for an evaluation: what the app's engine says one by one, from one batch that is refilled.
+"""Many replies at once for an evaluation, out of the same running batch as the page's.
 
-It uses the engine's decoder, prompts and dice, so a reply is the one that the page gives at the same seed, up to
-rounding. Nothing here streams, and nothing is judged.
+A reply is the one that the page gives at the same seed. Nothing here streams, and nothing is judged.
 
-A list of asks gets the same replies in every evaluation, whatever else is measured. In bfloat16 attention rounds by
-where a prompt is cut into what is cached and what is new, and a rounding decides a token in time; so the cut is always
-the end of the persona, or of the conversation's own last reply. On a GPU the number of rows has a part in it too, so a
-list is written by itself, and as a whole where a part of it is known.
+A list of asks gets the same replies in every evaluation, whatever else is measured: see `roleplay.engine.batch`. On a
+GPU the number of rows has a part in it too, so a list is written by itself, and as a whole where a part of it is known.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from roleplay.engine.batch import RunningBatch, RunningRow, Voice
-from roleplay.engine.cache import CachePool, KeyValues, common_prefix
-from roleplay.engine.decoder import Decoder, Lora, Segment
-from roleplay.engine.protocol import Question, Sampling
+from roleplay.engine.batch import Voice
+from roleplay.engine.cache import CachePool
+from roleplay.engine.decoder import Decoder, Lora
+from roleplay.engine.protocol import ENDS, Question, Sampling
+from roleplay.engine.scheduler import AT_ONCE, Scheduler
+from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder
 from roleplay.weights import adapters, base_models, inspection
 from roleplay.weights.adapters import Adapter
 
-BATCH = 32  # replies in progress; the weights are read once a step for all of them
+BATCH = AT_ONCE  # replies in progress; the weights are read once a step for all of them
+CACHE_BYTES = 256 << 20  # kept of conversations for their next messages
 NO_REPLY = "…"  # a prompt holds no empty turn
 
 Done = Callable[[float], object]  # is told how many items were done, parts of them included
@@ -75,7 +74,6 @@ class Writer:
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
         self._encoders = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings
-        self._begun: dict[tuple[str, tuple[int, ...]], KeyValues] = {}  # by adapter and persona
         self._known: dict[Ask, Reply] = {}
 
     def write(self, asks: Sequence[Ask], done: Done = float) -> list[Reply]:
@@ -100,44 +98,26 @@ class Writer:
             ask = ask.next(reply)
 
     def _grow(self, asks: Sequence[Ask]) -> Iterator[float]:
-        """Write all of them anew in one batch that is refilled; yields how many replies there are after every step."""
-        waiting = deque[tuple[Ask, KeyValues | None]]((ask, None) for ask in dict.fromkeys(asks))
-        batch, running, whole = RunningBatch(self._decoder, CachePool(0)), dict[RunningRow, Ask](), 0
-        while waiting or batch.rows:
-            while waiting and len(batch.rows) < BATCH:
-                ask, cache = waiting.popleft()
-                row = self._row(ask)
-                running[row] = ask
-                batch.join(row, cache or self._begin(ask))
-            for row in batch.step():
-                ask = running.pop(row)
-                if row.stop not in ("end", "length"):
+        """Write all of them anew; yields how many replies there are after every step."""
+        scheduler = Scheduler(self._decoder, CachePool(CACHE_BYTES), BATCH)
+        running, whole = {self._begin(ask): ask for ask in dict.fromkeys(asks)}, 0
+        rows = [row for side in running for row in side.rows]
+        for _ in scheduler.run(rows):
+            for side in list(running):
+                rows += side.follow()
+                if not side.best or not side.best.stop:
+                    continue
+                ask, row = running.pop(side), side.best
+                if row.stop not in ENDS:
                     raise AdapterError(f"{ask.adapter or 'base'}: {row.stop}")
                 self._known[ask] = Reply(row.stream.text.strip(), len(row.reply), row.stop == "end")
                 whole += 1
                 if ask.later:
                     following = ask.next(self._known[ask])
-                    waiting.appendleft((following, self._go_on(row, following)))
-            yield whole + sum(len(row.reply) / row.sampling.max_new_tokens for row in batch.rows)
+                    running[side := self._begin(following)] = following
+                    rows += side.rows
+            yield whole + sum(side.share for side in running)
 
-    def _begin(self, ask: Ask) -> KeyValues:
-        """A copy of what is computed of the ask's persona, once for all prompts that begin with it."""
-        prefix = self._encoders[ask.template].prefix(ask.question.persona)
-        key = ask.adapter, tuple(prefix)
-        if key not in self._begun:
-            self._begun[key] = self._decoder.new_cache()
-            self._decoder.forward([Segment(prefix, self._begun[key], self._loras[ask.adapter])])
-        return self._begun[key].copy(len(prefix))
-
-    def _go_on(self, row: RunningRow, ask: Ask) -> KeyValues:
-        """A copy of what is computed of a conversation that ended with `row` and goes on with `ask`."""
-        asked, said = self._prompt(ask), row.prompt + row.reply
-        return row.cache.copy(min(common_prefix(asked, said), row.cache.length))
-
-    def _prompt(self, ask: Ask) -> list[int]:
-        question, room = ask.question, self._context - ask.sampling.max_new_tokens
-        return self._encoders[ask.template].fit(question.persona, question.turns, question.user, room)[0]
-
-    def _row(self, ask: Ask) -> RunningRow:
-        voice = Voice(ask.adapter, self._loras[ask.adapter])
-        return RunningRow(self._encoders[ask.template], self._prompt(ask), voice, ask.sampling)
+    def _begin(self, ask: Ask) -> Weighing:
+        room, voice = self._context - ask.sampling.max_new_tokens, Voice(ask.adapter, self._loras[ask.adapter])
+        return Weighing(self._encoders[ask.template], ask.question, room, voice, ask.sampling)

@@ -1,10 +1,10 @@
 """Who is measured, and what the sections of an evaluation share. It judges nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from roleplay.engine.protocol import Question, Sampling
+from roleplay.engine.protocol import CONSIDERED, Question, Sampling
 from roleplay.results.board import BARE_BASE, BASE_WITH_ROWS, TUNED
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import Retriever
@@ -32,6 +32,7 @@ class Subject:
     trained: list[Row]
     retriever: Retriever
     encoder: PromptEncoder
+    considered: bool = False  # whether every reply is the best of several
 
     def persona(self, arm: str) -> str:
         return "" if arm == BARE_BASE else self.adapter.persona
@@ -45,12 +46,13 @@ class Subject:
         return self.retriever.examples(user) if arm == BASE_WITH_ROWS else []
 
     def ask(self, arm: str, turns: Sequence[Turn], user: str, seed: int, **changes: Any) -> Ask:
-        """What an arm is asked, at the page's default sampling; the same seed gives all arms the same dice."""
+        """What an arm is asked, at the page's default sampling or the considered one; the same seed gives all arms the
+        same dice."""
+        sampling = CONSIDERED if self.considered else Sampling()
         length = PAGE_TOKENS if arm == TUNED else self.base_tokens
         question = Question(self.persona(arm), (*self.shown(arm, user), *turns), user)
-        return Ask(
-            self.weights(arm), self.adapter.template, question, Sampling(max_new_tokens=length, seed=seed, **changes)
-        )
+        sampling = replace(sampling, max_new_tokens=length, seed=seed, **changes)
+        return Ask(self.weights(arm), self.adapter.template, question, sampling)
 
     def mean_tokens(self, texts: Sequence[str]) -> float:
         """About how many tokens a text has, by a few of them; 0 where there is none."""

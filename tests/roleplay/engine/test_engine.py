@@ -30,6 +30,7 @@ DICE = Sampling(
     temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=12, seed=3
 )
 CONTEXT = 400
+CUTS = list(range(20))  # anywhere
 
 
 def base_model() -> base_models.BaseModel:
@@ -331,18 +332,96 @@ def test_stop_is_within_one_step(local: LocalEngine, monkeypatch: pytest.MonkeyP
     answer = local.answer(ask("x" * 100))
     next(answer)  # the first chunk of the prompt
     answer.close()
-    assert steps == [2]
+    assert steps == [1]  # the base side is read after the adapter's
     assert not local.busy
 
 
 def test_a_waiting_request_can_be_given_up(local: LocalEngine) -> None:
-    speaking = local.answer(ask())
+    local.choose_at_once(2)
+    speaking, waiting, last_one = (local.answer(ask(user)) for user in "abc")
     next(speaking)
-    waiting = local.answer(ask("b"))
-    assert next(waiting) == {ADAPTER: Answer(), BASE: Answer()}
+    assert next(waiting) == {ADAPTER: Answer(place=1), BASE: Answer(place=1)}
+    assert next(last_one)[BASE].place == 2
     waiting.close()
+    assert next(last_one)[BASE].place == 1
     speaking.close()
+    assert next(last_one)[BASE].place == 0
+    last_one.close()
     assert not local.busy
+
+
+def test_a_visitor_has_two_answers_running(local: LocalEngine) -> None:
+    greedy = [local.answer(replace(ask(user), visitor="greedy")) for user in "abc"]
+    other = local.answer(replace(ask("d"), visitor="other"))
+    assert [next(answer)[BASE].place for answer in (*greedy, other)] == [0, 0, 1, 0]
+    greedy[0].close()
+    assert next(greedy[2])[BASE].place == 0
+
+
+def test_a_long_prompt_is_read_in_chunks_beside_the_others(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, forward = list[list[int]](), local._decoder.forward
+
+    def counted(segments: Any) -> torch.Tensor:
+        steps.append([len(segment.ids) for segment in segments])
+        return forward(segments)
+
+    monkeypatch.setattr(local._decoder, "forward", counted)
+    monkeypatch.setattr(batch, "CHUNK", 32)
+    speaking = local.answer(ask("a", BASE))
+    while not next(speaking)[BASE].tokens:
+        pass
+    steps.clear()
+    reading = local.answer(ask("x" * 300))
+    while not next(reading)[ADAPTER].tokens:
+        pass
+    read = [sum(step) - step.count(1) for step in steps]
+    assert len(steps) >= 10 and max(read) <= 32
+    assert all(step[0] == 1 for step in steps[:5])  # who spoke goes on speaking
+
+
+def test_nobody_changes_anybodys_answer(folder: Path) -> None:
+    """To the bit in bfloat16: dice over all tokens show what a rounding does."""
+    made = base_model()
+    wide = tiny.gemma(hidden_size=64, head_dim=64).to(torch.bfloat16)
+    local = LocalEngine(replace(made, model=wide), (), CONTEXT)
+    requests = [
+        replace(
+            ask(f"{number} " * (1 + 9 * number), BASE, persona="Be brief and kind."),
+            sampling=replace(DICE, seed=number),
+        )
+        for number in range(6)
+    ]
+    alone = []
+    for request in requests:
+        local.forget()
+        alone.append(texts(local, request))
+    local.forget()
+    running = [local.answer(request) for request in requests]
+    for number, answer in enumerate(running):
+        next(answer)
+        if number % 3 == 2:
+            answer.close()
+    for number in (0, 1, 3, 4):
+        *_, final = running[number]
+        assert final[BASE].text == alone[number][BASE]
+    assert texts(local, requests[2]) == alone[2]  # from a cache that a stop left
+
+
+def test_the_youngest_row_goes_where_memory_is_short(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, forward = texts(local, ask("first", BASE)), local._decoder.forward
+
+    def full(segments: Any) -> torch.Tensor:
+        if len(segments) > 2:
+            raise MemoryError("no room")
+        return forward(segments)
+
+    monkeypatch.setattr(local._decoder, "forward", full)
+    first, second = local.answer(ask("first", BASE)), local.answer(ask("second"))
+    next(first)
+    *_, shed = second
+    *_, final = first
+    assert final[BASE].text == wanted[BASE]
+    assert "generation failed (no room)" in shed[BASE].stop and shed[ADAPTER].stop in ("end", "length")
 
 
 def test_cancellations_leave_nothing_behind(local: LocalEngine) -> None:
@@ -449,13 +528,14 @@ def test_the_pool_is_bounded_and_forgets_the_oldest() -> None:
     for number in range(4):
         pool.put("base", [number, *range(10, 17)], cache_of(8))
     assert pool.bytes == 3 * one
-    assert pool.take("base", [0, 10, 11]) is None
-    assert pool.take("adapter x", [1, 10, 11]) is None
-    part = pool.take("base", [1, 10, 99])
+    assert pool.take("base", [0, 10, 11], CUTS) is None
+    assert pool.take("adapter x", [1, 10, 11], CUTS) is None
+    part = pool.take("base", [1, 10, 99], CUTS)
     assert part is not None
     assert part.length == 2
     assert pool.bytes == 3 * one  # the whole of it is still there
-    whole = pool.take("base", [1, *range(10, 17), 50])
+    assert pool.take("base", [1, 10, 99], [0]) is None  # not cut there
+    whole = pool.take("base", [1, *range(10, 17), 50], CUTS)
     assert whole is not None
     assert whole.length == 8
     assert pool.bytes == 2 * one
@@ -466,7 +546,7 @@ def test_the_pool_is_bounded_and_forgets_the_oldest() -> None:
 def test_a_prompt_always_leaves_a_token_to_compute() -> None:
     pool = CachePool(1 << 20)
     pool.put("base", [1, 2, 3], cache_of(3))
-    part = pool.take("base", [1, 2, 3])
+    part = pool.take("base", [1, 2, 3], CUTS)
     assert part is not None
     assert part.length == 2
 

@@ -1,0 +1,70 @@
+"""A considered answer: of several replies, drawn beside one another, the one that ranks first.
+
+The rank is how likely a reply is, in nat a token, and `GAIN` times how much of that it owes to the question: the
+likelihood with the question less the one without it (the mutual information of Li et al., A Diversity-Promoting
+Objective Function for Neural Conversation Models, 2016). With one candidate nothing is weighed.
+"""
+
+from dataclasses import replace
+
+from roleplay.engine.batch import RunningRow, Voice
+from roleplay.engine.likelihood import ScoredRow
+from roleplay.engine.protocol import ENDS, Answer, Question, Sampling
+from roleplay.text.prompts import PromptEncoder
+
+GAIN = 0.7
+SEEDS = 2**32
+
+
+class Weighing:
+    """One side's answer as it comes: `rows` are its candidates, `best` is the one to show once that is known.
+
+    The candidates have the seed of `sampling` and those after it, so both sides of a comparison have the same dice.
+    """
+
+    def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
+        seeds = [(sampling.seed + number) % SEEDS for number in range(sampling.candidates)]
+        self.rows = [RunningRow(encoder, question, room, voice, replace(sampling, seed=seed)) for seed in seeds]
+        first, *others = self.rows
+        first.forks = others
+        for row in self.rows:
+            row.weighed = bool(others)
+        for row in others:
+            row.forked, row.kept = True, False
+        self.best = None if others else first
+        self._without = encoder, replace(question, user=""), room, voice, sampling
+        self._scored: dict[RunningRow, ScoredRow] = {}
+
+    def follow(self) -> list[RunningRow]:
+        """What has to be computed next, now that some rows have ended; `best` is known once there is no more."""
+        new: list[RunningRow] = []
+        for row in self.rows:
+            if self.best is None and row.stop in ENDS and row not in self._scored:
+                twin = next((other for other in self._scored if other.drawn == row.drawn), None)
+                self._scored[row] = self._scored[twin] if twin else ScoredRow(self._without, row.drawn)
+                new += [] if twin else [self._scored[row]]
+        if all(row.stop for row in (*self.rows, *self._scored.values())):
+            self.best = self.best or max(self.rows, key=self._rank)
+        return new
+
+    @property
+    def share(self) -> float:
+        """How much of the longest answer that it may be is there."""
+        return sum(len(row.reply) / row.sampling.max_new_tokens for row in self.rows) / len(self.rows)
+
+    def _rank(self, row: RunningRow) -> tuple[bool, bool, float]:
+        scored = self._scored.get(row)
+        if not scored or scored.stop not in ENDS:
+            return False, False, 0.0
+        likelihood, without = (sum(nats) / len(nats) for nats in (row.nats, scored.nats))
+        return True, bool(row.reply), likelihood + GAIN * (likelihood - without)
+
+    def answer(self, place: int = 0) -> Answer:
+        """What is to be shown of it just now: nothing while several are weighed."""
+        row = self.best or self.rows[0]
+        first, seconds = row.seconds_to_first_token, row.seconds
+        if len(self.rows) > 1:
+            if not self.best:
+                return Answer(dropped_turns=row.dropped_turns, place=place, weighing=len(self.rows))
+            first = seconds = max(own.seconds for own in (*self.rows, *self._scored.values()))
+        return Answer(row.stream.text, len(row.reply), first, seconds, row.stop, row.dropped_turns, 0, place)

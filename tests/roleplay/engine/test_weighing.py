@@ -1,0 +1,73 @@
+"""A considered answer is the best of several of the plain sampler's, by a measure that transformers has too."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from roleplay.engine.batch import Voice
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
+from roleplay.engine.weighing import GAIN, Weighing
+from roleplay.weights import inspection
+from tests import tiny
+from tests.roleplay.engine.test_engine import base_model
+
+COUNT, ROOM = 4, 300
+DICE = Sampling(temperature=1.0, top_p=1.0, top_k=0, frequency_penalty=0.0, max_new_tokens=10, seed=5)
+QUESTION = Question("Be brief and kind to all.", (("a", "b"),), "What is it?")
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> LocalEngine:
+    folder: Path = tiny.adapter(tmp_path_factory.mktemp("adapters") / "tiny")
+    return LocalEngine(base_model(), [inspection.inspect(folder)], 400)
+
+
+def weigh(local: LocalEngine, sampling: Sampling) -> Weighing:
+    """The base model's weighing, computed to its end."""
+    weighing = Weighing(local.encoders["gemma"], QUESTION, ROOM, Voice(BASE), sampling)
+    rows = list(weighing.rows)
+    for _ in local._scheduler.run(rows):
+        rows += weighing.follow()
+    return weighing
+
+
+def rank(local: LocalEngine, reply: list[int]) -> float:
+    """The measure from plain forward passes."""
+    means = []
+    for user in (QUESTION.user, ""):
+        prompt = local.encoders["gemma"].prompt(QUESTION.persona, QUESTION.turns, user)
+        with torch.inference_mode():
+            scores = tiny.gemma()(torch.tensor([prompt + reply])).logits[0].log_softmax(-1)
+        means.append(sum(float(scores[len(prompt) - 1 + n, token]) for n, token in enumerate(reply)) / len(reply))
+    return means[0] + GAIN * (means[0] - means[1])
+
+
+def test_the_best_of_what_the_plain_sampler_says_is_shown(local: LocalEngine) -> None:
+    weighing = weigh(local, replace(DICE, candidates=COUNT))
+    plain = [weigh(local, replace(DICE, seed=DICE.seed + number)).rows[0] for number in range(COUNT)]
+    assert [row.reply for row in weighing.rows] == [row.reply for row in plain]
+    ranks = [rank(local, row.drawn) for row in weighing.rows]
+    assert len(set(ranks)) == COUNT
+    assert weighing.best is weighing.rows[ranks.index(max(ranks))]
+    assert [weighing._rank(row)[2] for row in weighing.rows] == pytest.approx(ranks, abs=1e-3)
+
+
+def test_equal_replies_are_scored_once(local: LocalEngine) -> None:
+    weighing = weigh(local, replace(DICE, temperature=0.0, candidates=COUNT))
+    assert len(set(map(id, weighing._scored.values()))) == 1
+    assert weighing.best and weighing.best.reply == weigh(local, replace(DICE, temperature=0.0)).rows[0].reply
+
+
+def test_both_sides_wait_alike_and_a_stop_ends_all(local: LocalEngine) -> None:
+    request = Request(dict.fromkeys((ADAPTER, BASE), QUESTION), replace(DICE, candidates=COUNT))
+    states = list(local.answer(request))
+    assert all(answer.text == "" and answer.weighing == COUNT for answer in states[0].values())
+    assert all(answer.tokens and answer.stop and not answer.weighing for answer in states[-1].values())
+    stopped = local.answer(request)
+    next(stopped)
+    next(stopped)
+    stopped.close()
+    assert not local.busy and not local._scheduler._batch.rows
