@@ -66,6 +66,7 @@ def started(command: list[str], folder: Path, **environment: str) -> Iterator[tu
     port = free_port()
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "HF_TOKEN")}
     own = {"SPACE_ID": "me/room", "PORT": str(port), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+    own |= {"ROLEPLAY_CACHE": str(folder.parent / "cache")}  # and not that of whoever runs the tests
     with (
         (folder.parent / "said.txt").open("w") as out,
         subprocess.Popen(

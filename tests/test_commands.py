@@ -6,6 +6,7 @@ be there; nothing is run.
 
 import ast
 import importlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -28,15 +29,21 @@ PROSE = [
     *ROOT.glob("dataset/**/README.md"),
     ROOT / "adapters" / push.DEFAULT / "README.md",
     *ROOT.glob("train/publishing/*.md.jinja"),
+    *ROOT.glob("train/*.ipynb"),
 ]
 CODE = [ROOT / "app.py"] + [
     path
     for room in ("page", "roleplay", "train", "dataset", "benchmarks", "tests")
     for path in (ROOT / room).rglob("*.py")
 ]
+POWERSHELL = r"```powershell\n(.*?)```"
 MAKEFILE = ROOT / "Makefile"
 # What a reader makes or downloads, by the folder it lies in.
-INVENTED = {"adapters": ("mara", "mine", "me", "keeper", "NAME", "VALUE"), "dataset": ("mara",), "tests": ()}
+INVENTED: dict[str, tuple[str, ...]] = {
+    "adapters": ("mara", "mine", "me", "keeper", "notebook", "NAME", "VALUE"),
+    "dataset": ("mara",),
+    "tests": (),
+}
 OTHERS = ("cd", "export", ".", "sh", "pip", "ollama", "vllm", "llama-server", "docker", "python3")
 SETTINGS = set(re.findall(r'"([A-Z_]{4,})"', (ROOT / "roleplay" / "environment.py").read_text(encoding="utf-8")))
 SETTINGS |= {"OMP_NUM_THREADS", "GRADIO_ROOT_PATH", "HF_ENDPOINT"}  # which libraries read
@@ -56,7 +63,11 @@ def written(path: Path) -> Iterator[str]:
         values = {"PYTHON": "python", "BIN": ".venv/bin", "CHARACTER": "keeper"}
         yield from re.findall(r"^\t(.*python .*)$", re.sub(r"\$\((\w+)\)", lambda m: values.get(m[1], ""), text), re.M)
         return
+    if path.suffix == ".ipynb":
+        text = "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+        yield from re.findall(r"^%(pip .*)$", text, re.MULTILINE)
     if path in PROSE:
+        yield from re.findall(r"^(?:python|pip) .*$", "".join(re.findall(POWERSHELL, text, re.DOTALL)), re.MULTILINE)
         yield from (re.sub(r"\{%.*?%\}", "", line) for line in fenced(text) if not line.startswith("{%"))
         yield from (found[0] for found in map(OURS.match, re.findall(r"`([^`]+)`", text.replace("\n", " "))) if found)
         return
@@ -172,6 +183,7 @@ def test_commands_are_found_wherever_they_are_written() -> None:
     places = {where for where, _ in COMMANDS}
     assert {"README.md", "Makefile", "docs/deploy.md", "train/push.py", "page/serving/start.py"} <= places
     assert {f"adapters/{push.DEFAULT}/README.md", "train/publishing/card.md.jinja", "tests/llama/say.py"} <= places
+    assert {"docs/install.md", "train/character.ipynb"} <= places
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -37,6 +37,8 @@ def test_front_matter_fits_the_requirements():
     assert "preload_from_hub" not in front and any("gemma3-270m" in name for name in pins)
     assert front["suggested_hardware"] in list(SpaceHardware)
     assert len(front["short_description"]) <= 60  # the Hub's limit
+    for key in ("colorFrom", "colorTo"):
+        assert re.fullmatch("red|yellow|green|blue|indigo|purple|pink|gray", front[key])
 
 
 def test_a_space_can_build_with_the_requirements_alone():

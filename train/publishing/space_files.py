@@ -17,7 +17,7 @@ from train.publishing.upload import PARTS
 
 REQUIREMENTS = "requirements.txt"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # 0.2 GB where those of PyPI bring 3 GB of CUDA
-LEFT_OUT = ("assets/screenshots/",)  # the Space is what they show
+LEFT_OUT = ("assets/screenshots/", "train/character.ipynb")  # the Space is what they show
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<path>[\w./-]+)(?:#[\w-]*)?\)")
 
 
