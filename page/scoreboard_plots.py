@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from page.words import WORDS
-from roleplay.results.board import MEASURES, TUNED, figure
+from roleplay.results.board import BARE_BASE, MEASURES, TUNED, figure
 from roleplay.results.summary import GROUPS, rival
 from roleplay.results.wording import ARMS
 from roleplay.results.wording import MEASURES as NAMES
@@ -13,14 +13,21 @@ from roleplay.results.wording import MEASURES as NAMES
 
 def plots_html(board: Mapping[str, Any], language: str) -> str:
     """One figure a group that has anything in it."""
-    shown = {arm: board["arms"].get(arm, {}) for arm in (TUNED, rival(board)) if arm}
-    groups = {group: [name for name in names if name in shown[TUNED]] for group, names in GROUPS.items()}
-    return "".join(_group(group, names, shown, language) for group, names in groups.items() if names)
+    own = board["arms"].get(TUNED, {})
+    groups = {group: [name for name in names if name in own] for group, names in GROUPS.items()}
+    return "".join(_group(group, names, board, language) for group, names in groups.items() if names)
 
 
-def _group(group: str, names: list[str], arms: Mapping[str, Mapping[str, Any]], language: str) -> str:
-    rows = "".join(_measure(name, {arm: v[name] for arm, v in arms.items() if name in v}, language) for name in names)
+def _group(group: str, names: list[str], board: Mapping[str, Any], language: str) -> str:
+    rows = "".join(_measure(name, _entries(name, board), language) for name in names)
     return f'<figure class="plot"><figcaption>{escape(WORDS[language][f"group_{group}"])}</figcaption>{rows}</figure>'
+
+
+def _entries(name: str, board: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The adapter's figure, and that of the arm which it is judged against; else of the base model alone."""
+    arms = board["arms"]
+    other = next((arm for arm in (rival(board), BARE_BASE) if name in arms.get(arm, {})), "")
+    return {arm: arms[arm][name] for arm in (TUNED, other) if arm}
 
 
 def _measure(name: str, entries: Mapping[str, Mapping[str, float]], language: str) -> str:

@@ -44,8 +44,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
     except DataError as error:
         return [f"<p>{escape(str(error))}</p>"]
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in scoreboard.verdicts(board, language))
-    own_first = {arm: board["arms"][arm] for arm in sorted(board["arms"], key=lambda arm: arm != TUNED)}
-    table = scoreboard.table({"arms": own_first}, language=language)
+    table = scoreboard.table({"arms": _own_first(board["arms"])}, language=language)
     return [
         f'<p class="verdict">{escape(" ".join(summary(board, language)))}</p>',
         plots_html(board, language),
@@ -60,8 +59,13 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
 
 def _read_blind(found: dict[str, Any], language: str) -> list[str]:
     told = " ".join(reading.sentences(found, language))
-    title = READING[language]["title"]
-    return [f"<h2>{title}</h2>", _table(reading.table(found, language), title, language), f"<p>{escape(told)}</p>"]
+    title, own_first = READING[language]["title"], found | {"arms": _own_first(found["arms"])}
+    return [f"<h2>{title}</h2>", _table(reading.table(own_first, language), title, language), f"<p>{escape(told)}</p>"]
+
+
+def _own_first(arms: dict[str, Any]) -> dict[str, Any]:
+    """The adapter's column before all others: on a phone it is the one that is seen."""
+    return {arm: arms[arm] for arm in sorted(arms, key=lambda arm: arm != TUNED)}
 
 
 def _table(rows: list[list[str]], label: str, language: str) -> str:

@@ -56,7 +56,7 @@ def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size:
     with opened(browser, measured.url, size, dark) as page:
         show(page)
         verdict = page.locator("#board .verdict")
-        expect(verdict).to_contain_text("clearly better at 5 of 6 measures; clearly worse at: nothing. Of the items")
+        expect(verdict).to_contain_text("clearly better at 6 of 6 measures; clearly worse at: nothing. Of the items")
         expect(verdict).to_contain_text("1 are the adapter's and 1 the base model's. What it has forgotten was not")
         line = page.locator("#board .measure").filter(has_text="stop rate").locator(".line")
         expect(line).to_contain_text(["adapter95% (", "base + persona28% ("])
