@@ -101,7 +101,7 @@ DAMAGES = [
     Damage("guests are few", GUESTS, "len(self._bytes) > self._limit or", "", INVITED, "least_recently"),
     Damage("guests are small", GUESTS, " or sum(self._bytes.values()) > MAX_BYTES", "", INVITED, "bounded_in_bytes"),
     Damage("one guest comes at a time", GUESTS, "        with alone(self._door):", "        if True:", INVITED, "one_guest_arrives"),
-    Damage("what a killed process left of a guest goes", GUESTS, "shutil.rmtree(self._door, ignore_errors=True)  # left", "pass  # left", INVITED, "killed_process"),
+    Damage("what a killed process left of a guest goes", GUESTS, "                self.turn_away()", "                pass", INVITED, "killed_process"),
     Damage("an ended one leaves none", "app.py", "started.guests.turn_away()", "pass", "page/test_main.py", "asks_for_a_password"),
     # What goes out
     Damage("no secret goes out", UPLOAD, "if found := _SECRET.search(data):", "if (found := _SECRET.search(data)) and False:", HUB, "must_not_go_out"),

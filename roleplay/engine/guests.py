@@ -47,7 +47,6 @@ class Guests:
         with alone(self._door):
             if repo in self._engine.adapters():
                 return
-            shutil.rmtree(self._door, ignore_errors=True)  # left by a process that was killed
             self._door.mkdir(parents=True, exist_ok=True)
             self._arriving = True
             try:
@@ -55,7 +54,7 @@ class Guests:
             except (AdapterError, HubError) as error:  # whoever asked has no use for this machine's paths
                 raise type(error)(str(error).replace(f"{self._door}/", "")) from error
             finally:
-                self.turn_away()
+                self.turn_away()  # and what a process that was killed has left there
                 self._arriving = False
 
     def turn_away(self) -> None:
