@@ -46,7 +46,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in scoreboard.verdicts(board, language))
     table = scoreboard.table({"arms": _own_first(board["arms"])}, language=language)
     return [
-        f'<p class="verdict">{escape(" ".join(summary(board, language)))}</p>',
+        f'<p class="verdict">{escape((" " if language == "en" else "").join(summary(board, language)))}</p>',
         plots_html(board, language),
         f"<p><small>{words['board_note']}</small></p>",
         f"<details><summary>{escape(words['all_figures'])}</summary>",
