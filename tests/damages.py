@@ -121,7 +121,7 @@ DAMAGES = [
     Damage("top-p leaves the rest out", SAMPLING, "keep = 1 + int((reached[:-1] < top_p).sum())", "keep = len(values)", ENGINE, "draws_follow or top_p"),
     Damage("scores that are not finite draw nothing", SAMPLING, "if not math.isfinite(logits.max().item()):", "if False:", ENGINE, "not_finite"),
     Damage("a reply stops", "roleplay/engine/batch.py", "elif token in self._stop_ids:", "elif False:", ENGINE, "one_side_goes_on"),
-    Damage("an adapter acts on its own row alone", "roleplay/engine/decoder.py", "y[part].addmm_(x[part] @ pair.down, pair.up)", "y.addmm_(x @ pair.down, pair.up)", ENGINE, "each_says_alone"),
+    Damage("an adapter acts on its own row alone", "roleplay/engine/decoder.py", "within = pair.down(x[part])", "within, part = pair.down(x), slice(None)", ENGINE, "each_says_alone"),
     Damage("a cache is of whose weights made it", "roleplay/engine/cache.py", "if entry.key == key:", "if True:", ENGINE, "no_old_cache or kept_cache or each_says_alone"),
     Damage("kept caches are bounded", "roleplay/engine/cache.py", "while self.bytes > self.limit:", "while False:", ENGINE, "pool_is_bounded"),
     Damage("one step after the other", "roleplay/engine/scheduler.py", "if news or self._computing:", "if news:", ENGINE, "eight_threads_get"),

@@ -28,10 +28,9 @@ class KeyValues:
         if tokens > capacity:
             self._resize(max(tokens, 2 * capacity, FIRST_CAPACITY))
 
-    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of one layer, each (heads, capacity, head size), to be written in place."""
-        keys, values = self._store[:, index].unbind()
-        return keys, values
+    def part(self, first: int, end: int) -> torch.Tensor:
+        """Keys and values of some positions, (2, layers, heads, positions, head size), to be read or written."""
+        return self._store[:, :, :, first:end]
 
     def copy(self, tokens: int) -> "KeyValues":
         """The first `tokens` of it, on their own."""

@@ -37,13 +37,14 @@ def _fuse(modules: Sequence[nn.Linear]) -> Matrix:
 
 
 class _Pair(NamedTuple):
-    down: torch.Tensor  # (in, rank)
-    up: torch.Tensor  # (rank, out), scaled
+    down: Matrix  # (rank, in)
+    up: Matrix  # (out, rank), scaled
+    strength: float = 1.0  # by which the whole is multiplied
 
 
 class Lora:
-    """An adapter's matrices on the model's device, fused like the projections and transposed: A (in, rank), B (rank,
-    out) with the scaling folded in."""
+    """An adapter's matrices on the model's device, fused like the projections: A (rank, in), B (out, rank) with the
+    scaling folded in."""
 
     def __init__(self, decoder: "Decoder", weights: Mapping[str, torch.Tensor], scaling: float) -> None:
         """`weights` has peft's keys, A (rank, in) and B (out, rank), for every layer or none of a projection."""
@@ -57,7 +58,7 @@ class Lora:
                 # A projection without LoRA has a block of no columns in the block-diagonal B.
                 up = [weights.get(f"{key}B.weight", torch.zeros(n, 0)) for key, n in zip(keys, sizes, strict=True)]
                 pairs.append((torch.cat(down), torch.block_diag(*up) * scaling) if down else None)
-            self.layers.append([pair and _Pair(*(decoder.like(m).t().contiguous() for m in pair)) for pair in pairs])
+            self.layers.append([pair and _Pair(*(Matrix(decoder.like(m)) for m in pair)) for pair in pairs])
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Segment:
     cache: KeyValues
     lora: Lora | None = None
     wanted: int = 1  # of how many of the last tokens the final hidden state is asked for
+
+
+_Past = tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
 
 
 class _Norm:
@@ -117,7 +121,8 @@ class _Layer:
         y = self.products[which](x)
         for part, pairs in updates:
             if pair := pairs[which]:
-                y[part].addmm_(x[part] @ pair.down, pair.up)
+                within = pair.down(x[part])
+                pair.up.add_to(y[part], within * pair.strength if pair.strength != 1 else within)
         return y
 
 
@@ -165,6 +170,9 @@ class Decoder:
 
         When it fails, no cache has changed.
         """
+        # The rows of one adapter are neighbours, so that a product is corrected once an adapter and not once a row.
+        order = sorted(range(len(segments)), key=lambda number: id(segments[number].lora))
+        segments = [segments[number] for number in order]
         ends = [segment.cache.length + len(segment.ids) for segment in segments]
         for segment, end in zip(segments, ends, strict=True):
             segment.cache.reserve(end)
@@ -176,37 +184,57 @@ class Decoder:
         ]
         x = self.embedding(ids)
         rotations = self._rotations(x, torch.cat(positions))
+        counts = [len(segment.ids) for segment in segments]
         views = {window: [_View(p, window) for p in positions] for window in {layer.window for layer in self.layers}}
+        new = [s.cache.part(s.cache.length, end).unbind(1) for s, end in zip(segments, ends, strict=True)]
+        pasts = {window: self._pasts(segments, ends, own) for window, own in views.items()}
+        adapters = _by_adapter(segments, rows)
         for index, layer in enumerate(self.layers):
-            # What each adapter adds in this layer, to its own rows.
-            updates = [(part, s.lora.layers[index]) for s, part in zip(segments, rows, strict=True) if s.lora]
+            updates = [(part, lora.layers[index]) for part, lora in adapters]
             qkv = layer.project(QKV, layer.before_attention(x), updates).view(len(x), -1, self.head_size)
             qk, value = qkv.split([layer.heads + layer.kv_heads, layer.kv_heads], dim=1)
             qk = layer.heads_norm(qk) if layer.heads_norm else qk
             cos, sin = rotations[layer.kind]
             # sin has its first half negated, so that swapping the halves of a head completes the rotation.
             qk = qk * cos + qk.roll(self.head_size // 2, -1) * sin
-            mixed = []
-            for segment, part, end, view in zip(segments, rows, ends, views[layer.window], strict=True):
-                keys, values = segment.cache.layer(index)
-                keys[:, segment.cache.length : end] = qk[part, layer.heads :].transpose(0, 1)
-                values[:, segment.cache.length : end] = value[part].transpose(0, 1)
-                past = slice(view.first, end)
-                mixed.append(_attend(qk[part, : layer.heads], keys[:, past], values[:, past], view, layer))
-            y = layer.project(OUT, torch.cat(mixed) if len(mixed) > 1 else mixed[0], updates)
+            keys_values = torch.stack([qk[:, layer.heads :], value]).transpose(1, 2)
+            torch._foreach_copy_([own[index] for own in new], list(keys_values.split(counts, dim=2)))
+            query = qk[:, : layer.heads].view(len(x), layer.kv_heads, -1, self.head_size).permute(1, 2, 0, 3)
+            mixed = [
+                _attend(own, keys[index], values[index], view, layer)
+                for own, (keys, values), view in zip(
+                    query.split(counts, dim=2), pasts[layer.window], views[layer.window], strict=True
+                )
+            ]
+            y = layer.project(OUT, torch.cat(mixed, 2).permute(2, 0, 1, 3).reshape(len(x), -1), updates)
             x = x + (layer.after_attention(y) if layer.after_attention else y)
             gate, up = layer.project(GATE_UP, layer.before_mlp(x), updates).chunk(2, dim=-1)
             y = layer.project(DOWN, layer.activation(gate) * up, updates)
             x = x + (layer.after_mlp(y) if layer.after_mlp else y)
         for segment, end in zip(segments, ends, strict=True):
             segment.cache.length = end
-        last = [at for s, part in zip(segments, rows, strict=True) for at in range(part.stop - s.wanted, part.stop)]
-        return self.final_norm(x[last])
+        last = [range(part.stop - s.wanted, part.stop) for s, part in zip(segments, rows, strict=True)]
+        as_asked = sorted(zip(order, last, strict=True))
+        return self.final_norm(x[[at for _, part in as_asked for at in part]])
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (rows, vocabulary) in float32 of final hidden states (rows, hidden)."""
         return soft_cap(self.head_product(hidden).float(), self.logit_cap)
+
+    def _pasts(self, segments: Sequence[Segment], ends: Sequence[int], views: Sequence["_View"]) -> list[_Past]:
+        """What each segment sees: keys and values of every layer, (kv heads, group, past, head size).
+
+        Query heads that share a key head are a dimension of their own, so keys are never repeated in memory. It is cut
+        out once a step and row for all layers: what is done a layer and row is paid by every token of everyone.
+        """
+        group = self.layers[0].heads // self.layers[0].kv_heads
+        pasts = []
+        for segment, end, view in zip(segments, ends, views, strict=True):
+            seen = segment.cache.part(view.first, end)[:, :, :, None].expand(-1, -1, -1, group, -1, -1)
+            keys, values = seen.unbind()
+            pasts.append((keys.unbind(), values.unbind()))
+        return pasts
 
     def _rotations(self, x: torch.Tensor, positions: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Cosine and signed sine, (tokens, 1, head size), for every kind of layer."""
@@ -217,6 +245,16 @@ class Decoder:
             sin[..., : self.head_size // 2].neg_()
             rotations[kind] = cos[0, :, None], sin[0, :, None]
         return rotations
+
+
+def _by_adapter(segments: Sequence[Segment], rows: Sequence[slice]) -> list[tuple[slice, Lora]]:
+    """Each adapter with all of its rows, which are neighbours."""
+    adapters = []
+    for lora, own in itertools.groupby(zip(segments, rows, strict=True), key=lambda pair: pair[0].lora):
+        parts = [part for _, part in own]
+        if lora:
+            adapters.append((slice(parts[0].start, parts[-1].stop), lora))
+    return adapters
 
 
 class _View:
@@ -234,19 +272,12 @@ class _View:
 
 
 def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, view: _View, layer: _Layer) -> torch.Tensor:
-    """Attention of the new tokens of one sequence: query (tokens, heads, size), keys and values (kv heads, past, size).
-
-    Query heads that share a key head become a dimension of their own, so keys are never repeated in memory.
-    """
-    tokens, heads, size = query.shape
-    query = query.view(tokens, len(keys), -1, size).permute(1, 2, 0, 3)  # (kv heads, group, tokens, size)
-    keys, values = (t[:, None].expand(-1, query.shape[1], -1, -1) for t in (keys, values))
+    """Attention of the new tokens of one sequence, all (kv heads, group, tokens or past, head size)."""
+    tokens = query.shape[2]
     causal = view.causal and tokens > 1
     if layer.cap:
         seen = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril() if causal else view.mask
-        mixed = capped_attention(query * layer.scaling, keys, values, seen, layer.cap)
-    else:
-        mixed = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=view.mask, is_causal=causal, scale=layer.scaling
-        )
-    return mixed.permute(2, 0, 1, 3).reshape(tokens, heads * size)
+        return capped_attention(query * layer.scaling, keys, values, seen, layer.cap)
+    return F.scaled_dot_product_attention(
+        query, keys, values, attn_mask=view.mask, is_causal=causal, scale=layer.scaling
+    )

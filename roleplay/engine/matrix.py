@@ -25,10 +25,7 @@ class Matrix:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.blocked:
-            rows = len(x)
-            if rows < _FEW_ROWS:
-                x = torch.cat([x, x[:1].expand(_FEW_ROWS - rows, -1)])
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")[:rows]
+            return torch.ops.mkldnn._linear_pointwise(_enough(x), self.weight, None, "none", [], "")[: len(x)]
         if x.dtype != torch.float32 or x.device.type != "cpu" or len(x) >= _MANY_ROWS:
             return F.linear(x, self.weight)
         if len(x) == 1:
@@ -36,3 +33,17 @@ class Matrix:
                 return F.linear(x, self.weight)
             return torch.mm(self.weight, x.expand(2, -1).contiguous().t())[:, :1].t().contiguous()
         return torch.mm(self.weight, x.t()).t().contiguous()
+
+    def add_to(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        """Add the product to `y` (rows, out) in place, rounded once."""
+        if self.blocked:
+            added = torch.ops.mkldnn._linear_pointwise.binary(_enough(x), _enough(y), self.weight, None, "add")
+            y.copy_(added[: len(y)])
+        else:
+            y.addmm_(x, self.weight.t())
+
+
+def _enough(x: torch.Tensor) -> torch.Tensor:
+    """At least so many rows that the quick kernel takes them, which is also the one that takes more."""
+    missing = _FEW_ROWS - len(x)
+    return torch.cat([x, x[:1].expand(missing, -1)]) if missing > 0 else x

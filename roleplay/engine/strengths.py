@@ -11,7 +11,7 @@ from roleplay.engine.batch import Voice
 from roleplay.engine.decoder import Lora
 from roleplay.engine.protocol import BASE
 
-KEPT = 8  # of the strengths that were asked for last, at half an adapter's size each
+KEPT = 8  # of the strengths that were asked for last
 
 
 class Strengths:
@@ -36,7 +36,9 @@ class Strengths:
 
 
 def scaled(lora: Lora, strength: float) -> Lora:
-    """The same adapter with its update multiplied; the matrices A are shared."""
+    """The same adapter with its update multiplied; the matrices are shared."""
     other = copy.copy(lora)
-    other.layers = [[pair and pair._replace(up=pair.up * strength) for pair in layer] for layer in lora.layers]
+    other.layers = [
+        [pair and pair._replace(strength=pair.strength * strength) for pair in layer] for layer in lora.layers
+    ]
     return other

@@ -109,6 +109,18 @@ def test_why_an_answer_is_not_whole_is_told_in_a_word(stop: str, told: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer(), "Reading the message"),
+        (Answer(place=2), "number 2 in the queue"),
+        (Answer(weighing=8), "weighing 8 answers"),
+    ],
+)
+def test_why_there_is_no_word_yet_is_told(answer: Answer, told: str) -> None:
+    assert told in shown.footer("en", exchange("x", ADAPTER, answers={ADAPTER: answer}), ADAPTER)
+
+
+@pytest.mark.parametrize(
     ("stops", "verdict", "votable"),
     [
         (("end", "length"), OPEN, True),

@@ -14,7 +14,7 @@ from roleplay.engine import batch, sampling
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER as ADAPTER_SIDE
 from roleplay.engine.protocol import BASE as BASE_SIDE
-from roleplay.engine.protocol import Question, Request, Sampling
+from roleplay.engine.protocol import CONSIDERED, Question, Request, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results import board as scoreboard
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED
@@ -106,6 +106,18 @@ def test_replies_are_those_of_the_engine(adapter: Adapter) -> None:
         *_, last = engine.answer(Request({side: ask.question}, ask.sampling))
         assert (reply.text, reply.tokens) == (last[side].text.strip(), last[side].tokens)
         assert reply.stopped == (last[side].stop == "end")
+
+
+def test_a_considered_reply_is_that_of_the_engine_too(adapter: Adapter, subject: Subject) -> None:
+    ask = replace(subject, considered=True).ask(TUNED, (), "你是谁？", 3)
+    assert ask.sampling.candidates == CONSIDERED.candidates
+    ask = replace(ask, sampling=replace(ask.sampling, max_new_tokens=6), later=("冷么？",))
+    base = base_model()
+    writer, engine = Writer(base_model(), [adapter], base_models.fingerprint(base.model)), LocalEngine(base, [adapter])
+    for number, (user, reply) in enumerate(writer.conversation(ask)):
+        *_, last = engine.answer(Request({ADAPTER_SIDE: ask.question}, ask.sampling))
+        assert (user, reply.text) == (ask.question.user, last[ADAPTER_SIDE].text.strip())
+        ask = ask.next(reply) if number == 0 else ask
 
 
 def test_a_known_question_is_not_generated_again(adapter: Adapter) -> None:

@@ -126,8 +126,29 @@ def test_the_base_side_is_the_same_bits_beside_any_adapter(model: PreTrainedMode
         caches = decoder.new_cache(), decoder.new_cache()
         last_logits(decoder, Segment(ids, caches[0], lora), Segment(ids[:15], caches[1]))
         logits = last_logits(decoder, Segment(ids[:1], caches[0], lora), Segment(ids[15:16], caches[1]))
-        beside.append((logits[1], *caches[1].layer(0)[0][:, :16].unbind()))
+        beside.append((logits[1], *caches[1].part(0, 16)[0, 0].clone().unbind()))
     assert all(torch.equal(a, b) for other in beside[1:] for a, b in zip(beside[0], other, strict=True))
+
+
+def test_a_row_has_the_same_bits_beside_any_others() -> None:
+    """In bfloat16, where a step computes a token of each and reads a prompt as well."""
+    model = tiny.gemma(hidden_size=64, head_dim=64, num_key_value_heads=1, sliding_window=WINDOW)
+    _, weights = with_lora(tiny.gemma(hidden_size=64, head_dim=64, num_key_value_heads=1), ALL)
+    decoder = Decoder(model.to(torch.bfloat16))
+    loras = None, Lora(decoder, weights, 2.0), Lora(decoder, weights, -1.0)
+    for own in loras[:2]:
+        seen = []
+        for others in (0, 1, 2, 5, 16, 33):
+            caches = [decoder.new_cache() for _ in range(others + 1)]
+            for number, cache in enumerate(caches):
+                past = tokens(5 + 3 * number % 40, number)
+                decoder.forward([Segment(past, cache, loras[number % 3] if number else own)])
+            neighbours = [
+                Segment(tokens(1 + 29 * (n == 7), n), cache, loras[n % 3]) for n, cache in enumerate(caches[1:], 1)
+            ]
+            mine, half = Segment([7], caches[0], own), others // 2
+            seen.append(last_logits(decoder, *neighbours[:half], mine, *neighbours[half:])[half])
+        assert all(torch.equal(logits, seen[0]) for logits in seen)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 17])
@@ -145,11 +166,11 @@ def test_a_matrix_multiplies_as_a_linear_layer_does(rows: int, features: int, dt
 def test_a_cache_grows_by_doubling_and_keeps_what_it_holds() -> None:
     cache = KeyValues(2, 1, 4, torch.float32, torch.device("cpu"))
     cache.reserve(100)
-    cache.layer(1)[0][:, :100] = 7.0
+    cache.part(0, 100)[0, 1] = 7.0
     cache.length, first = 100, cache.bytes
     cache.reserve(129)
     assert cache.bytes == 2 * first
-    assert torch.equal(cache.layer(1)[0][:, :100], torch.full((1, 100, 4), 7.0))
+    assert torch.equal(cache.part(0, 100)[0, 1], torch.full((1, 100, 4), 7.0))
 
 
 def test_a_failed_pass_leaves_the_caches_as_they_were(model: PreTrainedModel) -> None:

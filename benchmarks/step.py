@@ -1,0 +1,89 @@
+"""What a step of the running batch costs, for 1 to 32 rows: layers, head and dice apart.
+
+    python -m benchmarks.step --json runs/step.json
+    OMP_NUM_THREADS=1 python -m benchmarks.step --rows 1 16    # on a busy machine
+
+Half of the rows are the adapter's, half the base model's, each with a past of its own length. Two clocks: the wall's,
+and the processor time of all threads, which other programs disturb less. Prints the medians in milliseconds and writes
+them as JSON.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
+
+import torch
+
+from benchmarks.report import write
+from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.protocol import Sampling
+from roleplay.engine.sampling import next_token
+from roleplay.environment import Environment
+from roleplay.errors import one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.weights import adapters, base_models, inspection
+
+SHORTEST, LONGER = 60, 5  # tokens of the first row's past, and how many more the next one's has
+
+
+@dataclass(frozen=True)
+class Flags:
+    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter of every other row")
+    rows: list[int] = flag([1, 2, 8, 16, 32], "numbers of rows")
+    repeats: int = flag(9, "steps of each; more make steadier medians", within=(1, inf))
+    json: str = flag("", "file for the figures")
+
+
+def measured(work: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Median milliseconds on both clocks, after one call to warm up."""
+    wall, cpu = [], []
+    for _ in range(repeats + 1):
+        started = time.perf_counter(), time.process_time()
+        work()
+        wall.append(time.perf_counter() - started[0])
+        cpu.append(time.process_time() - started[1])
+    return {"wall": 1e3 * statistics.median(wall[1:]), "cpu": 1e3 * statistics.median(cpu[1:])}
+
+
+def step(decoder: Decoder, lora: Lora, count: int, repeats: int) -> dict[str, dict[str, float]]:
+    """The three parts of a step for `count` rows; what it appends to the caches is taken back."""
+    lengths = [SHORTEST + LONGER * number for number in range(count)]
+    longest = decoder.new_cache()
+    decoder.forward([Segment([9] * lengths[-1], longest)])
+    caches = [longest.copy(length) for length in lengths]
+    sampling, asked = Sampling(), torch.arange(50, device=decoder.device)
+
+    def layers() -> torch.Tensor:
+        for cache, length in zip(caches, lengths, strict=True):
+            cache.length = length
+        return decoder.forward([Segment([7], cache, (lora, None)[n % 2]) for n, cache in enumerate(caches)])
+
+    hidden = layers()
+    logits = decoder.head(hidden)
+    return {
+        "layers": measured(layers, repeats),
+        "head": measured(lambda: decoder.head(hidden), repeats),
+        "dice": measured(lambda: [next_token(row.clone(), asked, [5, 6, 7], sampling) for row in logits], repeats),
+    }
+
+
+def main() -> None:
+    flags, environment = parse(Flags, __doc__), Environment()
+    base = base_models.load(environment.base_model, environment.cache)
+    adapter, decoder = inspection.inspect(Path(flags.adapter)), Decoder(base.model)
+    lora, figures = Lora(decoder, adapters.read_weights(adapter), adapter.scaling), {}
+    print(f"{'rows':>4}  " + "  ".join(f"{part:>20}" for part in ("layers", "head", "dice")) + "   ms, wall / cpu")
+    for count in flags.rows:
+        figures[count] = step(decoder, lora, count, flags.repeats)
+        times = (f"{own['wall']:>11.1f} /{own['cpu']:>7.1f}" for own in figures[count].values())
+        print(f"{count:>4}  " + "  ".join(times), flush=True)
+    if flags.json:
+        write({"settings": asdict(flags), "dtype": base.dtype[0], "figures": figures}, flags.json)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
