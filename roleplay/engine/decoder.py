@@ -50,15 +50,19 @@ class Lora:
         """`weights` has peft's keys, A (rank, in) and B (out, rank), for every layer or none of a projection."""
         self.layers = []
         for index, layer in enumerate(decoder.layers):
-            pairs = []
+            pairs: list[_Pair | None] = []
             for names, sizes in zip(_PROJECTIONS, layer.sizes, strict=True):
                 block = "mlp" if names[0] in ("gate_proj", "up_proj", "down_proj") else "self_attn"
                 keys = [f"base_model.model.model.layers.{index}.{block}.{name}.lora_" for name in names]
                 down = [weights[f"{key}A.weight"] for key in keys if f"{key}A.weight" in weights]
                 # A projection without LoRA has a block of no columns in the block-diagonal B.
                 up = [weights.get(f"{key}B.weight", torch.zeros(n, 0)) for key, n in zip(keys, sizes, strict=True)]
-                pairs.append((torch.cat(down), torch.block_diag(*up) * scaling) if down else None)
-            self.layers.append([pair and _Pair(*(Matrix(decoder.like(m)) for m in pair)) for pair in pairs])
+                if not down:
+                    pairs.append(None)
+                    continue
+                whole = torch.block_diag(*up) * scaling
+                pairs.append(_Pair(Matrix(decoder.like(torch.cat(down))), Matrix(decoder.like(whole))))
+            self.layers.append(pairs)
 
 
 @dataclass(frozen=True)
