@@ -22,7 +22,7 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from transformers import set_seed
 
-from dataset.preferences import kinds, one_sided, review, vote_pairs
+from dataset.preferences import kinds, one_sided, review, sentences, vote_pairs
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
@@ -81,7 +81,7 @@ def read_material(flags: PreferFlags) -> Material:
         raise DataError(
             f"no usable pair among {len(votes)} votes and {len(flags.pairs)} files: give --votes or --pairs"
         )
-    for sentence in (*left_out, *one_sided(usable, votes)):
+    for sentence in (*sentences(left_out, len(pairs)), *one_sided(usable, votes)):
         print(f"pairs        {sentence}")
     learnt, held_out = split_pairs(usable, flags.held_out, flags.seed)
     return Material(learnt, held_out, files, kinds(votes) if votes else {})

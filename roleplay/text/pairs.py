@@ -17,6 +17,7 @@ from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row, load_json
 from roleplay.text.splits import groups, split_rows
 
+HELD_OUT = 0.2  # share of pairs, where nothing else is said
 FEWEST_GROUPS = 2  # of held-out pairs: an interval needs two
 
 
@@ -65,6 +66,14 @@ def _messages(value: dict[str, Any], key: str, role: str, where: str) -> list[tu
     if not found or not all(text for _, text in found):
         raise DataError(f"{where}: {key} is empty; give it a text or remove the row")
     return found
+
+
+def holds_pairs(path: str | Path) -> bool:
+    """Whether a file holds preference rows, as its first row says; raises `DataError` where it cannot be read."""
+    if Path(path).suffix not in (".json", ".jsonl") or not Path(path).is_file():
+        return False
+    first = next(iter(load_json(path)), None)
+    return isinstance(first, dict) and {"chosen", "rejected"} <= first.keys()
 
 
 def read_pairs(path: str | Path) -> list[Pair]:

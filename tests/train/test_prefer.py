@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dataset.preferences import kinds, one_sided, preferences, review, vote_pairs
+from dataset.preferences import AGAIN, ALIKE, OPPOSED, kinds, one_sided, preferences, review, sentences, vote_pairs
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results.intervals import Estimate
@@ -181,7 +181,7 @@ def test_votes_become_pairs_and_their_kinds_are_counted(tmp_path):
         ("and now?", "A language model."),
     ]
     assert kept[0].persona == "You are a consort." and kept[0].turns == (("hello", "good evening"),)
-    assert left_out == ["1 of 3 pairs left out: the same preference again"]
+    assert sentences(left_out, 3) == ["1 of 3 pairs left out: the same preference again"]
 
 
 def test_contradictions_go_to_the_majority_and_cancel_out_where_there_is_none():
@@ -191,11 +191,7 @@ def test_contradictions_go_to_the_majority_and_cancel_out_where_there_is_none():
     given = [pair("a", "x", "y")] * 2 + [pair("a", "y", "x"), pair("b", "x", "y"), pair("b", "y", "x")]
     kept, left_out = review([*given, pair("c", "x", "x")])
     assert kept == [pair("a", "x", "y")]
-    assert [sentence.split(":")[0] for sentence in left_out] == [
-        "1 of 6 pairs left out",
-        "3 of 6 pairs left out",
-        "1 of 6 pairs left out",
-    ]
+    assert {why: len(out) for why, out in left_out.items()} == {AGAIN: 1, OPPOSED: 3, ALIKE: 1}
 
 
 def test_one_sided_preferences_are_named():

@@ -12,6 +12,7 @@ from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import flag
 from roleplay.text import limits
+from roleplay.text.pairs import HELD_OUT as PAIRS_HELD_OUT
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.reading.forms import FORMS
 from roleplay.weights import base_models
@@ -109,7 +110,7 @@ class PreferFlags(RunFlags):
     epochs: float = flag(2, "passes over the training pairs; more learn them by heart", within=(0.01, inf))
     max_length: int = flag(1024, "tokens a pair's side may take; longer ones lose their oldest turns", within=(1, inf))
     batch_size: int = flag(8, "pairs in one update, over all devices", within=(1, inf))
-    held_out: float = flag(0.2, "share of pairs held out, by prompt", within=(0, 0.5))
+    held_out: float = flag(PAIRS_HELD_OUT, "share of pairs held out, by prompt", within=(0, 0.5))
     evaluate_every: int = flag(20, "updates between held-out margins", within=(1, inf))
 
 
