@@ -20,7 +20,7 @@ from roleplay.flags import flag, parse
 from roleplay.results.intervals import wilson
 from roleplay.results.tally import count
 from roleplay.results.votes import Box, Vote
-from roleplay.text.pairs import Pair, parse_pair
+from roleplay.text.pairs import Pair, Thumb, parse_pair
 
 ALIKE, AGAIN = "both replies are the same", "the same preference again"
 OPPOSED = "others prefer the other reply to the same prompt, as many or more"
@@ -62,6 +62,23 @@ def preferences(votes: Iterable[Vote]) -> list[dict[str, Any]]:
 def vote_pairs(votes: Iterable[Vote]) -> list[Pair]:
     """The same as pairs."""
     return [parse_pair(row, f"votes row {number}") for number, row in enumerate(preferences(votes), 1)]
+
+
+def vote_thumbs(votes: Iterable[Vote]) -> list[Thumb]:
+    """Replies by themselves, from the votes that make no pair.
+
+    A tie likes both, "both bad" neither; where both sides were asked differently, one is liked and one is not. A reply
+    that was cut is not liked, which would teach to end there.
+    """
+    thumbs = []
+    for number, vote in enumerate(votes, 1):
+        for side, text in vote.texts.items() if not preferences([vote]) else ():
+            liked, asked = vote.choice == "tie" or vote.winner == side, vote.questions[side]
+            if text.strip() and (not liked or vote.stops.get(side, "end") == "end"):
+                turns = tuple((user, reply) for user, reply in asked["turns"])
+                where = f"vote {number}, {side}"
+                thumbs.append(Thumb(asked["persona"], turns, asked["user"], text.strip(), liked, where))
+    return thumbs
 
 
 def kinds(votes: Sequence[Vote]) -> dict[str, int]:

@@ -102,7 +102,11 @@ class PreferFlags(RunFlags):
     votes: str = flag("", "folder of blind votes")
     pairs: list[str] = flag([], "files of prompt / chosen / rejected rows, JSON lists or JSON Lines")
     character: str = flag("", "whose lists judge: a folder under dataset/, or a path; chosen by the adapter's training")
-    loss: str = flag("dpo", "dpo, or ipo, which holds back where every pair agrees", LOSSES)
+    loss: str = flag(
+        "dpo",
+        "dpo; ipo, which holds back where every pair agrees; kto, which learns single replies, ties and both bad too",
+        LOSSES,
+    )
     beta: float = flag(0.1, "how closely it keeps to the starting adapter; higher changes less", within=(1e-4, inf))
     sft_weight: float = flag(0.0, "weight of the plain loss on the chosen replies beside it", within=(0, inf))
     keep_anyway: bool = flag(False, "write the adapter even where it got clearly worse")
