@@ -20,6 +20,7 @@ from roleplay.text.splits import groups, split_rows
 
 HELD_OUT = 0.2  # share of pairs, where nothing else is said
 FEWEST_GROUPS = 2  # of held-out pairs: an interval needs two
+FEWEST = FEWEST_GROUPS + 1  # pairs, each on another prompt: those and one to learn
 
 
 @dataclass(frozen=True)
