@@ -3,13 +3,15 @@
     python -m dataset.check --character zhenhuan --html runs/zhenhuan_check.html
     python -m dataset.check mine.json more.csv --persona me.json
     python -m dataset.check --character zhenhuan --surprise --json runs/zhenhuan_check.json
+    python -m dataset.check pairs.jsonl --character mara    # preference pairs: what train.prefer would make of them
 
 It prints what it found and writes the report (`--html`, one file that opens offline), the same as JSON (`--json`) and
 a set with weights in place of copies (`--dedupe`) where asked. With `--surprise` it names the ten rows that the base
 model finds hardest to guess, and the JSON has all of them. Exit status: 0, or 1 when something found would spoil
 a training run, which is all that train.lora refuses with the same flags (rows that cannot be read or do not fit, rows
 of which none can be held out, held-out rows that stand in the training part too) and a control token in a reply, or 2
-when the check itself cannot be made.
+when the check itself cannot be made. Of preference pairs (prompt, chosen, rejected) it reports those that are repeated,
+contradictory, one-sided or too long, as text and JSON.
 """
 
 import json
@@ -24,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dataset import check_pairs
 from dataset import report as html_report
 from dataset.findings import (
     NAMED_ROWS,
@@ -46,6 +49,7 @@ from roleplay.flags import flag, parse
 from roleplay.text import limits, personas
 from roleplay.text.characters import load_character
 from roleplay.text.languages import language
+from roleplay.text.pairs import holds_pairs
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
 from roleplay.text.reading.forms import FORMS
@@ -216,17 +220,33 @@ def _surprise(settings: CheckFlags, rows: Sequence[Row], persona: Persona) -> tu
     return {"base_model": base.hub_id, "rows": [asdict(row) for row in found]}, surprise.as_text(found)
 
 
+def _finish(settings: CheckFlags, facts: dict[str, Any], text: str) -> None:
+    """Write and print what was found; ends the program with status 1 where an error is among it."""
+    as_json = json.dumps(facts, ensure_ascii=False, indent=1)
+    if settings.json not in ("", "-"):
+        _write(settings.json, as_json + "\n")
+    print(as_json if settings.json == "-" else text)  # last: whoever reads it may stop reading
+    if any(finding["level"] == "error" for finding in facts["findings"]):
+        sys.exit(1)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(CheckFlags, __doc__, argv)
     files, persona = _sources(settings)
     for file in (settings.json, settings.html, settings.dedupe):
         if file not in ("", "-"):
             check_writable(Path(file).parent)
-    found, where = _read(files, settings.format), ", ".join(files)
-    held = read_rows(settings.held_out, settings.format)[0] if settings.held_out else []
     folder, _ = base_models.fetch(settings.tokenizer, Environment().cache)
     encoder = PromptEncoder(base_models.read_tokenizer(folder), settings.template)
-
+    if any(map(holds_pairs, files)):
+        for name in ("html", "dedupe", "surprise", "held_out"):
+            if getattr(settings, name):
+                raise DataError(f"--{name.replace('_', '-')} is for training rows, and these are pairs: leave it out")
+        pairs = check_pairs.examine(files, encoder, persona.system_prompt, settings.max_tokens)
+        _finish(settings, asdict(pairs), check_pairs.as_text(pairs))
+        return
+    found, where = _read(files, settings.format), ", ".join(files)
+    held = read_rows(settings.held_out, settings.format)[0] if settings.held_out else []
     report = examine(found, where, Reading(encoder, persona, settings.max_tokens), held)
 
     facts = asdict(report) | {"sha256": ", ".join(source_sha256(file, found.rows) for file in files)}
@@ -234,9 +254,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.surprise:
         facts["surprise"], told = _surprise(settings, found.rows, persona)
         text += f"\n\n{told}"
-    as_json = json.dumps(facts, ensure_ascii=False, indent=1)
-    if settings.json not in ("", "-"):
-        _write(settings.json, as_json + "\n")
     if settings.html:
         _write(settings.html, html_report.render(report))
     if settings.dedupe:
@@ -244,9 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{where}: {len(found.broken)} rows cannot be read; mend them, then --dedupe")
         write_json(Path(settings.dedupe), dedupe(found.values, found.rows))
         print(f"wrote {settings.dedupe}", file=sys.stderr)
-    print(as_json if settings.json == "-" else text)  # last: whoever reads it may stop reading
-    if any(finding.level == "error" for finding in report.findings):
-        sys.exit(1)
+    _finish(settings, facts, text)
 
 
 if __name__ == "__main__":

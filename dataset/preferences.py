@@ -8,7 +8,7 @@ was cut, and says what `train.prefer` leaves out of them.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from roleplay.flags import flag, parse
 from roleplay.results.intervals import wilson
 from roleplay.results.tally import count
 from roleplay.results.votes import Box, Vote
-from roleplay.text.pairs import Pair, parse_pair
+from roleplay.text.pairs import Pair, Thumb, parse_pair
+
+ALIKE, AGAIN = "both replies are the same", "the same preference again"
+OPPOSED = "others prefer the other reply to the same prompt, as many or more"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ def vote_pairs(votes: Iterable[Vote]) -> list[Pair]:
     return [parse_pair(row, f"votes row {number}") for number, row in enumerate(preferences(votes), 1)]
 
 
+def vote_thumbs(votes: Iterable[Vote]) -> list[Thumb]:
+    """Replies by themselves, from the votes that make no pair.
+
+    A tie likes both, "both bad" neither; where both sides were asked differently, one is liked and one is not. A reply
+    that was cut is not liked, which would teach to end there.
+    """
+    thumbs = []
+    for number, vote in enumerate(votes, 1):
+        for side, text in vote.texts.items() if not preferences([vote]) else ():
+            liked, asked = vote.choice == "tie" or vote.winner == side, vote.questions[side]
+            if text.strip() and (not liked or vote.stops.get(side, "end") == "end"):
+                turns = tuple((user, reply) for user, reply in asked["turns"])
+                where = f"vote {number}, {side}"
+                thumbs.append(Thumb(asked["persona"], turns, asked["user"], text.strip(), liked, where))
+    return thumbs
+
+
 def kinds(votes: Sequence[Vote]) -> dict[str, int]:
     """How many votes there are of which kind, and how many of them make a pair."""
     tally = count(votes)
@@ -68,32 +88,33 @@ def kinds(votes: Sequence[Vote]) -> dict[str, int]:
     return {**sides, "ties": tally.ties, "both bad": tally.bad, "pairs": len(preferences(votes))}
 
 
-def review(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
-    """The pairs that say something, each preference once, and a sentence on whatever was left out.
+def review(pairs: Sequence[Pair]) -> tuple[list[Pair], dict[str, list[Pair]]]:
+    """The pairs that say something, each preference once, and those left out, by the reason why.
 
     Where the same two replies to a prompt were preferred both ways, the more frequent way counts, and neither where
     they are as many.
     """
-    sides, first = Counter[tuple[str, ...]](), dict[tuple[str, ...], Pair]()
+    sides, kept, left_out = Counter(map(_preference, pairs)), dict[tuple[str, ...], Pair](), dict[str, list[Pair]]()
     for pair in pairs:
-        asked = repr((pair.persona, pair.turns, pair.user))
-        sides[asked, pair.chosen, pair.rejected] += 1
-        first.setdefault((asked, pair.chosen, pair.rejected), pair)
-    opposed = {key: sides[key[0], key[2], key[1]] for key in first}
-    alike = sum(number for key, number in sides.items() if key[1] == key[2])
-    against = sum(number for key, number in sides.items() if opposed[key] >= number and key[1] != key[2])
-    kept = [pair for key, pair in first.items() if sides[key] > opposed[key]]
-    again = len(pairs) - alike - against - len(kept)
-    told = [
-        f"{number} of {len(pairs)} pairs left out: {why}"
-        for number, why in (
-            (alike, "both replies are the same"),
-            (against, "others prefer the other reply to the same prompt, as many or more"),
-            (again, "the same preference again"),
-        )
-        if number
-    ]
-    return kept, told
+        asked, chosen, rejected = key = _preference(pair)
+        if chosen == rejected:
+            left_out.setdefault(ALIKE, []).append(pair)
+        elif sides[asked, rejected, chosen] >= sides[key]:
+            left_out.setdefault(OPPOSED, []).append(pair)
+        elif key in kept:
+            left_out.setdefault(AGAIN, []).append(pair)
+        else:
+            kept[key] = pair
+    return list(kept.values()), left_out
+
+
+def _preference(pair: Pair) -> tuple[str, str, str]:
+    return repr((pair.persona, pair.turns, pair.user)), pair.chosen, pair.rejected
+
+
+def sentences(left_out: Mapping[str, Sequence[Pair]], pairs: int) -> list[str]:
+    """What `review` left out of so many pairs, a sentence for each reason."""
+    return [f"{len(out):,} of {pairs:,} pairs left out: {why}" for why, out in left_out.items()]
 
 
 def one_sided(pairs: Sequence[Pair], votes: Sequence[Vote] = ()) -> list[str]:
@@ -120,7 +141,12 @@ def main() -> None:
     rows, (kept, left_out) = preferences(votes), review(vote_pairs(votes))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text(Path(settings.out), text)
-    print(f"{len(rows)} preference rows in {settings.out}", *left_out, *one_sided(kept, votes), sep="\n")
+    print(
+        f"{len(rows)} preference rows in {settings.out}",
+        *sentences(left_out, len(rows)),
+        *one_sided(kept, votes),
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

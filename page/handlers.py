@@ -25,7 +25,7 @@ from page.share_panel import ShareHandlers
 from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from page.toasts import refusal, tell
-from page.votes_view import votes_html
+from page.votes_view import lesson_html, votes_html
 from page.why_panel import WhyHandlers
 from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE
@@ -237,12 +237,14 @@ class Handlers:
         return {"record": record, **panes, "ballot": gr.update(visible=False)}
 
     def show_scoreboard(self, adapter: str, visitor: Visitor) -> Updates:
-        """The adapter's figures, and the votes on it."""
+        """The adapter's figures, and the votes on it; on this machine also what can be learnt from all votes."""
         read, faults = self.box.readable()
         votes = votes_html(read, adapter, visitor.language)
         if faults:
             print(*(f"votes        {fault}" for fault in faults[:MAX_FAULTS]), sep="\n")
             votes += f"<p>{WORDS[visitor.language]['votes_skipped'].format(count=len(faults))}</p>"
+        if visitor.address in LOCAL and read:
+            votes += lesson_html(read, adapter, self.box.folder.name, visitor.language)
         return {"board": scoreboard_html(adapter, self.about[adapter].folder, votes, visitor.language)}
 
     # The desk

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from html import escape
 
+from dataset.preferences import review, vote_pairs
+from page.words import WORDS
 from roleplay.engine.protocol import Speaker
+from roleplay.errors import DataError
 from roleplay.results import ranking
 from roleplay.results.tally import Tally, score
 from roleplay.results.votes import Vote
 from roleplay.results.wording import TEXTS
+from roleplay.text.pairs import FEWEST
 
 
 def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
@@ -29,3 +33,16 @@ def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
 def _row(one: ranking.Ranked, language: str) -> str:
     share = {key: f"{getattr(one.share, key):.0%}" for key in ("value", "low", "high")}
     return f"{ranking.name_of(one.speaker, language)}: {TEXTS[language]['figure'].format(**share)}"
+
+
+def lesson_html(votes: Sequence[Vote], adapter: str, folder: str, language: str) -> str:
+    """What `train.prefer` could learn from all votes in `folder`, and the command where that is enough."""
+    try:
+        usable = len(review(vote_pairs(votes))[0])
+    except DataError as error:
+        return f"<p>{escape(str(error))}</p>"
+    told = f"<p>{WORDS[language]['votes_usable'].format(usable=usable, least=FEWEST)}</p>"
+    if usable < FEWEST or "/" in adapter:
+        return told
+    command = f"python -m train.prefer --adapter adapters/{adapter} --votes {folder} --name {adapter}-voted"
+    return f"{told}<p><code>{escape(command)}</code></p>"

@@ -2,6 +2,7 @@
 
     python -m train.prefer --adapter adapters/zhenhuan-gemma3-270m --votes votes --name zhenhuan-voted
     python -m train.prefer --adapter adapters/mara --pairs pairs.jsonl --loss ipo --name mara-2
+    python -m train.prefer --adapter adapters/mara --votes votes --loss kto --name mara-2    # ties and "both bad" too
     python -m train.prefer --adapter adapters/mara --pairs pairs.jsonl --name mara-2 --resume    # after Ctrl-C, a crash
 
 Before adapters/NAME/ is written, both adapters are measured on the same held-out pairs and by the character's lists;
@@ -22,13 +23,13 @@ from accelerate import PartialState
 from peft import LoraConfig, PeftModel
 from transformers import set_seed
 
-from dataset.preferences import kinds, one_sided, review, vote_pairs
+from dataset.preferences import kinds, one_sided, review, sentences, vote_pairs, vote_thumbs
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
 from roleplay.results.votes import Box
 from roleplay.text.characters import load_character, trained_as
-from roleplay.text.pairs import Pair, pairs_sha256, prompt_groups, read_pairs, split_pairs
+from roleplay.text.pairs import Pair, Thumb, apart, pairs_sha256, prompt_groups, read_pairs, settle, split_pairs
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection
@@ -43,8 +44,8 @@ from train.learning.checkpoints import RESUME, check_resume, what_must_stay
 from train.learning.fused import fuse
 from train.learning.loss import use_chunked_loss
 from train.learning.memory import process_count
-from train.learning.preference import Objective, as_rows, encode_pair, score, with_reference
-from train.learning.preference_trainer import PreferenceTrainer
+from train.learning.preference import Objective, as_rows, encode_pair, encode_thumbs, score, with_reference
+from train.learning.preference_trainer import PreferenceTrainer, ThumbTrainer
 from train.learning.settings import PreferFlags, check_run, choose_attention, pack_wishes, training_arguments
 from train.measuring import gate
 from train.measuring.gate import Change
@@ -60,10 +61,14 @@ ASKED = 32  # held-out prompts that both adapters answer
 
 @dataclass(frozen=True)
 class Material:
-    """The pairs on both sides of the split, what they are from, and the kinds of the votes among them."""
+    """The pairs on both sides of the split, what they are from, and the kinds of the votes among them.
+
+    `thumbs` are what KTO learns: the replies of the pairs, and of votes that make none.
+    """
 
     pairs: list[Pair]
     held_out: list[Pair]
+    thumbs: list[Thumb]
     files: list[dict[str, Any]]
     votes: dict[str, int]
 
@@ -81,10 +86,27 @@ def read_material(flags: PreferFlags) -> Material:
         raise DataError(
             f"no usable pair among {len(votes)} votes and {len(flags.pairs)} files: give --votes or --pairs"
         )
-    for sentence in (*left_out, *one_sided(usable, votes)):
+    for sentence in (*sentences(left_out, len(pairs)), *one_sided(usable, votes)):
         print(f"pairs        {sentence}")
     learnt, held_out = split_pairs(usable, flags.held_out, flags.seed)
-    return Material(learnt, held_out, files, kinds(votes) if votes else {})
+    thumbs = list[Thumb]()
+    if flags.loss == "kto":
+        alone = apart(vote_thumbs(votes), held_out)
+        thumbs = settle([*(thumb for pair in learnt for thumb in pair.thumbs), *alone])
+        if alone:
+            files.append({"file": "votes that make no pair", "sha256": pairs_sha256(alone), "rows": len(alone)})
+    return Material(learnt, held_out, thumbs, files, kinds(votes) if votes else {})
+
+
+def encode(flags: PreferFlags, encoder: PromptEncoder, persona: str, material: Material) -> list[list[Any]]:
+    """What is learnt and what is held out, as token ids."""
+    learnt, held_out = (
+        [encode_pair(encoder, pair, persona, flags.max_length) for pair in pairs]
+        for pairs in (material.pairs, material.held_out)
+    )
+    if flags.loss == "kto":
+        return [encode_thumbs(encoder, material.thumbs, persona, flags.max_length), held_out]
+    return [learnt, held_out]
 
 
 def starting_adapter(flags: PreferFlags) -> Adapter:
@@ -106,6 +128,7 @@ def stage_record(flags: PreferFlags, adapter: Adapter, material: Material) -> di
         "votes": material.votes,
         "files": material.files,
         "pairs": {"learnt": len(material.pairs), "held out": len(material.held_out)},
+        **({"thumbs": len(material.thumbs)} if material.thumbs else {}),
         "settings": dataclasses.asdict(flags) | {"pairs": [file["file"] for file in material.files], **names},
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -123,10 +146,7 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     origin, encoder = base.identity(), PromptEncoder(base.tokenizer, adapter.template)
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
-    encoded, held_out = (
-        [encode_pair(encoder, pair, adapter.persona, flags.max_length) for pair in pairs]
-        for pairs in (material.pairs, material.held_out)
-    )
+    encoded, held_out = encode(flags, encoder, adapter.persona, material)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
     plan = memory.plan(base.model, as_rows(encoded), share_prefix, pack_wishes(flags, processes))
@@ -150,7 +170,8 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     checkpoint = check_resume(run, must_stay, flags.resume)
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
     objective = Objective(flags.loss, flags.beta, flags.sft_weight)
-    trainer = PreferenceTrainer(model, arguments, share_prefix, objective, **data)
+    made = ThumbTrainer if flags.loss == "kto" else PreferenceTrainer
+    trainer = made(model, arguments, share_prefix, objective, **data)
     openers = adapter.training["persona"].get("openers", [])
     prompts = sample_prompts(openers, [pair.prompt for pair in material.held_out])
     samples = SampleReplies(trainer, encoder, adapter.persona, prompts)
@@ -158,7 +179,8 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     if trainer.is_world_process_zero():
         print(*base.describe()[:3], f"attention    {attention}: {why}", f"checkpoints  {plan.reason}", sep="\n")
         print(f"adapter      {adapter.name}, {told_of(model, adapter.rank)}")
-        print(f"pairs        {len(encoded)} to learn, {len(held_out)} held out; {plan.rows} a pack")
+        what = "replies" if material.thumbs else "pairs"
+        print(f"learns       {len(encoded)} {what}; {len(held_out)} pairs held out; {plan.rows} a pack")
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.caught:
         print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")

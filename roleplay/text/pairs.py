@@ -7,6 +7,7 @@ here knows tokens.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row, load_json
 from roleplay.text.splits import groups, split_rows
 
+HELD_OUT = 0.2  # share of pairs, where nothing else is said
 FEWEST_GROUPS = 2  # of held-out pairs: an interval needs two
+FEWEST = FEWEST_GROUPS + 1  # pairs, each on another prompt: those and one to learn
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,33 @@ class Pair:
     @property
     def prompt(self) -> Row:
         """The conversation without its replies, as splits compare rows."""
-        return Row((*self.turns, (self.user, "")), scene=repr((self.turns, self.user)), where=self.where)
+        return _prompt(self.turns, self.user, self.where)
+
+    @property
+    def thumbs(self) -> "tuple[Thumb, Thumb]":
+        """Both replies by themselves."""
+        asked = self.persona, self.turns, self.user
+        return Thumb(*asked, self.chosen, True, self.where), Thumb(*asked, self.rejected, False, self.where)
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A reply by itself, and whether it was liked; the rest is as in a `Pair`."""
+
+    persona: str
+    turns: tuple[Turn, ...]
+    user: str
+    reply: str
+    liked: bool
+    where: str = ""
+
+    @property
+    def prompt(self) -> Row:
+        return _prompt(self.turns, self.user, self.where)
+
+
+def _prompt(turns: tuple[Turn, ...], user: str, where: str) -> Row:
+    return Row((*turns, (user, "")), scene=repr((turns, user)), where=where)
 
 
 def parse_pair(value: Any, where: str) -> Pair:
@@ -67,12 +96,20 @@ def _messages(value: dict[str, Any], key: str, role: str, where: str) -> list[tu
     return found
 
 
+def holds_pairs(path: str | Path) -> bool:
+    """Whether a file holds preference rows, as its first row says; raises `DataError` where it cannot be read."""
+    if Path(path).suffix not in (".json", ".jsonl") or not Path(path).is_file():
+        return False
+    first = next(iter(load_json(path)), None)
+    return isinstance(first, dict) and {"chosen", "rejected"} <= first.keys()
+
+
 def read_pairs(path: str | Path) -> list[Pair]:
     """All pairs of a file; raises `DataError` for the first that is not usable."""
     return [parse_pair(value, f"{path} row {number}") for number, value in enumerate(load_json(path), 1)]
 
 
-def pairs_sha256(pairs: Sequence[Pair]) -> str:
+def pairs_sha256(pairs: Sequence[Pair | Thumb]) -> str:
     """SHA-256 of what pairs say, wherever they were read from, as hex."""
     said = [asdict(pair) | {"where": ""} for pair in pairs]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -94,7 +131,28 @@ def split_pairs(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list
     return learnt, held
 
 
-def prompt_groups(pairs: Sequence[Pair]) -> list[int]:
+def apart(thumbs: Sequence[Thumb], held_out: Sequence[Pair]) -> list[Thumb]:
+    """The thumbs on other prompts than the held-out pairs'."""
+    numbers = prompt_groups([*held_out, *thumbs])
+    held = set(numbers[: len(held_out)])
+    return [thumb for thumb, number in zip(thumbs, numbers[len(held_out) :], strict=True) if number not in held]
+
+
+def settle(thumbs: Sequence[Thumb]) -> list[Thumb]:
+    """Each reply to a prompt once, as most found it; where as many like it as not, it is left out."""
+    likes, first = Counter[tuple[str, str]](), dict[tuple[str, str, bool], Thumb]()
+    for thumb in thumbs:
+        key = repr((thumb.persona, thumb.turns, thumb.user)), thumb.reply
+        likes[key] += 1 if thumb.liked else -1
+        first.setdefault((*key, thumb.liked), thumb)
+    return [
+        thumb
+        for (asked, reply, liked), thumb in first.items()
+        if likes[asked, reply] and (likes[asked, reply] > 0) is liked
+    ]
+
+
+def prompt_groups(pairs: Sequence[Pair | Thumb]) -> list[int]:
     """A number for every pair, the same for pairs whose prompts are (nearly) the same: those are not independent."""
     numbers = [0] * len(pairs)
     for number, group in enumerate(groups([pair.prompt for pair in pairs])):

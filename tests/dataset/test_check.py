@@ -320,3 +320,29 @@ def test_several_files_are_checked_as_they_are_trained(
     assert ended.value.code == 1 and "5 rows, 4 distinct" in told
     assert f"{tmp_path / 'b.csv'} line 3, row 2: output is None" in told
     assert f"{tmp_path / 'b.csv'}: read as question-answer" in told
+
+
+def test_preference_pairs_are_checked_as_they_are_trained(
+    tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, facts = tmp_path / "pairs.jsonl", tmp_path / "pairs-report.json"
+    pairs = [{"prompt": f"What of {n * 7919}?", "chosen": f"Nothing of {n}.", "rejected": "No."} for n in range(20)]
+    turned = pairs[0] | {"chosen": "No.", "rejected": "Nothing of 0."}
+    file.write_text("\n".join(map(json.dumps, [*pairs, pairs[1], turned])), encoding="utf-8")
+    flags = [str(file), "--tokenizer", str(tokenizer_folder)]
+    main([*flags, "--json", str(facts)])  # warnings alone end with status 0
+    told = capsys.readouterr().out
+    assert "22 pairs, 19 usable, on 19 prompts" in told
+    assert f"1 of 22 pairs left out: the same preference again\n{'':18}{file} row 21: What of 7919?" in told
+    assert "2 of 22 pairs left out: others prefer the other reply" in told
+    assert "the longer reply is chosen in 19 of 19 pairs" in told
+    assert json.loads(facts.read_text(encoding="utf-8"))["usable"] == 19
+    with pytest.raises(DataError, match="--html is for training rows"):
+        main([*flags, "--html", str(tmp_path / "r.html")])
+
+    file.write_text(json.dumps([*pairs[:3], {"prompt": "a", "chosen": "", "rejected": LONG}]), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main([*flags, "--max-tokens", "30"])
+    told = capsys.readouterr().out
+    assert stopped.value.code == 1 and "1 pairs cannot be read" in told and "chosen is empty" in told
+    assert "3 pairs take more than 30 tokens" in told

@@ -172,6 +172,20 @@ def test_a_bad_line_among_the_votes_is_a_sentence_on_the_scoreboard(
     assert "votes.jsonl line 2: not a vote" in capsys.readouterr().out
 
 
+def test_whoever_sits_at_the_machine_sees_how_to_learn_from_the_votes(handlers: Handlers) -> None:
+    here = state.Visitor("en", "127.0.0.1")
+    assert "usable pairs" not in handlers.show_scoreboard("one", here)["board"]
+    for number, message in enumerate(("hi", "hi", "who?", "why?")):  # the first preference is cast twice
+        record = said(handlers, message, [], blind=True)
+        choice = ("left", "right")[record[0].order.index(ADAPTER)]
+        handlers.cast_vote(choice, record, True, VISITOR)
+        board = handlers.show_scoreboard("one", here)["board"]
+        assert f"make {max(1, number)} usable pairs; train.prefer takes 3 or more" in board
+        assert ("python -m train.prefer" in board) == (number == 3)
+    assert "python -m train.prefer --adapter adapters/one --votes" in board and "--name one-voted" in board
+    assert "usable pairs" not in handlers.show_scoreboard("one", VISITOR)["board"]
+
+
 def test_an_adapter_brings_its_persona(handlers: Handlers) -> None:
     assert handlers.introduce("one")["persona"] == personas.default().system_prompt
     other = handlers.introduce("two")

@@ -2,13 +2,25 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dataset.preferences import kinds, one_sided, preferences, review, vote_pairs
+from dataset.preferences import (
+    AGAIN,
+    ALIKE,
+    OPPOSED,
+    kinds,
+    one_sided,
+    preferences,
+    review,
+    sentences,
+    vote_pairs,
+    vote_thumbs,
+)
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results.intervals import Estimate
@@ -103,6 +115,13 @@ def test_the_chosen_reply_gains_on_held_out_prompts(base, home, folder, pairs, m
     assert stage["gate"][-1]["verdict"] == WORSE and not run.exists()
 
 
+def test_kto_learns_replies_one_by_one_and_is_measured_on_pairs(base, home, folder, pairs):
+    made = prefer.prefer(settings(base, folder, pairs=[str(pairs)], loss="kto", keep_anyway=True))
+    (stage,) = json.loads((made / "training.json").read_text(encoding="utf-8"))["preferences"]
+    assert stage["pairs"] == {"learnt": 9, "held out": 3} and stage["thumbs"] == 18
+    assert stage["results"]["accuracy"] == 1.0 and "KTO with beta 0.1" in (made / "README.md").read_text("utf-8")
+
+
 def test_replies_to_lists_and_prompts_are_judged_side_by_side(folder):
     """Two adapters with the same weights say the same, so nothing has changed; another one does not."""
     one = inspection.inspect(folder)
@@ -181,7 +200,23 @@ def test_votes_become_pairs_and_their_kinds_are_counted(tmp_path):
         ("and now?", "A language model."),
     ]
     assert kept[0].persona == "You are a consort." and kept[0].turns == (("hello", "good evening"),)
-    assert left_out == ["1 of 3 pairs left out: the same preference again"]
+    assert sentences(left_out, 3) == ["1 of 3 pairs left out: the same preference again"]
+
+
+def test_votes_that_make_no_pair_are_thumbs_for_kto(tmp_path):
+    """A tie likes both, "both bad" neither, and what most found of a reply counts, on no prompt that is held out."""
+    box = Box(tmp_path / "votes")
+    for thing in THINGS:
+        box.add(vote("left", f"Is there {thing}?"))
+    for choice in ("tie", "bad", "bad"):
+        box.add(vote(choice, "At last?"))
+    alone = vote_thumbs(box.votes())
+    assert [(thumb.user, thumb.liked) for thumb in alone] == [("At last?", liked) for liked in [True] * 2 + [False] * 4]
+    assert vote_thumbs([vote("tie", stop="length")]) == [replace(alone[1], where="vote 1, base", user="who are you?")]
+    material = prefer.read_material(PreferFlags(votes=str(tmp_path / "votes"), loss="kto"))
+    assert len(material.thumbs) == 2 * len(material.pairs) + 2
+    assert [thumb.liked for thumb in material.thumbs[-4:]] == [True, False, False, False]
+    assert not {thumb.user for thumb in material.thumbs} & {pair.user for pair in material.held_out}
 
 
 def test_contradictions_go_to_the_majority_and_cancel_out_where_there_is_none():
@@ -191,11 +226,7 @@ def test_contradictions_go_to_the_majority_and_cancel_out_where_there_is_none():
     given = [pair("a", "x", "y")] * 2 + [pair("a", "y", "x"), pair("b", "x", "y"), pair("b", "y", "x")]
     kept, left_out = review([*given, pair("c", "x", "x")])
     assert kept == [pair("a", "x", "y")]
-    assert [sentence.split(":")[0] for sentence in left_out] == [
-        "1 of 6 pairs left out",
-        "3 of 6 pairs left out",
-        "1 of 6 pairs left out",
-    ]
+    assert {why: len(out) for why, out in left_out.items()} == {AGAIN: 1, OPPOSED: 3, ALIKE: 1}
 
 
 def test_one_sided_preferences_are_named():

@@ -8,6 +8,8 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from roleplay.errors import DataError
 from roleplay.text.pairs import Pair
@@ -17,8 +19,18 @@ from tests import tiny
 from train.learning.attention import ATTENTION
 from train.learning.loss import use_chunked_loss
 from train.learning.packing import common_prefix
-from train.learning.preference import EncodedPair, Objective, as_rows, collate_pairs, encode_pair, score, with_reference
-from train.learning.preference_trainer import PreferenceTrainer
+from train.learning.preference import (
+    EncodedPair,
+    EncodedThumb,
+    Objective,
+    as_rows,
+    collate_pairs,
+    encode_pair,
+    encode_thumbs,
+    score,
+    with_reference,
+)
+from train.learning.preference_trainer import PreferenceTrainer, ThumbTrainer
 
 PERSONA = "You are Zhen Huan, a consort."
 PAIRS = [
@@ -94,6 +106,71 @@ def trl_loss(folder: Any, objective: Objective) -> tuple[float, dict[str, torch.
     loss = trainer.compute_loss(model, DataCollatorForPreference(pad_token_id=0)(rows))
     loss.backward()
     return loss.item(), gradients(model)
+
+
+def thumbs() -> list[EncodedThumb]:
+    encoder, given = PromptEncoder(tiny.tokenizer()), [pair.thumbs for pair in PAIRS]
+    return encode_thumbs(encoder, [given[0][0], given[1][1], given[2][0]], PERSONA, 500)
+
+
+def trained_on_thumbs(folder: Any, objective: Objective, pack: int, parts: int = 1) -> ThumbTrainer:
+    model = adapted()
+    model.get_base_model().set_attn_implementation(ATTENTION)
+    use_chunked_loss(model.get_base_model())
+    trainer = ThumbTrainer(model, tiny.one_update(folder, pack, parts, max_grad_norm=0.0), True, objective)
+    trainer.train_dataset = with_reference(thumbs(), score(model, thumbs(), 2))  # type: ignore[assignment]
+    move_on(model)
+    return trainer
+
+
+def test_kto_and_every_gradient_are_those_of_trl(tmp_path):
+    """On replies that are liked and one that is not, where the model has gained on the others, so that z counts."""
+    config = KTOConfig(
+        output_dir=str(tmp_path / "trl"),
+        beta=0.5,
+        train_sampling_strategy="sequential",
+        gradient_checkpointing=False,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+    )
+    words = Dataset.from_list([{"prompt": "a", "completion": "b", "label": n == 0} for n in range(2)])
+    model = adapted()
+    theirs = KTOTrainer(model, args=config, train_dataset=words, processing_class=tiny.tokenizer())
+    rows = []
+    for thumb in thumbs():
+        asked = sum(label == IGNORED for label in thumb.chosen.labels)
+        said, other = (side.input_ids[asked:] for side in thumb.sides)
+        ids = {"prompt_ids": thumb.chosen.input_ids[:asked], "completion_ids": said, "KL_completion_ids": other}
+        rows.append({**ids, "label": thumb.liked})
+    batch = DataCollatorForUnpairedPreference(pad_token_id=0)(rows)
+    move_on(model)
+    model.train()
+    expected_loss = theirs.compute_loss(model, batch)
+    expected_loss.backward()
+    expected = gradients(model)
+
+    ours = trained_on_thumbs(tmp_path / "ours", Objective("kto", 0.5), pack=3)
+    inputs = ours._collate(ours.train_dataset)
+    counts = ours._get_num_items_in_batch([inputs], torch.device("cpu"))
+    assert counts[2] > 0, "z is cut off at zero and shows nothing"
+    loss = ours.compute_loss(ours.lora.train(), inputs, num_items_in_batch=counts)
+    loss.backward()
+    found = gradients(ours.lora)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    assert len(found) == WEIGHTS and set(found) <= set(expected)
+    for name, gradient in found.items():
+        assert expected[name].abs().max() > 0
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_an_update_of_kto_is_the_same_in_one_pack_and_in_several(tmp_path):
+    losses = []
+    for pack, parts in ((3, 1), (2, 2)):
+        trainer = trained_on_thumbs(tmp_path / str(pack), Objective("kto", 0.5, 0.3), pack, parts)
+        trainer.train()
+        losses.append(next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective("dpo", 0.5, 0.3), Objective("ipo", 0.2)], ids=str)

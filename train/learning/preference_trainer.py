@@ -11,8 +11,10 @@ from transformers.trainer_utils import TrainOutput
 from train.learning.preference import (
     CHOSEN,
     EncodedPair,
+    EncodedThumb,
     Objective,
     collate_pairs,
+    collate_thumbs,
     lengths,
     log_likelihoods,
     references,
@@ -69,3 +71,34 @@ class PreferenceTrainer(CharacterTrainer):
         found = super().results(result)
         last = next(entry for entry in reversed(found["log"]) if "eval_margin" in entry)
         return found | {"margin": last["eval_margin"], "accuracy": last["eval_accuracy"]}
+
+
+class ThumbTrainer(PreferenceTrainer):
+    """Trains on `EncodedThumb` rows that have their reference, by KTO; what is held out are pairs."""
+
+    def _collate(self, thumbs: Sequence[EncodedThumb]) -> dict[str, Any]:  # type: ignore[override]
+        return {**collate_thumbs(thumbs, self.share_prefix), "rows": [thumb.chosen.where for thumb in thumbs]}
+
+    @torch.no_grad()
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Of the whole update: (thumbs, labels of the liked replies, z)."""
+        criterion: Any = self.lora.get_base_model().loss_function
+        sums = torch.zeros(3, device=device)
+        for batch in batch_samples:
+            others = self._prepare_inputs(batch["others"])
+            with self.compute_loss_context_manager():
+                gains = log_likelihoods(self.lora, criterion, others) - others["reference"]
+            labels = batch["lengths"][batch["liked"]].sum()
+            sums += torch.stack((torch.tensor(float(len(gains)), device=device), labels.to(device), gains.sum()))
+        thumbs, labels, gain = self.accelerator.reduce(sums, "sum")
+        return torch.stack((thumbs, labels.clamp(min=1), (gain / thumbs).clamp(min=0)))
+
+    def packed_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """A pack's part of the update's mean over thumbs, and of the mean over the liked replies' tokens."""
+        thumbs, labels, z = kwargs["num_items_in_batch"]
+        criterion: Any = self.lora.get_base_model().loss_function
+        likelihoods, liked = log_likelihoods(model, criterion, inputs), inputs["liked"]
+        loss = self.objective.per_thumb(likelihoods - inputs["reference"], liked, z).sum() / thumbs
+        if self.objective.sft_weight:
+            loss = loss - self.objective.sft_weight * likelihoods[liked].sum() / labels
+        return loss * self.accelerator.num_processes  # which average their gradients

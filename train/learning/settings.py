@@ -12,6 +12,7 @@ from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import flag
 from roleplay.text import limits
+from roleplay.text.pairs import HELD_OUT as PAIRS_HELD_OUT
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.reading.forms import FORMS
 from roleplay.weights import base_models
@@ -101,7 +102,11 @@ class PreferFlags(RunFlags):
     votes: str = flag("", "folder of blind votes")
     pairs: list[str] = flag([], "files of prompt / chosen / rejected rows, JSON lists or JSON Lines")
     character: str = flag("", "whose lists judge: a folder under dataset/, or a path; chosen by the adapter's training")
-    loss: str = flag("dpo", "dpo, or ipo, which holds back where every pair agrees", LOSSES)
+    loss: str = flag(
+        "dpo",
+        "dpo; ipo, which holds back where every pair agrees; kto, which learns single replies, ties and both bad too",
+        LOSSES,
+    )
     beta: float = flag(0.1, "how closely it keeps to the starting adapter; higher changes less", within=(1e-4, inf))
     sft_weight: float = flag(0.0, "weight of the plain loss on the chosen replies beside it", within=(0, inf))
     keep_anyway: bool = flag(False, "write the adapter even where it got clearly worse")
@@ -109,7 +114,7 @@ class PreferFlags(RunFlags):
     epochs: float = flag(2, "passes over the training pairs; more learn them by heart", within=(0.01, inf))
     max_length: int = flag(1024, "tokens a pair's side may take; longer ones lose their oldest turns", within=(1, inf))
     batch_size: int = flag(8, "pairs in one update, over all devices", within=(1, inf))
-    held_out: float = flag(0.2, "share of pairs held out, by prompt", within=(0, 0.5))
+    held_out: float = flag(PAIRS_HELD_OUT, "share of pairs held out, by prompt", within=(0, 0.5))
     evaluate_every: int = flag(20, "updates between held-out margins", within=(1, inf))
 
 
