@@ -38,8 +38,11 @@ def local_adapters(root: Path) -> list[str]:
 
 
 def newest_first(root: Path) -> list[str]:
-    """The same names, the one first whose configuration was written last, as a training does when it ends."""
-    return sorted(local_adapters(root), key=lambda name: -(root / name / CONFIG).stat().st_mtime)
+    """The same names, the one first whose configuration was written last, as a training does when it ends.
+
+    Those of one minute, as a clone or a download writes them, are as new as each other: the last by alphabet is first.
+    """
+    return sorted(local_adapters(root)[::-1], key=lambda name: -((root / name / CONFIG).stat().st_mtime // 60))
 
 
 def find(root: Path, name: str) -> Path:

@@ -299,3 +299,11 @@ def test_probe_refuses_scores_that_are_not_finite() -> None:
 def test_the_default_adapter_is_the_embedded_models() -> None:
     folder = ROOT / "adapters" / "zhenhuan-gemma3-270m"
     assert inspection.inspect(folder).base_fingerprint == embedded.FINGERPRINT
+
+
+def test_adapters_that_a_clone_writes_together_are_as_new_as_each_other(tmp_path: Path) -> None:
+    for name, seconds in (("a", 0), ("wukong", 59), ("zhenhuan", 3), ("mine", 600)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / layout.CONFIG).touch()
+        os.utime(tmp_path / name / layout.CONFIG, (6000 + seconds, 6000 + seconds))
+    assert adapters.newest_first(tmp_path) == ["mine", "zhenhuan", "wukong", "a"]
