@@ -188,6 +188,8 @@ def _merged(segments: Sequence[tuple[bool, str]]) -> list[tuple[bool, str]]:
 
 def _interrupts(gap: str) -> bool:
     """Whether narration between two speeches of a paragraph parts one speech, and leads to no other speaker."""
+    if re.search(rf"[{_SAYS}]；$", gap):  # a slip for the colon
+        return False
     return bool(re.search(r"[,.!?;…—，。！？；-]$" if _WIDE.search(gap) else r"[^:]$", gap))
 
 
