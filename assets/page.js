@@ -36,9 +36,9 @@
     label.onclick = toggle;
     label.onkeydown = (event) => { if (["Enter", " "].includes(event.key)) { event.preventDefault(); toggle(); } };
   });
-  document.addEventListener("pointerdown", ({ target }) => {
+  ["pointerdown", "focusin"].forEach((leaving) => document.addEventListener(leaving, ({ target }) => {
     if (document.body.dataset.choice && !target.closest('.choice, [role="listbox"], #panes label[role="button"]')) choose("");
-  });
+  }));
   document.addEventListener("keydown", ({ key }) => {
     const open = document.body.dataset.choice;
     if (key !== "Escape" || !open) return;
@@ -170,7 +170,8 @@
     const composer = document.querySelector("#ask textarea");
     composer.value = text;
     composer.dispatchEvent(new Event("input", { bubbles: true }));
-    composer.focus();
+    const focus = () => composer.offsetParent ? composer.focus() : requestAnimationFrame(focus);  // once its tab is shown
+    focus();
   });
 
   // A character card that is dropped anywhere, or chosen, is read here and handed over by the hidden button `take`, which

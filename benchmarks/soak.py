@@ -48,7 +48,16 @@ TURNS = 2  # messages of a conversation at most; then it is cleared
 TINY = "tiny"
 GROWTH = 0.02
 SAMPLE_SECONDS = 2.0
-GREEDY = (0, 1, 0, 1, 0, 1, 24, 0)  # the sliders in their order; a reply has 24 tokens at most
+GREEDY = (
+    0,
+    1,
+    0,
+    1,
+    0,
+    1,
+    24,
+    0,
+)  # the sliders of "Sampling", the last ones, in their order; a reply has 24 tokens at most
 Script = tuple[bool, tuple[str, ...]]  # compared or not, and the messages so far
 
 
@@ -129,7 +138,7 @@ class Client(threading.Thread):
     def open(self, kept: str | None) -> Tab:
         """A tab with greedy settings, and with what a tab kept."""
         tab = Tab(self.url, kept)
-        for slider, value in zip(tab.find_all("slider"), GREEDY, strict=True):
+        for slider, value in zip(tab.find_all("slider")[-len(GREEDY) :], GREEDY, strict=True):
             tab.values[slider] = value
         return tab
 
@@ -258,7 +267,7 @@ def main() -> int:
         "memory at the end, MB": round(late / 1e6),
         "growth": round(late / early - 1, 4),
     }
-    print(*(f"{name:<34} {value:>9}" for name, value in figures.items()), sep="\n")
+    print(*(f"{name:<34} {value!s:>9}" for name, value in figures.items()), sep="\n")
     print(*(tally.wrong + tally.failed + tally.stuck)[:5], sep="\n", file=sys.stderr)
     if flags.json:
         report = {"settings": asdict(flags), "figures": figures, "memory": memory, **vars(tally)}

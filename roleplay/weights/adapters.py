@@ -40,9 +40,9 @@ def local_adapters(root: Path) -> list[str]:
 def newest_first(root: Path) -> list[str]:
     """The same names, the one first whose configuration was written last, as a training does when it ends.
 
-    Those of one minute, as a clone or a download writes them, are as new as each other: the last by alphabet is first.
+    Of those written at once, as a download may, the last by alphabet is first; a clone writes it last.
     """
-    return sorted(local_adapters(root)[::-1], key=lambda name: -((root / name / CONFIG).stat().st_mtime // 60))
+    return sorted(local_adapters(root)[::-1], key=lambda name: -(root / name / CONFIG).stat().st_mtime)
 
 
 def find(root: Path, name: str) -> Path:

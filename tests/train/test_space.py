@@ -88,7 +88,7 @@ def test_what_arrived_starts_and_answers_in_a_browser(
 ) -> None:
     tiny.gemma().save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
-    settings = {"BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny"}
+    settings = {"BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny", "PERSONA": "dataset/keeper/persona.json"}
     with space.running([sys.executable, "app.py"], arrived, 240, **settings) as (url, _):
         said = (arrived.parent / "said.txt").read_text()
         space.chat(browser, url)

@@ -336,9 +336,10 @@ def test_stop_is_within_one_step(local: LocalEngine, monkeypatch: pytest.MonkeyP
     assert not local.busy
 
 
-def test_a_waiting_request_can_be_given_up(local: LocalEngine) -> None:
+def test_a_waiting_request_can_be_given_up(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MIN_INTERVAL", 0)  # every step is told
     local.choose_at_once(2)
-    speaking, waiting, last_one = (local.answer(ask(user)) for user in "abc")
+    speaking, waiting, last_one = (local.answer(ask(user)) for user in ("a", "b", "c"))
     next(speaking)
     assert next(waiting) == {ADAPTER: Answer(place=1), BASE: Answer(place=1)}
     assert next(last_one)[BASE].place == 2
