@@ -15,6 +15,7 @@ from roleplay.weights import hub, layout
 from roleplay.weights.adapters import Adapter
 
 MAX_BYTES = 1 << 30  # of all guests' weight files together
+CLEARINGS = 100  # of a folder into which files may still be written
 
 
 class Guests:
@@ -59,8 +60,10 @@ class Guests:
 
     def turn_away(self) -> None:
         """Remove the files of the guest that is arriving, if one is: also for a process that is about to end."""
-        if self._arriving:
+        for _ in range(CLEARINGS if self._arriving else 0):
             shutil.rmtree(self._door, ignore_errors=True)
+            if not self._door.exists():
+                return
 
     def _attach(self, repo: str, adapter: Adapter) -> None:
         guest = replace(adapter, name=repo)
