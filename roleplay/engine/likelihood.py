@@ -4,12 +4,12 @@ import time
 
 import torch
 
-from roleplay.engine.batch import RunningRow, Voice
+from roleplay.engine.batch import CHUNK, RunningRow, Voice
 from roleplay.engine.protocol import Question, Sampling
 from roleplay.text.prompts import PromptEncoder
 
-PART = 64  # tokens of a reply scored in a step: each is as much work for the head as four are for the layers
-COST = 4
+COST = 4  # of a token that is scored, in prompt tokens: what the head takes for it
+PART = CHUNK // (1 + COST)  # tokens of a reply scored in a step, which must fit into one
 
 
 class ScoredRow(RunningRow):

@@ -71,3 +71,12 @@ def test_both_sides_wait_alike_and_a_stop_ends_all(local: LocalEngine) -> None:
     next(stopped)
     stopped.close()
     assert not local.busy and not local._scheduler._batch.rows
+
+
+def test_long_replies_are_weighed_as_short_ones_are(local: LocalEngine) -> None:
+    """Also those of more tokens than are scored in a step."""
+    weighing = weigh(local, replace(DICE, candidates=2, max_new_tokens=100))
+    assert max(len(row.drawn) for row in weighing.rows) > 80
+    assert [weighing._rank(row)[2] for row in weighing.rows] == pytest.approx(
+        [rank(local, row.drawn) for row in weighing.rows], abs=1e-3
+    )
