@@ -5,7 +5,7 @@ nothing of who waits: see `scheduler`.
 
 In bfloat16 attention rounds by where a prompt is cut into what is cached and what is new, and a rounding decides a
 token in time. So a row is cut where its own prompt says: at the end of the persona, at the end of a reply, and every
-`CHUNK` tokens from there on. What others ask moves no cut.
+`CHUNK` tokens from there on. What others ask moves no cut, as long as the cache of its earlier turns is kept.
 """
 
 import time
@@ -245,6 +245,7 @@ class RunningBatch:
                 fork.end(row.stop)
         if row.kept and row.stop in ("", *ENDS) and row.cache and row.done:
             self.pool.put(row.voice.key, (row.prompt + row.reply)[: row.done], row.cache)
+        row.cache = None  # whoever keeps the row for its text keeps no cache by it
 
 
 def _failed(error: Exception) -> str:

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -96,7 +96,10 @@ class LocalEngine:
     def remove(self, name: str) -> None:
         """Let go of an adapter; an answer that it is giving goes on to its end."""
         with self._attaching:
+            gone = self._attached.get(name)
             self._attached = {other: attached for other, attached in self._attached.items() if other != name}
+            if gone:
+                self._strengths.forget(gone.voice)
 
     def kl_to_base(self, adapter: str) -> float | None:
         """How far an adapter moves the model, see `probe.kl_to_base`; None for one that is not loaded."""
@@ -192,6 +195,7 @@ class LocalEngine:
 
     def score(self, request: Request, answer: Answer) -> list[Piece]:
         """How likely each side finds `answer`, in one forward pass over it, between two steps of the running batch."""
+        request = replace(request, sampling=replace(request.sampling, candidates=1))
         rows = {name: side.rows[0] for name, side in self._sides(request).items()}
         with self._scheduler.alone():
             try:
@@ -220,9 +224,10 @@ class LocalEngine:
     def _speaker(self, request: Request, side: str) -> tuple[PromptEncoder, Voice]:
         """Whose weights speak on a side, and what encodes for them: the base model reads the template of the adapter
         that it stands beside, so that the two differ in the adapter alone."""
-        attached, speaker = self._attached, request.speaker(side)
+        attached = self._attached
         beside = request.adapter or next(iter(attached), "")
-        name = speaker.adapter or (beside if side == ADAPTER else "")
+        speaker = request.speaker(side, beside)
+        name = speaker.adapter
         for needed in (name, beside):
             if needed not in attached and (needed or side == ADAPTER):
                 raise AdapterError(f"no adapter {needed!r:.80} is loaded; there are {', '.join(attached) or 'none'}")

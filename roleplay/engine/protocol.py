@@ -82,9 +82,9 @@ class Request:
     other: Speaker = Speaker()  # who speaks on the base side: the base model, unless another adapter is compared with
     visitor: str = ""  # who asks, where two answers at a time are the most; "" is nobody in particular
 
-    def speaker(self, side: str) -> Speaker:
-        """Who speaks on a side."""
-        return self.other if side == BASE else Speaker(self.adapter, self.strength)
+    def speaker(self, side: str, default: str = "") -> Speaker:
+        """Who speaks on a side; `default` is the engine's adapter where none is named."""
+        return self.other if side == BASE else Speaker(self.adapter or default, self.strength)
 
 
 @dataclass(frozen=True)

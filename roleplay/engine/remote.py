@@ -79,10 +79,11 @@ class RemoteEngine:
 
     def lacks(self) -> dict[str, str]:
         """Strengths, and scores where the server is there and gives no token probabilities."""
-        if self.problem():
-            return {STRENGTH: NO_STRENGTH}
         try:
             base, _, _ = self._served()
+        except ModelError:
+            return {STRENGTH: NO_STRENGTH}
+        try:
             start = self._encoders["gemma"].prefix("")
             remote_scoring.read(self._encoders["gemma"], self._post(remote_scoring.body(base, start)), start[1:])
         except ModelError as error:
@@ -150,8 +151,8 @@ class RemoteEngine:
         limit = context - max(request.sampling.of(side).max_new_tokens for side in request.questions)
         prompts = {}
         for side, question in request.questions.items():
-            speaker = request.speaker(side)
-            name = speaker.adapter or (beside if side == ADAPTER else "")
+            speaker = request.speaker(side, beside)
+            name = speaker.adapter
             if (name or side == ADAPTER) and name not in usable:
                 raise RoleplayError(f"the server has no adapter {name!r}: choose one of {', '.join(usable) or 'none'}")
             if speaker.strength != 1:

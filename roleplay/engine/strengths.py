@@ -34,6 +34,12 @@ class Strengths:
                 self._voices.popitem(last=False)
             return self._voices[asked]
 
+    def forget(self, trained: Voice) -> None:
+        """Let go of an adapter, whose matrices its strengths share."""
+        with self._lock:
+            for asked in [asked for asked in self._voices if asked[0] == trained.key]:
+                del self._voices[asked]
+
 
 def scaled(lora: Lora, strength: float) -> Lora:
     """The same adapter with its update multiplied; the matrices are shared."""

@@ -76,6 +76,16 @@ def test_the_strengths_that_were_asked_for_last_are_kept(local: LocalEngine) -> 
     assert pair and whole and pair[:2] == whole[:2] and (whole.strength, pair.strength) == (1.0, 0.1)
 
 
+def test_an_adapter_that_is_removed_is_kept_at_no_strength(local: LocalEngine) -> None:
+    texts(local, replace(REQUEST, adapter="more", strength=0.3))
+    gone = local._attached["more"].adapter
+    key = local._attached["more"].voice.key, 0.3
+    assert key in local._strengths._voices
+    local.remove("more")
+    assert key not in local._strengths._voices
+    local.add(gone)
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.6, float("nan")])
 def test_who_cannot_speak_is_a_sentence(local: LocalEngine, strength: float) -> None:
     with pytest.raises(RoleplayError, match="choose a number from 0 to 1.5"):

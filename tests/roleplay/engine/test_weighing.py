@@ -77,6 +77,7 @@ def test_long_replies_are_weighed_as_short_ones_are(local: LocalEngine) -> None:
     """Also those of more tokens than are scored in a step."""
     weighing = weigh(local, replace(DICE, candidates=2, max_new_tokens=100))
     assert max(len(row.drawn) for row in weighing.rows) > 80
+    assert not any(row.cache for row in (*weighing.rows, *weighing._scored.values()))  # they are kept for their text
     assert [weighing._rank(row)[2] for row in weighing.rows] == pytest.approx(
         [rank(local, row.drawn) for row in weighing.rows], abs=1e-3
     )
