@@ -71,7 +71,7 @@ class PanelHandlers:
         self._count(visitor)
         try:
             names = self.guests.listed()
-            others = self.guests.foreign() if self.adopts_for else []
+            others = self.guests.foreign(names) if self.adopts_for else []
         except RoleplayError as error:
             raise refusal(str(error)) from error
         words = WORDS[visitor.language]

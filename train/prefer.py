@@ -100,13 +100,13 @@ def read_material(flags: PreferFlags) -> Material:
 
 def encode(flags: PreferFlags, encoder: PromptEncoder, persona: str, material: Material) -> list[list[Any]]:
     """What is learnt and what is held out, as token ids."""
-    learnt, held_out = (
-        [encode_pair(encoder, pair, persona, flags.max_length) for pair in pairs]
-        for pairs in (material.pairs, material.held_out)
-    )
+
+    def encoded(pairs: Sequence[Pair]) -> list[Any]:
+        return [encode_pair(encoder, pair, persona, flags.max_length) for pair in pairs]
+
     if flags.loss == "kto":
-        return [encode_thumbs(encoder, material.thumbs, persona, flags.max_length), held_out]
-    return [learnt, held_out]
+        return [encode_thumbs(encoder, material.thumbs, persona, flags.max_length), encoded(material.held_out)]
+    return [encoded(material.pairs), encoded(material.held_out)]
 
 
 def starting_adapter(flags: PreferFlags) -> Adapter:

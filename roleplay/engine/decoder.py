@@ -157,8 +157,8 @@ class Decoder:
     @property
     def promise(self) -> str:
         """What a row's neighbours in a step change in its scores."""
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
-            return "an answer is the same to the bit whoever else is answered"
+        if self.head_product.blocked:  # that kernel gives a row the same bits beside any others
+            return "an answer is the same to the bit whoever else is answered, while its chat's cache is kept"
         return "others' answers move an answer's scores by rounding alone"
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ Weights live in the engine alone; nothing stays on the disk. Nothing here knows 
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,9 +38,8 @@ class Guests:
         """This project's on the Hub that say they are for this base, most downloaded first; raises `HubError`."""
         return hub.hub_adapters(self._base, hub.ADAPTER_TAG)
 
-    def foreign(self) -> list[str]:
-        """Those of other trainers, which cannot join before they are adopted; raises `HubError`."""
-        ours = self.listed()
+    def foreign(self, ours: Collection[str]) -> list[str]:
+        """Those of other trainers, which are not in `ours` and join once they are adopted; raises `HubError`."""
         return [name for name in hub.hub_adapters(self._base) if name not in ours]
 
     def invite(self, repo: str) -> None:

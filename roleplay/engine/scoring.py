@@ -46,7 +46,8 @@ def _hidden(decoder: Decoder, pool: CachePool, rows: Collection[RunningRow], ids
 
 @torch.inference_mode()
 def _seen(decoder: Decoder, row: RunningRow, ids: Sequence[int], hidden: torch.Tensor) -> list[Seen]:
-    seen, asked = list[Seen](), torch.tensor(row.prompt, device=decoder.device).unique()
+    seen = list[Seen]()
+    row.start(decoder.device)
     stops = list(row.encoder.stop_ids)  # any of them ends an answer
     for number, token in enumerate(ids):
         if number % CHUNK == 0:
@@ -56,7 +57,7 @@ def _seen(decoder: Decoder, row: RunningRow, ids: Sequence[int], hidden: torch.T
         logprob = float(logprobs[stops if token in stops else [token]].logsumexp(0))
         top = logprobs.topk(LIKELIEST)
         names = [name_of(row.encoder, likely) for likely in top.indices.tolist()]
-        choice = next_token(logits, asked, ids[:number], row.sampling)  # overwrites the logits
+        choice = next_token(logits, row.asked, ids[:number], row.sampling)  # overwrites the logits
         if choice is None:
             raise RoleplayError(NOT_FINITE)
         likeliest = list(zip(names, top.values.exp().tolist(), strict=True))

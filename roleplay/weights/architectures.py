@@ -7,12 +7,7 @@ one. A new one that differs in nothing else is a new line of `ARCHITECTURES`.
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedConfig
-from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
-from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
-from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
-from transformers.models.vaultgemma.modeling_vaultgemma import VaultGemmaRMSNorm
 
 from roleplay.errors import ModelError
 
@@ -21,7 +16,6 @@ from roleplay.errors import ModelError
 class Architecture:
     """How one Gemma differs from the others; a layer's norms by their names, "" for one that it does not have."""
 
-    norm: type[nn.Module]
     before_mlp: str = "pre_feedforward_layernorm"
     after_attention: str = ""  # of what a block returns, before it is added
     after_mlp: str = ""
@@ -31,21 +25,19 @@ class Architecture:
 
 
 ARCHITECTURES = {  # by the model_type of a configuration
-    "gemma": Architecture(GemmaRMSNorm, before_mlp="post_attention_layernorm"),
+    "gemma": Architecture(before_mlp="post_attention_layernorm"),
     "gemma2": Architecture(
-        Gemma2RMSNorm,
         after_attention="post_attention_layernorm",
         after_mlp="post_feedforward_layernorm",
         soft_caps=True,
     ),
     "gemma3_text": Architecture(
-        Gemma3RMSNorm,
         after_attention="post_attention_layernorm",
         after_mlp="post_feedforward_layernorm",
         heads=("q_norm", "k_norm"),
         rotary_by_kind=True,
     ),
-    "vaultgemma": Architecture(VaultGemmaRMSNorm, soft_caps=True),
+    "vaultgemma": Architecture(soft_caps=True),
 }
 # Models of text and pictures, and how the names of their text half's weights, old and new, become a text model's own.
 MULTIMODAL = {"gemma3": {r"^(model\.)?language_model\.(model\.)?": "model."}}

@@ -14,8 +14,6 @@ import torch.nn.functional as F
 from peft import PeftModel
 from peft.tuners.lora import Linear
 
-from roleplay.weights.architectures import architecture_of
-
 _BITS = 16  # of chance for each value; a 64-bit draw serves four
 
 
@@ -102,7 +100,7 @@ def fuse(model: PeftModel) -> None:
 
     A projection with a bias, which no released Gemma has, is left as it is.
     """
-    norm = architecture_of(model.config).norm
+    norm = type(model.get_base_model().model.norm)  # every norm of a Gemma is of the last one's kind
     for module in model.modules():
         if isinstance(module, Linear) and module.base_layer.bias is None:
             module.forward = types.MethodType(_project, module)
