@@ -6,13 +6,14 @@ from typing import Any
 import gradio as gr
 
 from page.look import I18N, as_said
+from page.persona_panel import introduction
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
+from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from page.toasts import refusal, tell
 from page.words import WORDS
 from roleplay.engine.guests import Guests
-from roleplay.engine.protocol import Engine
 from roleplay.errors import RoleplayError
 from roleplay.weights.inspection import may_be_adopted
 from roleplay.weights.probe import PROBES
@@ -52,13 +53,13 @@ def draw_panel(both: bool, started: Started) -> dict[str, Any]:
 class PanelHandlers:
     """What its events do, as `handlers.Handlers` does for the rest of the page."""
 
-    def __init__(self, engine: Engine, guests: Guests | None, rate: Rate, adopts_for: str = "") -> None:
+    def __init__(self, sides: SidesHandlers, guests: Guests | None, rate: Rate, adopts_for: str = "") -> None:
         """`adopts_for` is as `Started` has it."""
-        self.engine, self.guests, self.rate, self.adopts_for = engine, guests, rate, adopts_for
+        self.sides, self.guests, self.rate, self.adopts_for = sides, guests, rate, adopts_for
 
     def show_shift(self, adapter: str, visitor: Visitor) -> dict[str, Any]:
         """How far the adapter moves the model, where that is known."""
-        kl, words = self.engine.kl_to_base(adapter), WORDS[visitor.language]
+        kl, words = self.sides.engine.kl_to_base(adapter), WORDS[visitor.language]
         text = "" if kl is None else words["moves"].format(name=as_said(adapter), kl=kl, prompts=len(PROBES))
         return {"shift": gr.update(value=text, visible=bool(text))}
 
@@ -81,9 +82,9 @@ class PanelHandlers:
         return {"hub": gr.update(choices=choices, value=choices[0][1] if choices else None)}
 
     def load_from_hub(self, hub: str | None, visitor: Visitor) -> dict[str, Any]:
-        """The menu of adapters with the one that was named, which has joined and speaks now.
+        """The menu of adapters with the one that was named, which has joined and speaks now, and its persona.
 
-        Of another trainer's it shows the command that takes it in.
+        Of another trainer's it shows the command that takes it in, and whoever speaks goes on.
         """
         assert self.guests
         self._count(visitor)
@@ -97,8 +98,8 @@ class PanelHandlers:
             command = f"python -m train.adopt {name} --name {short} --base-model {base}"
             told = WORDS[visitor.language]["adopt"].format(name=as_said(name))
             return {"adopt": gr.update(value=f"{told}\n\n```sh\n{command}\n```", visible=True)}
-        menu = gr.update(choices=self.engine.adapters(), value=name, visible=True)
-        return {"adapter": menu, "adopt": gr.update(visible=False)}
+        menu = gr.update(choices=self.sides.engine.adapters(), value=name, visible=True)
+        return {"adapter": menu, "adopt": gr.update(visible=False), **introduction(self.sides.persona_of(name))}
 
     def _count(self, visitor: Visitor) -> None:
         if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):

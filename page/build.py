@@ -30,7 +30,7 @@ def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
     """The page for what has been started, with its votes in `box`; a client may send `per_minute` messages."""
     rate = Rate(per_minute)
     handlers = Handlers(started, box, rate)
-    panel = PanelHandlers(started.engine, started.guests, rate, started.adopts_for)
+    panel = PanelHandlers(handlers.sides, started.guests, rate, started.adopts_for)
     with gr.Blocks(
         title=handlers.sides.persona_of(handlers.first).name, fill_height=True, fill_width=True, analytics_enabled=False
     ) as demo:

@@ -94,8 +94,7 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
         on([demo.load, c.adapter.change], panel.show_shift, ["shift"])
     if c.find and c.load:
         on(c.find.click, panel.find_on_hub, ["hub"], ALONE)
-        loaded = on(c.load.click, panel.load_from_hub, ["adapter", "adopt"], ALONE)
-        on(loaded.success, h.introduce, [*SPEAKER, "left"])
+        on(c.load.click, panel.load_from_hub, ["adapter", "adopt", *SPEAKER, "left"], ALONE)
 
     for preset, button in c.presets.items():
         on(button.click, h.set_numbers, h.set_numbers(preset), preset=preset)

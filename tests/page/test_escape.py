@@ -15,10 +15,12 @@ from page.adapters_panel import PanelHandlers
 from page.build import build, launch_options
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
+from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from roleplay.engine.guests import Guests
 from roleplay.environment import ROOT
 from roleplay.results.votes import Box
+from roleplay.text import personas
 from roleplay.weights import layout
 from tests import tiny
 from tests.hub_server import Hub
@@ -89,5 +91,6 @@ def test_toasts_are_made_in_one_place_which_escapes() -> None:
 
 def test_an_adapters_name_is_text() -> None:
     name = "you/__b__"
-    shown = PanelHandlers(ScriptedEngine([name]), None, Rate(0)).show_shift(name, Visitor("en", ""))["shift"]["value"]
+    sides = SidesHandlers(ScriptedEngine([name]), {}, personas.default())
+    shown = PanelHandlers(sides, None, Rate(0)).show_shift(name, Visitor("en", ""))["shift"]["value"]
     assert "__" not in shown

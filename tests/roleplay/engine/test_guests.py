@@ -16,12 +16,14 @@ from page.adapters_panel import PanelHandlers
 from page.build import build, launch_options
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
+from page.sides_panel import SidesHandlers
 from roleplay.disk import alone
 from roleplay.engine.guests import Guests
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import AdapterError, HubError
 from roleplay.results.votes import Box
+from roleplay.text import personas
 from roleplay.weights import base_models as models
 from roleplay.weights import inspection, layout
 from roleplay.weights.adapters import Adapter
@@ -57,6 +59,10 @@ def add(server: Hub, pristine: Path, name: str, scale: float = -1.0, **files: by
     scaled = save({key: w * scale if ".lora_B." in key else w for key, w in weights.items()})
     contents = {path.name: path.read_bytes() for path in pristine.iterdir()} | {layout.WEIGHTS: scaled, "tags": TAG}
     server.add(f"models/{name}", contents | files, private=False)
+
+
+def sides(engine: LocalEngine) -> SidesHandlers:
+    return SidesHandlers(engine, {}, personas.default())
 
 
 def said(engine: LocalEngine, name: str) -> str:
@@ -223,16 +229,29 @@ def test_the_page_offers_to_adopt_what_others_trained(server: Hub, pristine: Pat
     assert listed["value"] == "you/poet"
     assert listed["choices"] == [["you/poet"] * 2, *([f"{name} (another trainer's)", name] for name in names)]
     for name in names:
-        menu, told = visitor.call("load_from_hub", [name])[-1]["output"]["data"]
+        menu, told, *speaker = visitor.call("load_from_hub", [name])[-1]["output"]["data"]
         command = f"python -m train.adopt {name} --name {name[4:]} --base-model b"
         assert f"```sh\n{command}\n```" in told["value"] and told["visible"] and "value" not in menu
+        assert len(speaker) == 4 and not any("value" in (update or {}) for update in speaker)  # who speaks goes on
     assert visitor.call("load_from_hub", ["you/poet"])[-1]["output"]["data"][1]["visible"] is False
+
+
+def test_only_an_adapter_that_joins_brings_its_persona(
+    server: Hub, pristine: Path, engine: LocalEngine, guests: Guests
+) -> None:
+    plain = {name: (pristine / name).read_bytes() for name in (layout.WEIGHTS, layout.CONFIG)}
+    server.add("models/you/plain", plain | {"tags": TAG.split()[0]}, private=False)
+    add(server, pristine, "you/poet")
+    panel, somebody = PanelHandlers(sides(engine), guests, Rate(0), "b"), state.Visitor("en", "")
+    assert panel.load_from_hub("you/plain", somebody).keys() == {"adopt"}
+    joined = panel.load_from_hub("you/poet", somebody)
+    assert joined["speaker"] == personas.default() and {"adapter", "title", "persona", "left"} < joined.keys()
 
 
 def test_strangers_are_not_told_to_adopt(server: Hub, pristine: Path, engine: LocalEngine, guests: Guests) -> None:
     server.add("models/you/plain", {layout.WEIGHTS: b"", layout.CONFIG: b"", "tags": TAG.split()[0]}, private=False)
     add(server, pristine, "you/poet")
-    panel, stranger = PanelHandlers(engine, guests, Rate(0)), state.Visitor("en", "")
+    panel, stranger = PanelHandlers(sides(engine), guests, Rate(0)), state.Visitor("en", "")
     assert panel.find_on_hub(stranger)["hub"]["choices"] == [("you/poet", "you/poet")]
     with pytest.raises(gr.Error, match="it is no adapter of this project"):
         panel.load_from_hub("you/plain", stranger)
