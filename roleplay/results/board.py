@@ -23,6 +23,7 @@ from roleplay.text.splits import FEW_HELD_OUT
 BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS = "base", "base + persona", "base + retrieval"
 TUNED, WRITTEN = "adapter", "reference"  # the adapter with the persona; the replies that the rows hold
 ARMS = (BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, WRITTEN)
+SORTS = {1: "better", -1: "worse", 0: "undecided"}  # of a difference, by its `sign`
 MAX_BYTES = 4 << 20  # of a scoreboard.json
 
 
@@ -97,6 +98,12 @@ def figure(name: str, entry: Mapping[str, float] | None, language: str = "en") -
     return TEXTS[language]["figure"].format(**{key: form.format(entry[key]) for key in ("value", "low", "high")})
 
 
+def sign(name: str, entry: Mapping[str, float]) -> int:
+    """1 where a difference is clearly for the adapter, -1 where it is clearly against it, 0 where chance may do."""
+    better = {"higher": 1, "lower": -1, "": 0}[MEASURES[name].better]
+    return better * ((entry["low"] > 0) - (entry["high"] < 0))
+
+
 def table(board: Mapping[str, Any], part: str = "arms", language: str = "en") -> list[list[str]]:
     """Head and rows: a measure, every arm's figure with its interval, and what the measure means.
 
@@ -124,12 +131,10 @@ def verdicts(board: Mapping[str, Any], language: str = "en") -> list[str]:
     """
     words, sentences = TEXTS[language], []
     for arm, values in board["differences"].items():
-        sorts: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+        sorts: dict[str, list[str]] = {sort: [] for sort in SORTS.values()}
         for name, entry in values.items():
-            if sign := {"higher": 1, "lower": -1}.get(MEASURES[name].better):
-                low, high = sorted((sign * entry["low"], sign * entry["high"]))
-                sort = "better" if low > 0 else "worse" if high < 0 else "undecided"
-                sorts[sort].append(texts.MEASURES[language][name][0])
+            if MEASURES[name].better:
+                sorts[SORTS[sign(name, entry)]].append(texts.MEASURES[language][name][0])
         told = {sort: words["comma"].join(names) or words["nothing"] for sort, names in sorts.items()}
         sentences.append(words["against"].format(arm=texts.ARMS[language][arm], **told))
     for name, flip in board.get("flips", {}).items():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, MEASURES
+from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, MEASURES, sign
 from roleplay.results.wording import MEASURES as NAMES
 from roleplay.results.wording import SUMMARY
 
@@ -27,12 +27,6 @@ GROUPS = {
 def rival(board: Mapping[str, Any]) -> str:
     """The arm that the adapter is judged against: the base model with the persona, else without, "" for none."""
     return next((arm for arm in (BASE_WITH_PERSONA, BARE_BASE) if board["differences"].get(arm)), "")
-
-
-def sign(name: str, entry: Mapping[str, float]) -> int:
-    """1 where a difference is clearly for the adapter, -1 where it is clearly against it, 0 where chance may do."""
-    better = {"higher": 1, "lower": -1, "": 0}[MEASURES[name].better]
-    return better * ((entry["low"] > 0) - (entry["high"] < 0))
 
 
 def summary(board: Mapping[str, Any], language: str = "en") -> list[str]:
