@@ -4,7 +4,7 @@ The names are those of `layout.Controls`. `choices` and `visitor` are what `stat
 here knows where a control stands or what touches it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from threading import Event
@@ -28,7 +28,7 @@ from page.toasts import refusal, tell
 from page.votes_view import lesson_html, votes_html
 from page.why_panel import WhyHandlers
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE
+from roleplay.engine.protocol import ADAPTER
 from roleplay.environment import LOCAL
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results.votes import Box
@@ -52,12 +52,11 @@ class Handlers:
         self.engine, self.about = started.engine, started.about
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
         self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
-        self.cards, self.why = PersonaHandlers(self.about, rate), WhyHandlers(self.engine, self.about, rate)
         self.sides = SidesHandlers(self.engine, self.about, started.persona)
-        self.shared = ShareHandlers(self.sides, rate)
+        self.cards, self.shared = PersonaHandlers(self.about, rate), ShareHandlers(self.sides, rate)
+        self.why = WhyHandlers(self.sides, rate)
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""
-        self.order = (ADAPTER, BASE) if self.names else (BASE, ADAPTER)  # what the left and the right pane show
 
     # The conversation
 
@@ -83,7 +82,7 @@ class Handlers:
 
     def ask_edited(self, event: gr.EventData, record: Record, choices: Choices, visitor: Visitor) -> Updates:
         """An earlier message in other words, and nothing of what came after it."""
-        before = shown.pane_messages(record, 0, choices.blind, self.order, visitor.language)[: event.index]
+        before = shown.pane_messages(record, 0, choices.blind, self.sides.order, visitor.language)[: event.index]
         record = record[: len(shown.users(before))]
         return {"record": record} | self._ask(str(event.value), record, choices, visitor)
 
@@ -96,7 +95,7 @@ class Handlers:
         rest = gr.update(interactive=False)
         return {
             "asked": message[: 2 * MAX_MESSAGE],
-            **self._panes([*record, Exchange(exchanges.cut(message))], choices.blind, visitor.language),
+            **self.sides.panes([*record, Exchange(exchanges.cut(message))], choices.blind, visitor.language),
             "message": gr.update(interactive=False, placeholder="", submit_btn=False, stop_btn=True, **composer),
             "ballot": gr.update(visible=False),
             "compare": rest,
@@ -124,7 +123,7 @@ class Handlers:
                     if overtaken.is_set():
                         return
                     whole = [*record, now]
-                    updates = {"record": whole, **self._panes(whole, choices.blind, language)}
+                    updates = {"record": whole, **self.sides.panes(whole, choices.blind, language)}
                     if not free and (free := _may_go_on(now)):
                         updates["message"] = gr.update(interactive=True, placeholder=I18N("ask"), submit_btn=True)
                     yield updates
@@ -136,12 +135,16 @@ class Handlers:
     def mark_stopped(self, left: list[Any], record: Record, choices: Choices, visitor: Visitor) -> Updates:
         """Every answer that was cut off, marked so."""
         record = exchanges.close(exchanges.align(shown.users(left), record))
-        return {"record": record, **self._panes(record, choices.blind, visitor.language), **self._idle(record, choices)}
+        return {
+            "record": record,
+            **self.sides.panes(record, choices.blind, visitor.language),
+            **self._idle(record, choices),
+        }
 
     def undo_last(self, record: Record, choices: Choices, visitor: Visitor) -> Updates:
         """The conversation without its last exchange, whose message is back in the composer."""
         message, record = self._last_message(record), record[:-1]
-        updates = {"record": record, **self._panes(record, choices.blind, visitor.language)}
+        updates = {"record": record, **self.sides.panes(record, choices.blind, visitor.language)}
         return {**updates, **self._idle(record, choices), "message": message}
 
     def clear_all(self, choices: Choices) -> Updates:
@@ -156,15 +159,7 @@ class Handlers:
         if seconds:
             tell(WORDS[visitor.language]["too_many_loads"].format(seconds=seconds))
         kept = self._kept(None if seconds else saved)
-        panes = self._panes(kept.record, False, visitor.language)
-        said = introduction(kept.speaker or self.sides.persona_of(self.first))
-        return {
-            **said,
-            **panes,
-            "left": said["left"] | {"value": panes["left"]},
-            "record": kept.record,
-            **self.sides.settings(kept, self.first),
-        }
+        return self.sides.restored(kept, self.first, visitor.language)
 
     def _kept(self, text: str | None) -> Kept:
         own = self.sides.persona_of(self.first).system_prompt
@@ -182,11 +177,6 @@ class Handlers:
 
     def _retriever(self, adapter: str) -> Retriever | None:
         return self.about[adapter].retriever if adapter in self.about else None
-
-    def _panes(self, record: Sequence[Exchange], blind: bool, language: str) -> Updates:
-        """What both panes show."""
-        left, right = (shown.pane_messages(record, number, blind, self.order, language) for number in (0, 1))
-        return {"left": left, "right": right}
 
     def _idle(self, record: Record, choices: Choices) -> Updates:
         """Ballot, the tab's copy, both switches and composer as they are while nothing is being answered."""
@@ -214,7 +204,7 @@ class Handlers:
         """Both panes under "A" and "B", or under their names with every blind exchange opened."""
         blind, compare = choices.blind, choices.compare or choices.blind
         record = record if blind else exchanges.unveil(record)
-        panes = self._panes(record, blind, visitor.language)
+        panes = self.sides.panes(record, blind, visitor.language)
         left, right = self.sides.labels(choices, visitor.language)
         return {
             "record": record,
@@ -233,7 +223,7 @@ class Handlers:
         except DataError as error:
             print(f"votes        {error}")
             raise refusal(WORDS[visitor.language]["vote_lost"]) from error
-        panes = self._panes(record, blind, visitor.language)
+        panes = self.sides.panes(record, blind, visitor.language)
         return {"record": record, **panes, "ballot": gr.update(visible=False)}
 
     def show_scoreboard(self, adapter: str, visitor: Visitor) -> Updates:

@@ -2,18 +2,15 @@
 
 from typing import Any
 
-from page.chat import shown
 from page.chat.choices import Choices
 from page.chat.exchanges import Exchange
 from page.chat.saved import to_json
 from page.chat.shared import from_file, to_file
-from page.persona_panel import introduction
 from page.serving.rate_limit import Rate
 from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from page.toasts import refusal, tell
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.errors import DataError
 
 
@@ -35,20 +32,12 @@ class ShareHandlers:
             found = from_file(chat or "", self.sides.hashes(), visitor.language)
         except DataError as error:
             raise refusal(str(error)) from error
-        names, kept = self.sides.engine.adapters(), found.kept
-        adapter = found.adapter or next(iter(names), "")
-        order = (ADAPTER, BASE) if names else (BASE, ADAPTER)
-        left, right = (shown.pane_messages(kept.record, pane, False, order, visitor.language) for pane in (0, 1))
-        said = introduction(kept.speaker or self.sides.persona_of(adapter))
+        adapter = found.adapter or next(iter(self.sides.engine.adapters()), "")
         tell(" ".join([WORDS[visitor.language]["share_loaded"], *found.notes]))
         return {
-            **said,
-            **self.sides.settings(kept, adapter),
+            **self.sides.restored(found.kept, adapter, visitor.language),
             **found.numbers,
-            "left": said["left"] | {"value": left},
-            "right": right,
-            "record": kept.record,
             "adapter": adapter or None,
             "seed": found.seed,
-            "saved": to_json(kept),
+            "saved": to_json(found.kept),
         }

@@ -1,15 +1,16 @@
 """Who speaks in each pane: what a pane's label opens, and what is written on the label."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from page.chat.choices import GIVEN, NOTHING, PERSONA, Choices
-from page.chat.exchanges import speakers
+from page.chat.exchanges import Exchange, speakers
 from page.chat.saved import Kept
-from page.chat.shown import names_of
+from page.chat.shown import names_of, pane_messages
 from page.look import I18N, as_said
+from page.persona_panel import introduction
 from page.serving.start import About
 from page.state import Visitor
 from roleplay.engine.protocol import ADAPTER, BASE, MAX_STRENGTH, STRENGTH, Engine
@@ -24,6 +25,7 @@ class SidesHandlers:
     def __init__(self, engine: Engine, about: Mapping[str, About], fallback: Persona) -> None:
         self.engine, self.about, self.fallback = engine, about, fallback
         self.lacks = engine.lacks()
+        self.order = (ADAPTER, BASE) if engine.adapters() else (BASE, ADAPTER)  # what the left and the right pane show
 
     def persona_of(self, adapter: str | None) -> Persona:
         """Whom this adapter was trained to be, as far as that is known."""
@@ -68,6 +70,18 @@ class SidesHandlers:
             "other_strength": kept.other.strength,
             "given": gr.update(**self.given_options(adapter, kept.given)),
         }
+
+    def panes(self, record: Sequence[Exchange], blind: bool, language: str) -> dict[str, Any]:
+        """What both panes show."""
+        left, right = (pane_messages(record, pane, blind, self.order, language) for pane in (0, 1))
+        return {"left": left, "right": right}
+
+    def restored(self, kept: Kept, adapter: str, language: str) -> dict[str, Any]:
+        """The page as a kept conversation left it: what was said, who speaks, and what it says of both sides."""
+        said = introduction(kept.speaker or self.persona_of(adapter))
+        panes = self.panes(kept.record, False, language)
+        left = said["left"] | {"value": panes["left"]}
+        return {**said, **panes, **self.settings(kept, adapter), "left": left, "record": kept.record}
 
     def hashes(self) -> dict[str, Mapping[str, str]]:
         """What is recorded of every adapter: hashes and template."""

@@ -12,9 +12,11 @@ from page.chat import why
 from page.chat.exchanges import OPEN, SIDES, Exchange
 from page.serving.rate_limit import Rate
 from page.serving.start import About
+from page.sides_panel import SidesHandlers
 from page.why_panel import WhyHandlers
 from page.why_view import why_html
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Sampling
+from roleplay.text import personas
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from tests.pages import PHONE, Served, ask, bots, footer, opened, serious
@@ -25,6 +27,10 @@ VISITOR = state.Visitor("en", "1.2.3.4")
 DONE = {side: Answer(f"{side} <b>", 5, 0.1, 0.5, "end") for side in SIDES}
 EXCHANGE = Exchange("two", DONE, dict.fromkeys(SIDES, "persona"), "one", Sampling(seed=7))
 PAST = [replace(EXCHANGE, user="one")]
+
+
+def handlers_of(about: dict[str, About]) -> WhyHandlers:
+    return WhyHandlers(SidesHandlers(ScriptedEngine(), about, personas.default()), Rate(0))
 
 
 def test_both_sides_read_the_conversation_of_the_answer_each_with_what_it_was_given() -> None:
@@ -55,7 +61,7 @@ def test_figures_of_the_whole_answer_and_what_was_written_is_shown_as_text() -> 
 )
 def test_what_is_gone_or_still_secret_is_not_looked_into(asked: list[int], exchange: Exchange) -> None:
     with pytest.raises(gr.Error, match="cannot be looked into"):
-        WhyHandlers(ScriptedEngine(), {}, Rate(0)).explain(asked, [exchange], True, VISITOR)
+        handlers_of({}).explain(asked, [exchange], True, VISITOR)
 
 
 def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> None:
@@ -66,7 +72,7 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     ]
     about = {"one": About(tmp_path, retriever=Retriever(rows))}
     said = {ADAPTER: Answer("清粥便好，不必铺张，省下来赏给她们。", 5, stop="end"), BASE: DONE[BASE]}
-    handlers, record = WhyHandlers(ScriptedEngine(), about, Rate(0)), [replace(EXCHANGE, answers=said)]
+    handlers, record = handlers_of(about), [replace(EXCHANGE, answers=said)]
     html = handlers.explain([0, 0], record, False, VISITOR)["why"][2]
     assert "“清粥便好不必铺张省下来赏给” stands in the row that answers “晚膳呢”" in html
     assert html.index("晚膳呢<br>→") and "<i>" not in html
