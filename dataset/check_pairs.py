@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from dataset.findings import NAMED_ROWS, find_control_tokens
-from dataset.preferences import one_sided, review
+from dataset.preferences import one_sided, review, sentences
 from dataset.report import Finding
 from roleplay.errors import DataError
 from roleplay.text.pairs import HELD_OUT, Pair, parse_pair, prompt_groups, split_pairs
@@ -40,9 +40,9 @@ def examine(files: Sequence[str], encoder: PromptEncoder, persona: str, most: in
         findings.append(Finding("error", text, _named(long)))
     findings += find_control_tokens([Row(((pair.user, pair.chosen),), where=pair.where) for pair in usable], encoder)
     findings += _split(usable)
+    told = sentences(left_out, len(pairs))
     findings += [
-        Finding("warning", f"{len(out):,} of {len(pairs):,} pairs left out: {why}", _named(out))
-        for why, out in left_out.items()
+        Finding("warning", sentence, _named(out)) for sentence, out in zip(told, left_out.values(), strict=True)
     ]
     findings += [Finding("warning", sentence, []) for sentence in one_sided(usable)]
     prompts = len(set(prompt_groups(usable))) if usable else 0
