@@ -55,10 +55,9 @@ def taught_html(answer: str, retriever: Retriever, language: str) -> str:
 
 def _piece(piece: Piece, parts: bool, language: str) -> str:
     """One piece of the answer, shaded and underlined; where the sides part, it is marked."""
-    words, ratio = WORDS[language], log_ratio(piece)
-    kind = "more" if ratio > 0 else "less"
-    classes = [f"{kind}-{level}"] if (level := shade(piece)) else []
-    label = words["why_piece"].format(text=_visible(piece.text, language), ratio=ratio)
+    words, kind = WORDS[language], "more" if log_ratio(piece) > 0 else "less"
+    classes = [kind, f"level-{level}"] if (level := shade(piece)) else []
+    label = _label(piece, language)
     if parts:
         classes.append("parts")
         label += f" {words['why_parts']}"
@@ -71,18 +70,18 @@ def _piece(piece: Piece, parts: bool, language: str) -> str:
 
 def _details(piece: Piece, names: Mapping[str, str], language: str) -> str:
     """The likeliest tokens of both sides at one piece, side by side; hidden until the piece is looked at."""
-    words = WORDS[language]
     head = "".join(f'<th scope="col" colspan="2">{escape(names[side])}</th>' for side in (ADAPTER, BASE))
     rows = zip(*(piece.likeliest[side] for side in (ADAPTER, BASE)), strict=False)
     cells = [
         "".join(f"<td>{escape(_visible(text, language))}</td><td>{share:.1%}</td>" for text, share in row)
         for row in rows
     ]
-    label = words["why_piece"].format(text=_visible(piece.text, language), ratio=log_ratio(piece))
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return (
-        f"<table hidden><caption>{escape(label)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    body, label = "".join(f"<tr>{row}</tr>" for row in cells), escape(_label(piece, language))
+    return f"<table hidden><caption>{label}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _label(piece: Piece, language: str) -> str:
+    return WORDS[language]["why_piece"].format(text=_visible(piece.text, language), ratio=log_ratio(piece))
 
 
 def _visible(text: str, language: str) -> str:

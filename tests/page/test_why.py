@@ -92,7 +92,7 @@ def test_tokens_are_shaded_and_looked_at_by_keyboard_and_tap(browser: Browser, s
             expect(view).to_contain_text("The whole answer: ")
             expect(view.locator("table:visible")).to_contain_text("<b>")
             first = view.locator(".piece").first
-            assert "more-4" in (first.get_attribute("class") or "") and view.locator(".parts").count() == 1
+            assert first.get_attribute("class") == "piece more level-4" and view.locator(".parts").count() == 1
             assert first.get_attribute("aria-label") == "臣: +3.90 nat"
             first.click()
             page.keyboard.press("ArrowRight")
