@@ -1,6 +1,6 @@
 // Run once when the page has loaded: keeps both panes level turn by turn, gives the composer the keyboard back after an
-// answer, names the buttons that have only an icon, shows why two answers differ and who speaks, takes dropped cards and saves exported
-// files. `names` holds the interface's words by language.
+// answer, names the buttons that have only an icon, shows why two answers differ and who speaks, takes dropped cards and
+// saves exported files. `names` holds the interface's words by language.
 (names) => {
   const MAX_CARD = 5 << 20; // bytes
   const words = names[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
@@ -80,7 +80,7 @@
   // "Why" stands where a footer ends in the joiner that the server puts there. What it shows stays as long as its answer
   // stands above it, and is looked at token by token: by pointer, tap, or the arrow keys.
   const EXPLAINABLE = "\u2060";
-  const said_in = (message) => message.querySelector(".message-content").textContent;
+  const saidIn = (message) => message.querySelector(".message-content").textContent;
   const explain = () => {
     document.querySelectorAll("#panes .bot .thought .message-content").forEach((footer) => {
       const has = footer.nextElementSibling?.matches(".why"), may = document.querySelector("#ask-why") && footer.textContent.trimEnd().endsWith(EXPLAINABLE);
@@ -93,7 +93,7 @@
       if (!may && has) footer.nextElementSibling.remove();
     });
     document.querySelectorAll(".why-view").forEach((view) => {
-      if (said_in(view.closest(".bot.message")) !== view.said) closeWhy(view);
+      if (saidIn(view.closest(".bot.message")) !== view.said) closeWhy(view);
     });
   };
   const closeWhy = (view) => {
@@ -118,7 +118,7 @@
     button.ariaBusy = "false";
     if (html === undefined || !button.isConnected || `${why.asked}` !== `${[pane, number]}`) return;
     const message = button.closest(".bot.message"), view = document.createElement("section");
-    Object.assign(view, { className: "why-view", innerHTML: html, said: said_in(message), ariaLabel: words.why });
+    Object.assign(view, { className: "why-view", innerHTML: html, said: saidIn(message), ariaLabel: words.why });
     const pieces = [...view.querySelectorAll(".piece")], tables = [...view.querySelectorAll(".details table")];
     const look = (index) => {
       tables.forEach((table, other) => { table.hidden = other !== index; });
@@ -174,6 +174,12 @@
     focus();
   });
 
+  const pick = (accept, use) => {
+    const input = document.createElement("input");
+    Object.assign(input, { type: "file", accept, onchange: () => input.files[0] && use(input.files[0]) });
+    input.click();
+  };
+
   // A character card that is dropped anywhere, or chosen, is read here and handed over by the hidden button `take`, which
   // is there where the server takes any.
   let card = null;
@@ -199,24 +205,15 @@
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) show(event, false); }, true);
   document.addEventListener("drop", (event) => { show(event, false); if (holdsFile(event)) offer(event.dataTransfer.files[0]); }, true);
   window.takeCard = () => card;
-  window.chooseCard = () => {
-    const input = document.createElement("input");
-    Object.assign(input, { type: "file", accept: ".png,.json,.yaml,.yml", onchange: () => offer(input.files[0]) });
-    input.click();
-  };
+  window.chooseCard = () => pick(".png,.json,.yaml,.yml", offer);
 
   // A saved conversation is read here and handed over by the hidden button `take-chat`.
   let chat = null;
   window.takeChat = () => chat;
-  window.chooseChat = () => {
-    const input = document.createElement("input");
-    const read = async (file) => {
-      chat = file.size <= MAX_CARD ? await file.text() : null;
-      document.querySelector("#take-chat").click();
-    };
-    Object.assign(input, { type: "file", accept: ".json", onchange: () => input.files[0] && read(input.files[0]) });
-    input.click();
-  };
+  window.chooseChat = () => pick(".json", async (file) => {
+    chat = file.size <= MAX_CARD ? await file.text() : null;
+    document.querySelector("#take-chat").click();
+  });
 
   window.saveFile = (name, text) => {
     const link = document.createElement("a");
