@@ -17,6 +17,8 @@ from roleplay.text.personas import Persona, parse_persona
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
 MAX_STOP, MAX_NAME = 500, 200  # of why an answer ended, and of an adapter's name
 MAX_TOKENS = 1_000_000
+# What is raised where a value is not what it should be.
+MISPLACED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError)
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,19 @@ def to_json(kept: Kept) -> str:
 def from_json(text: str) -> Kept:
     """The inverse of `to_json`; raises `DataError` for anything else, since a browser may hand in what it likes."""
     try:
-        value = json.loads(text)
-        record = _within(_exchange(item) for item in reversed(value["record"][:MAX_EXCHANGES]))
-        persona = str(value["persona"])[:MAX_MESSAGE]
-        given = GIVEN[GIVEN.index(value["given"])]
-        own = Speaker(strength=value.get("strength", 1.0))
-        spoken = _speaker(value.get("speaker"))
-        return Kept(record, bool(value["compare"]), persona, given, spoken, own.strength, _other(value))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError) as error:
+        return from_value(json.loads(text))
+    except MISPLACED as error:
         raise DataError("the conversation kept in this tab cannot be read: it starts anew") from error
+
+
+def from_value(value: Any) -> Kept:
+    """The same of the value that the JSON holds; raises one of `MISPLACED` for anything else."""
+    record = _within(_exchange(item) for item in reversed(value["record"][:MAX_EXCHANGES]))
+    persona = str(value["persona"])[:MAX_MESSAGE]
+    given = GIVEN[GIVEN.index(value["given"])]
+    own = Speaker(strength=value.get("strength", 1.0))
+    spoken = _speaker(value.get("speaker"))
+    return Kept(record, bool(value["compare"]), persona, given, spoken, own.strength, _other(value))
 
 
 def _speaker(value: Any) -> Persona | None:
@@ -125,7 +131,7 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
 
 
 def as_rows(record: Sequence[Exchange]) -> str:
-    """The adapter side as a JSON list with one multi-turn row that `instructions.read_rows` reads ([] if empty)."""
+    """The adapter side as a JSON list with one multi-turn row that `rows.read_rows` reads ([] if empty)."""
     asked = [
         (e.user, e.answers[ADAPTER].text) for e in record if ADAPTER in e.answers and e.answers[ADAPTER].text.strip()
     ]

@@ -8,10 +8,10 @@ from typing import Any
 
 from page.chat.choices import NUMBERS, Choices
 from page.chat.exchanges import MAX_SEED, Exchange
-from page.chat.saved import MAX_NAME, Kept, from_json, kept_now
+from page.chat.saved import MAX_NAME, MISPLACED, Kept, from_value, kept_now
 from page.words import WORDS
 from roleplay.engine.protocol import Sampling
-from roleplay.errors import DataError, RoleplayError
+from roleplay.errors import DataError
 
 Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
 CHECKED = ("adapter_sha256", "base_fingerprint")  # of a provenance, what has to be the same
@@ -47,12 +47,12 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
     words = WORDS[language]
     try:
         value = json.loads(text)
-        kept = from_json(json.dumps(value["kept"]))
+        kept = from_value(value["kept"])
         numbers = {name: value["numbers"][name] for name in NUMBERS}
         Sampling(**numbers)
         told = {str(name)[:MAX_NAME]: {key: str(own[key]) for key in CHECKED} for name, own in value["hashes"].items()}
         adapter, seed, sha256 = str(value["adapter"]), str(value["seed"])[:MAX_SEED], str(value["words_sha256"])
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, RoleplayError) as error:
+    except MISPLACED as error:
         raise DataError(words["share_unreadable"]) from error
     notes = [] if sha256 == words_sha256(kept.record) else [words["share_changed"]]
     for name, own in told.items():
