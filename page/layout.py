@@ -44,10 +44,8 @@ class Controls:
     blind: gr.Checkbox
     left: PlainChatbot
     right: PlainChatbot
-    asked_why: (
-        gr.JSON
-    )  # which answer is looked into, by its pane and its exchange, with the button that page.js presses
-    ask_why: gr.Button
+    asked_why: gr.JSON  # which answer is looked into, by its pane and its exchange
+    ask_why: gr.Button  # which page.js presses
     why: gr.JSON  # what is shown under it
     ballot: gr.Row
     votes: dict[str, gr.Button]

@@ -27,7 +27,7 @@ def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
     """All that is known of an adapter; `votes` are those on it, as HTML. A guest's folder is no longer there."""
     words = WORDS[language]
     parts = [f"<h2>{escape(name)}</h2>", *_figures(name, folder, language)]
-    parts += [f"<h2>{words['votes']}</h2>", f"{votes}"]
+    parts += [f"<h2>{words['votes']}</h2>", votes]
     parts += [f"<h2>{words['training']}</h2>", _picture(folder / layout.CURVE, words["plot_curve"])]
     return "".join(parts)
 
