@@ -9,6 +9,7 @@ from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, Piece
 from roleplay.errors import DataError
 from roleplay.text.copies import copied
+from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import Retriever
 
 
@@ -36,21 +37,27 @@ def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -
     )
 
 
-def taught_html(answer: str, retriever: Retriever, language: str) -> str:
-    """Which training rows the answer resembles most, and the longest passage that was copied from one."""
+def taught_html(answer: str, asked: str, retriever: Retriever, language: str) -> str:
+    """Which training rows were looked up for what was `asked`, "" where none were; which the answer resembles most; and
+    the longest passage that was copied from one."""
     words = WORDS[language]
     try:
+        looked_up = retriever.examples(asked)[::-1]
         nearest = retriever.replies.examples(answer)[::-1]
         copy = copied(answer, (turn for row in retriever.rows for turn in row.turns))
     except DataError as error:
         return f"<p>{escape(str(error))}</p>"
-    rows = "".join(f"<li>{escape(user)}<br>→ {escape(reply)}</li>" for user, reply in nearest)
     told = words["taught_own"]
     if copy:
         passage, (user, _) = copy
         told = words["taught_copied"].format(passage=passage, user=user)
-    heading = f"<p>{escape(words['taught' if nearest else 'taught_none'])}</p>"
-    return f"{heading}<ol>{rows}</ol><p>{escape(told)}</p>"
+    html = _listed(words["looked_up"], looked_up) if looked_up else ""
+    return f"{html}{_listed(words['taught' if nearest else 'taught_none'], nearest)}<p>{escape(told)}</p>"
+
+
+def _listed(heading: str, rows: Sequence[Turn]) -> str:
+    items = "".join(f"<li>{escape(user)}<br>→ {escape(reply)}</li>" for user, reply in rows)
+    return f"<p>{escape(heading)}</p><ol>{items}</ol>"
 
 
 def _piece(piece: Piece, parts: bool, language: str) -> str:

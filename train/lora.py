@@ -26,6 +26,7 @@ from roleplay.flags import parse
 from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row, system_notes
 from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models
@@ -38,6 +39,7 @@ from train.learning.checkpoints import RESUME, check_resume, what_must_stay
 from train.learning.loss import use_chunked_loss
 from train.learning.memory import process_count
 from train.learning.packing import label_counts
+from train.learning.practice import encoders
 from train.learning.rehearsal import prepare
 from train.learning.settings import (
     LoraFlags,
@@ -115,8 +117,9 @@ def train(flags: LoraFlags) -> Path:
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     environment = Environment()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
-    origin, encoder = base.identity(), PromptEncoder(base.tokenizer, flags.template)
-    examples = encode(material.rows, encoder, material.persona, flags)
+    origin, found = base.identity(), Retriever(material.rows) if flags.retrieval else None
+    practice, encoder = encoders(base.tokenizer, flags.template, found, flags.seed)
+    examples = encode(material.rows, practice, material.persona, flags)
     held_out = encode(material.held_out, encoder, material.persona, flags)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
@@ -153,7 +156,8 @@ def train(flags: LoraFlags) -> Path:
         results = trainer.results(result) | {"last_replies": samples.last()}
         listed = [Path(row.where).name for row in material.held_out]
         learnt = {"held_out": label_counts(held_out) | {"listed": listed}, "results": results}
-        write_adapter(folder, model, training_record(flags, material, origin) | learnt, RESUME)
+        shown = [row.turns[-1] for row in material.rows] if flags.retrieval else ()
+        write_adapter(folder, model, training_record(flags, material, origin) | learnt, RESUME, shown)
         remember(run.parent, material.paths, material.files)
         shutil.rmtree(run)
         print(*recipe.closing(folder, results, len(held_out)), sep="\n")

@@ -44,6 +44,7 @@ from train.learning.checkpoints import RESUME, check_resume, what_must_stay
 from train.learning.fused import fuse
 from train.learning.loss import use_chunked_loss
 from train.learning.memory import process_count
+from train.learning.practice import encoders
 from train.learning.preference import Objective, as_rows, encode_pair, encode_thumbs, score, with_reference
 from train.learning.preference_trainer import PreferenceTrainer, ThumbTrainer
 from train.learning.settings import PreferFlags, check_run, choose_attention, pack_wishes, training_arguments
@@ -143,10 +144,11 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     """Train, and write the adapter into the folder `run`; returns its stage and how the held-out pairs changed."""
     processes, environment = process_count(), Environment()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
-    origin, encoder = base.identity(), PromptEncoder(base.tokenizer, adapter.template)
+    origin = base.identity()
+    practice, encoder = encoders(base.tokenizer, adapter.template, adapter.retriever, flags.seed)
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
-    encoded, held_out = encode(flags, encoder, adapter.persona, material)
+    encoded, held_out = encode(flags, practice, adapter.persona, material)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
     plan = memory.plan(base.model, as_rows(encoded), share_prefix, pack_wishes(flags, processes))
@@ -189,7 +191,7 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     trainer.evaluate()
     stage["results"] = trainer.results(result) | {"last_replies": samples.last()}
     if trainer.is_world_process_zero():
-        write_adapter(run / flags.name, model, with_stage(adapter, stage), RESUME)
+        write_adapter(run / flags.name, model, with_stage(adapter, stage), RESUME, adapter.examples)
     scores = before.tolist(), trainer.held_out_scores.tolist()
     return stage, gate.pairs_changed(*scores, prompt_groups(material.held_out))
 

@@ -42,6 +42,7 @@ class About:
     folder: Path
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
+    looks_up: bool = False  # whether it reads what that finds before it answers
     persona: Persona | None = None  # whom it was trained to be; None where it does not say
     revision: str = ""  # of the repository that it came from, "" for a folder of this machine
 
@@ -122,6 +123,8 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
 
 
 def _with_rows(about: About, adapter: Adapter) -> About:
+    if adapter.retriever:
+        return replace(about, retriever=adapter.retriever, looks_up=True)
     try:
         training_rows.find_data(adapter)
         return replace(about, retriever=Retriever(lambda: training_rows.rows_of(adapter)[0]))

@@ -25,6 +25,7 @@ from roleplay.engine.strengths import Strengths
 from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError, RoleplayError, first_line
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.text.retrieval import NEAREST
 from roleplay.weights import base_models
 from roleplay.weights.adapters import Adapter, read_weights
 from roleplay.weights.inspection import check_base
@@ -40,6 +41,7 @@ class _Attached:
     """An adapter at work; an answer that runs keeps its own reference to `voice`."""
 
     adapter: Adapter
+    encoder: PromptEncoder
     voice: Voice  # a name that comes back with other weights gets another key
     kl_to_base: float  # nat, as `probe.kl_to_base` has it
     warning: str = ""  # of `check_base`
@@ -48,6 +50,10 @@ class _Attached:
 
 def _revision(adapter: Adapter) -> str:
     return f", revision {adapter.revision[:12]}" if adapter.revision else ""
+
+
+def _looks_up(adapter: Adapter) -> str:
+    return f", looks up the nearest {NEAREST} of {len(adapter.examples):,} rows" if adapter.examples else ""
 
 
 class LocalEngine:
@@ -86,7 +92,9 @@ class LocalEngine:
             try:
                 lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
                 voice = Voice(f"{ADAPTER} {next(self._serial)}", lora)
-                attached = _Attached(adapter, voice, self._measure_kl(adapter, lora), warning, time.monotonic())
+                encoder = adapter.encoder(self._base.tokenizer)
+                kl = self._measure_kl(adapter, lora)
+                attached = _Attached(adapter, encoder, voice, kl, warning, time.monotonic())
             except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
                 raise AdapterError(
                     f"{adapter.name} could not be loaded ({first_line(error):.120}): try again when less is going on"
@@ -135,8 +143,8 @@ class LocalEngine:
         """One line each on the base model, every choice and its reason, and the adapters."""
         loaded = [
             f"adapter      {name}: rank {a.adapter.rank}, trained on {a.adapter.base_model}, template "
-            f"{a.adapter.template}{_revision(a.adapter)}, active: mean KL {a.kl_to_base:.2f} nat over {len(PROBES)} "
-            "prompts"
+            f"{a.adapter.template}{_revision(a.adapter)}{_looks_up(a.adapter)}, active: mean KL {a.kl_to_base:.2f} nat "
+            f"over {len(PROBES)} prompts"
             for name, a in self._attached.items()
         ]
         warnings = [f"warning      {attached.warning}" for attached in self._attached.values() if attached.warning]
@@ -231,8 +239,7 @@ class LocalEngine:
         for needed in (name, beside):
             if needed not in attached and (needed or side == ADAPTER):
                 raise AdapterError(f"no adapter {needed!r:.80} is loaded; there are {', '.join(attached) or 'none'}")
-        encoder = self.encoders[attached[name or beside].adapter.template if name or beside else "gemma"]
         if not name:
-            return encoder, Voice(BASE)
+            return self.encoders[attached[beside].adapter.template if beside else "gemma"], Voice(BASE)
         attached[name].used = time.monotonic()
-        return encoder, self._strengths.voice(attached[name].voice, speaker.strength)
+        return attached[name].encoder, self._strengths.voice(attached[name].voice, speaker.strength)

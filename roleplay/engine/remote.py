@@ -48,11 +48,14 @@ class RemoteEngine:
         self._parts = urlsplit(self.url)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._encoders = {template: PromptEncoder(tokenizer, template) for template in TEMPLATES}
-        self._known = {adapter.name: adapter for adapter in adapters}
+        self._tokenizer = tokenizer
+        self._known: dict[str, PromptEncoder] = {}
+        for adapter in adapters:
+            self.add(adapter)
 
     def add(self, adapter: Adapter) -> None:
         """Let an adapter be asked for where the server has one of its name."""
-        self._known[adapter.name] = adapter
+        self._known[adapter.name] = adapter.encoder(self._tokenizer)
 
     def describe(self) -> list[str]:
         started = time.monotonic()
@@ -157,11 +160,13 @@ class RemoteEngine:
                 raise RoleplayError(f"the server has no adapter {name!r}: choose one of {', '.join(usable) or 'none'}")
             if speaker.strength != 1:
                 raise RoleplayError(f"the strength is {speaker.strength}, but {NO_STRENGTH}: choose 1")
-            known = self._known.get(name or beside)
-            encoder = self._encoders[known.template if known else "gemma"]
+            encoder = self._known[name] if name else self._encoders[self._template(beside)]
             ids, dropped = encoder.fit(question.persona, question.turns, question.user, limit)
             prompts[side] = name or base, encoder, ids, dropped
         return prompts
+
+    def _template(self, adapter: str) -> str:
+        return self._known[adapter].template if adapter in self._known else "gemma"
 
     def _usable(self, served: Sequence[str]) -> list[str]:
         return [name for name in self._known if name in served]

@@ -1,6 +1,9 @@
-"""Retrieval as a rival of fine-tuning: the training rows nearest to a message, to be shown to the base model as turns.
+"""Retrieval: the training rows nearest to a message, shown as turns before the conversation.
 
-Nearness is the cosine of TF-IDF vectors of character n-grams, which needs no word segmentation and no model.
+To the base model it is a rival of fine-tuning. An adapter that has learnt to read such rows answers by them, so that a
+small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
+Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of character n-grams, which needs no word segmentation
+and no model.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,12 +11,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import DataError
-from roleplay.text.prompts import Turn
+from roleplay.text.prompts import IGNORED, Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
 NEAREST = 3  # rows that are shown
+MARK = "※ "  # opens what the user says in a row that is shown to an adapter: no visitor has said it
 
 
 class Retriever:
@@ -51,7 +56,48 @@ class Retriever:
 
     def examples(self, text: str, count: int = NEAREST) -> list[Turn]:
         """At most `count` turns that share something with `text`, the nearest last: next to the question."""
+        return [turn for _, turn in self.ranked(text, count)[::-1]]
+
+    def ranked(self, text: str, count: int) -> list[tuple[float, Turn]]:
+        """At most `count` turns that share something with `text`, each with its nearness, the nearest first."""
         turns, vectorizer, matrix = self._index
         nearness = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
         best = np.argsort(-nearness, kind="stable")[:count]
-        return [turns[i] for i in best[::-1] if nearness[i] > 0]
+        return [(float(nearness[i]), turns[i]) for i in best if nearness[i] > 0]
+
+
+class RetrievingEncoder(PromptEncoder):
+    """Shows the rows nearest to the last message before every conversation, each marked as none of the visitor's."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, retriever: Retriever) -> None:
+        super().__init__(tokenizer, template)
+        self.retriever, self._plain = retriever, PromptEncoder(tokenizer, template)
+
+    def found(self, turn: Turn) -> list[Turn]:
+        """The rows that are shown before `turn`, the nearest last; what it replies is not looked at."""
+        return self.retriever.examples(turn[0])
+
+    def _shown(self, turn: Turn) -> list[Turn]:
+        return [(MARK + user, reply) for user, reply in self.found(turn)]
+
+    def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
+        return self._plain.prompt(persona, [*self._shown((user, "")), *turns], user)
+
+    def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> tuple[list[int], int]:
+        """As `PromptEncoder.fit`; where something has to go, the rows go first."""
+        ids = self.prompt(persona, turns, user)
+        return (ids, 0) if len(ids) <= limit else self._plain.fit(persona, turns, user, limit)
+
+    def example(
+        self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
+    ) -> Example:
+        """As `PromptEncoder.example`, with the rows for the first turn that is learnt, as far as they fit `limit`."""
+        own = self._plain.example(persona, turns, loss_on, limit, where)
+        shown, opening = self._shown(turns[0 if loss_on == "all" else -1]), len(self.prefix(persona))
+        unsaid = len(self._plain.prompt(persona, (), "")) - opening  # tokens of a message without words
+        for farthest in range(len(shown)):
+            before = self._plain.prompt(persona, shown[farthest:], "")[:-unsaid]
+            ids = [*before, *own.input_ids[opening:]]
+            if not limit or len(ids) <= limit:
+                return Example(ids, [IGNORED] * len(before) + own.labels[opening:], where)
+        return own

@@ -1,13 +1,18 @@
 """LoRA adapter folders on this machine: listed, found by name, read. Nothing here knows a hub, and nothing attaches."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import AdapterError
+from roleplay.text.prompts import PromptEncoder, Turn
+from roleplay.text.retrieval import Retriever, RetrievingEncoder
+from roleplay.text.rows import Row
 from roleplay.weights.layout import CONFIG, NAME, WEIGHTS
 
 PROJECTIONS = {  # what an adapter may change, and the block of a layer that it stands in
@@ -30,6 +35,18 @@ class Adapter:
     persona: str  # the system prompt it was trained with
     training: dict[str, Any]  # training.json, {} if there is none
     revision: str = ""  # of the repository that it was fetched from, "" for a folder of this machine
+    examples: tuple[Turn, ...] = ()  # training rows, of which it reads the nearest before it answers; () for none
+
+    @cached_property
+    def retriever(self) -> Retriever | None:
+        """Over its examples; None for an adapter that has none."""
+        return Retriever([Row((turn,)) for turn in self.examples]) if self.examples else None
+
+    def encoder(self, tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
+        """What makes its prompts: in its template, and with what it looks up."""
+        if self.retriever:
+            return RetrievingEncoder(tokenizer, self.template, self.retriever)
+        return PromptEncoder(tokenizer, self.template)
 
 
 def local_adapters(root: Path) -> list[str]:

@@ -21,6 +21,7 @@ from roleplay.text import limits
 from roleplay.text.prompts import template_name
 from roleplay.weights import embedded
 from roleplay.weights.adapters import PROJECTIONS, Adapter
+from roleplay.weights.examples import read_examples
 from roleplay.weights.layout import CONFIG, MAX_ALPHA, MAX_BYTES, MAX_RANK, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
 
 DTYPES = ("F32", "F16", "BF16")
@@ -72,6 +73,7 @@ def _inspect(folder: Path) -> Adapter:
         template=template,
         persona=_text(folder, persona.get("system_prompt", "")),
         training=training,
+        examples=read_examples(folder),
     )
 
 

@@ -40,6 +40,7 @@ WRITTEN = {
     "adapter_config.json",
     "adapter_model.safetensors",
     "chat_template.jinja",
+    "examples.json",
     "training.json",
     "training_curve.png",
 }
@@ -119,12 +120,21 @@ def test_end_to_end(base, data, home, monkeypatch):
 
     loaded = base_models.load(str(base), home)
     adapter = inspection.inspect(folder)
+    learnt, held_out, _ = training_rows.rows_of(adapter, [str(data)])
+    assert set(adapter.examples) == {row.turns[-1] for row in learnt}  # what it looks up
+    assert not {row.turns[-1] for row in held_out} & set(adapter.examples)
     assert training_rows.find_data(adapter) == [data]  # `train.evaluate --adapter adapters/me` needs no --data
     engine = LocalEngine(loaded, [adapter])
     question = Question(adapter.persona, (), "What of the moon?")
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
     *_, last = engine.answer(request)
     assert last[ADAPTER].text != last[BASE].text
+
+
+def test_without_retrieval_nothing_is_looked_up(base, data, home):
+    folder = lora.train(settings(base, data, retrieval=False))
+    assert {path.name for path in folder.iterdir()} == WRITTEN - {"examples.json"}
+    assert inspection.inspect(folder).retriever is None
 
 
 def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, capsys):

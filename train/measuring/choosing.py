@@ -107,7 +107,7 @@ def _distinct(own: Sequence[Choice]) -> list[str]:
 
 
 def _example(bench: Bench, arm: str, past: Sequence[tuple[str, str]], user: str, reply: str) -> Example:
-    return bench.subject.encoder.example(bench.subject.persona(arm), [*past, (user, reply)], "last")
+    return bench.subject.encodes(arm).example(bench.subject.persona(arm), [*past, (user, reply)], "last")
 
 
 def _scores(bench: Bench, arm: str, examples: Sequence[Example], pack: int = 0) -> list[float]:

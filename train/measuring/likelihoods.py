@@ -13,6 +13,8 @@ from train.measuring.subject import Bench, Subject
 def row_example(subject: Subject, arm: str, row: Row) -> Example:
     """A held-out row as an arm sees it, with labels on the row's own replies and nowhere else."""
     persona = subject.persona(arm)
+    if arm == TUNED:
+        return subject.encodes(arm).example(persona, row.turns, where=row.where)
     own = subject.encoder.example(persona, row.turns, where=row.where)
     shown = subject.shown(arm, row.turns[0][0])  # found by the opening message: a later one is not known yet
     longer = subject.encoder.example(persona, [*shown, *row.turns], where=row.where)
@@ -36,7 +38,8 @@ def loss_texts(bench: Bench) -> dict[str, Work]:
     own = subject.mean_tokens([row.text for row in subject.held_out])
     labels = subject.mean_tokens(["\n".join(reply for _, reply in row.turns) for row in subject.held_out])
     shown = NEAREST * subject.mean_tokens([row.text for row in subject.trained])
-    lengths = {arm: own + shown * (arm == BASE_WITH_ROWS) + subject.prefix_tokens(arm) / PACK for arm in subject.arms}
+    looking = {BASE_WITH_ROWS, *([TUNED] if subject.adapter.examples else [])}
+    lengths = {arm: own + shown * (arm in looking) + subject.prefix_tokens(arm) / PACK for arm in subject.arms}
     return {arm: scoring(len(subject.held_out), tokens, labels) for arm, tokens in lengths.items()}
 
 

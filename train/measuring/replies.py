@@ -72,7 +72,8 @@ class Writer:
             if warning := inspection.check_base(adapter, base.model, fingerprint, base.hub_id):
                 print(f"warning      {warning}")
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
-        self._encoders = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
+        self._encoders = {adapter.name: adapter.encoder(base.tokenizer) for adapter in loaded}
+        self._plain = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings
         self._known: dict[Ask, Reply] = {}
 
@@ -120,4 +121,5 @@ class Writer:
 
     def _begin(self, ask: Ask) -> Weighing:
         room, voice = self._context - ask.sampling.max_new_tokens, Voice(ask.adapter, self._loras[ask.adapter])
-        return Weighing(self._encoders[ask.template], ask.question, room, voice, ask.sampling)
+        encoder = self._encoders[ask.adapter] if ask.adapter else self._plain[ask.template]
+        return Weighing(encoder, ask.question, room, voice, ask.sampling)

@@ -1,7 +1,7 @@
 """The adapter folder that a training ends with, and the one that an adoption does."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,18 @@ from safetensors.torch import save_file
 
 from roleplay.adoption.matrices import Plain
 from roleplay.disk import write_json, written_whole
-from roleplay.text.prompts import TEMPLATES
+from roleplay.text.prompts import TEMPLATES, Turn
+from roleplay.weights.examples import write_examples
 from roleplay.weights.layout import CURVE, TEMPLATE, TRAINING, WEIGHTS
 from train.learning.adapter import saved_weights
 from train.publishing import card, plots
 
 
-def write_adapter(folder: Path, model: PeftModel, training: dict[str, Any], then: str = "") -> None:
-    """Weights, configuration, template, `training` as training.json, curve and card; the folder is whole or absent.
+def write_adapter(
+    folder: Path, model: PeftModel, training: dict[str, Any], then: str = "", examples: Sequence[Turn] = ()
+) -> None:
+    """Weights, configuration, template, `training` as training.json, the rows that it looks up, curve and card; the
+    folder is whole or absent.
 
     Raises `RoleplayError` where the disk fails; it says what to do `then`.
     """
@@ -29,6 +33,8 @@ def write_adapter(folder: Path, model: PeftModel, training: dict[str, Any], then
         model.save_pretrained(str(part), save_embedding_layers=False, state_dict=saved_weights(model))
         (part / TEMPLATE).write_text(TEMPLATES[training["template"]], encoding="utf-8")
         write_json(part / TRAINING, training)
+        if examples:
+            write_examples(part, examples)
         plots.training_curve(training["results"]["log"], part / CURVE)
         card.write_card(part)
 

@@ -22,7 +22,10 @@ from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, S
 from roleplay.engine.sampling import gumbel, next_token
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
+from roleplay.text.retrieval import MARK, Retriever
+from roleplay.text.rows import Row
 from roleplay.weights import adapters, base_models, inspection, layout, probe
+from roleplay.weights.examples import write_examples
 from tests import tiny
 
 GREEDY = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=12)
@@ -96,6 +99,22 @@ def test_the_base_side_is_a_model_without_adapters(local: LocalEngine) -> None:
         assert texts(local, ask(user))[BASE] == texts(bare, ask(user, BASE))[BASE]
     with pytest.raises(AdapterError, match="none"):
         next(bare.answer(ask()))
+
+
+def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(folder: Path, tmp_path: Path) -> None:
+    looking = tiny.adapter(tmp_path / "looking")
+    rows = [("who are you", "I am I."), ("what is it", "It is tea.")]
+    write_examples(looking, rows)
+    local = LocalEngine(base_model(), [inspection.inspect(looking), inspection.inspect(folder)], CONTEXT)
+    assert "looks up the nearest 3 of 2 rows" in "\n".join(local.describe())
+    said = texts(local, ask("who is it"))
+    shown = tuple(
+        (MARK + user, reply) for user, reply in Retriever([Row((row,)) for row in rows]).examples("who is it")
+    )
+    plain = replace(ask("who is it", ADAPTER, turns=shown), adapter="tiny")
+    assert len(shown) == 2 and said[ADAPTER] == texts(local, plain)[ADAPTER]
+    bare = replace(ask("who is it"), adapter="tiny")
+    assert said[ADAPTER] != texts(local, bare)[ADAPTER] and said[BASE] == texts(local, bare)[BASE]
 
 
 def test_greedy_text_is_that_of_generate(local: LocalEngine) -> None:

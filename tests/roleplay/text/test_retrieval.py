@@ -3,8 +3,10 @@
 import pytest
 
 from roleplay.errors import DataError
-from roleplay.text.retrieval import Retriever
+from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
+from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
+from tests import tiny
 
 ROWS = [
     Row((("今日可曾用过晚膳？", "用过了。"),)),
@@ -41,3 +43,43 @@ def test_as_many_as_asked_and_always_the_same() -> None:
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(DataError, match="no rows to retrieve from"):
         Retriever([])
+
+
+def test_rows_are_ranked_with_their_nearness() -> None:
+    (first, turn), *others = Retriever(ROWS).ranked("今日可曾用过晚膳？", 9)
+    assert turn == ROWS[0].turns[0] and first == pytest.approx(1)
+    assert [nearness for nearness, _ in others] == sorted((n for n, _ in others), reverse=True)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_prompt_has_the_nearest_rows_before_the_conversation_and_marked(template: str) -> None:
+    plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(ROWS)
+    encoder = RetrievingEncoder(tiny.tokenizer(), template, retriever)
+    turns, user = [("你好", "请坐。")], "晚膳用什么好呢"
+    shown = [(MARK + asked, reply) for asked, reply in retriever.examples(user)]
+    prompt = encoder.prompt("你是甄嬛。", turns, user)
+    assert shown and prompt == plain.prompt("你是甄嬛。", [*shown, *turns], user)
+    assert encoder.prompt("", (), "ξψ") == plain.prompt("", (), "ξψ")
+    whole = len(prompt)
+    assert encoder.fit("你是甄嬛。", turns, user, whole) == (prompt, 0)
+    assert encoder.fit("你是甄嬛。", turns, user, whole - 1) == (plain.prompt("你是甄嬛。", turns, user), 0)
+    alone = plain.prompt("你是甄嬛。", (), user)
+    assert encoder.fit("你是甄嬛。", turns, user, len(alone)) == (alone, 1)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("loss_on", ["all", "last"])
+def test_an_example_learns_its_own_replies_and_none_that_it_is_shown(template: str, loss_on: str) -> None:
+    plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(ROWS)
+    encoder = RetrievingEncoder(tiny.tokenizer(), template, retriever)
+    turns = [("晚膳用什么", "清粥。"), ("雪大么", "大。")]
+    asked = turns[0 if loss_on == "all" else 1][0]  # the first that is learnt: a later one is not said yet
+    shown = [(MARK + user, reply) for user, reply in retriever.examples(asked)]
+    example, own = (one.example("甄嬛", turns, loss_on, where="row 1") for one in (encoder, plain))
+    assert example.input_ids == plain.example("甄嬛", [*shown, *turns]).input_ids
+    assert [label for label in example.labels if label != IGNORED] == [y for y in own.labels if y != IGNORED]
+    assert all(label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True))
+    assert example.where == "row 1"
+    fewer = encoder.example("甄嬛", turns, loss_on, limit=len(example.input_ids) - 1)
+    assert fewer.input_ids == plain.example("甄嬛", [*shown[1:], *turns]).input_ids
+    assert encoder.example("甄嬛", turns, loss_on, limit=len(own.input_ids)).labels == own.labels

@@ -17,7 +17,8 @@ from transformers import Gemma3ForCausalLM
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import TEMPLATES
-from roleplay.weights import adapters, base_models, embedded, inspection, layout, probe
+from roleplay.text.retrieval import RetrievingEncoder
+from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, probe
 from tests import tiny
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -34,6 +35,33 @@ def test_a_sound_adapter_is_taken(folder: Path, base: Gemma3ForCausalLM) -> None
     assert (adapter.base_model, adapter.persona) == (tiny.BASE_NAME, "你是甄嬛。")
     inspection.check_base(adapter, base, base_models.fingerprint(base))
     assert {tuple(w.shape) for w in adapters.read_weights(adapter).values()} == {(4, 16), (16, 4), (4, 32)}
+
+
+def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
+    assert inspection.inspect(folder).retriever is None
+    turns = [("你好", "请坐。"), ("Who is it?", "It is\nI."), ("你好", "请坐。")]
+    examples.write_examples(folder, turns)
+    adapter = inspection.inspect(folder)
+    assert adapter.examples == (turns[0], turns[1])
+    assert isinstance(adapter.encoder(tiny.tokenizer()), RetrievingEncoder)
+    assert adapter.retriever and adapter.retriever.examples("who") == [turns[1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}', "holds a dict where a list of rows belongs"),
+        ('[["a", "b"], ["a", 1]]', r"row 2 is \['a', 1\]; give it two texts"),
+        ('[["a", "b", "c"]]', "row 1 is"),
+        ('[["a", " "]]', "row 1 is"),
+        (json.dumps([["a" * 2001, "b"]]), "row 1 is .* of 1 to 2,000 characters"),
+        ("[[", "examples.json"),
+    ],
+)
+def test_rows_of_a_stranger_that_are_none_are_refused(folder: Path, text: str, message: str) -> None:
+    (folder / layout.EXAMPLES).write_text(text, encoding="utf-8")
+    with pytest.raises(AdapterError, match=message):
+        inspection.inspect(folder)
 
 
 def test_rank_stabilised_scaling(folder: Path) -> None:

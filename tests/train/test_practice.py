@@ -1,0 +1,44 @@
+"""What an adapter practises with: which rows stand before a training row, and what it then looks up in a chat."""
+
+from collections import Counter
+
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder
+from roleplay.text.rows import Row
+from tests import tiny
+from train.learning.practice import PracticeEncoder, encoders
+
+WORDS = ("tea", "snow", "rain", "plum", "lamp", "silk", "crane", "brush")
+TURNS = [(f"do you like {a} or {b}?", f"{a}, since {b} is dear") for a in WORDS for b in WORDS]
+RETRIEVER = Retriever([*(Row((turn,)) for turn in TURNS), Row((("is tea dear?", TURNS[0][1]),))])
+
+
+def practice(seed: int = 0) -> PracticeEncoder:
+    return PracticeEncoder(tiny.tokenizer(), "gemma", RETRIEVER, seed)
+
+
+def test_a_row_is_never_shown_itself_nor_its_own_reply() -> None:
+    shown = {turn: practice().found(turn) for turn in TURNS}
+    assert all(turn[0] != user and turn[1] != reply for turn in TURNS for user, reply in shown[turn])
+    assert RETRIEVER.examples(TURNS[0][0])[-1] == TURNS[0]  # a visitor who says the same is shown it
+
+
+def test_some_rows_are_shown_none_and_no_row_too_many_and_the_nearest_last() -> None:
+    shown = [practice().found(turn) for turn in TURNS]
+    assert set(Counter(map(len, shown))) == set(range(NEAREST + 1))
+    for turn, own in zip(TURNS, shown, strict=True):
+        nearness = {other: near for near, other in RETRIEVER.ranked(turn[0], 99)}
+        assert [nearness[other] for other in own] == sorted(nearness[other] for other in own)
+
+
+def test_a_seed_always_shows_the_same_rows() -> None:
+    once, again, other = ([practice(seed).found(turn) for turn in TURNS] for seed in (1, 1, 2))
+    assert once == again != other
+
+
+def test_everything_but_the_training_rows_reads_what_the_chat_reads() -> None:
+    own, chat = encoders(tiny.tokenizer(), "gemma", RETRIEVER, 0)
+    assert isinstance(own, PracticeEncoder) and type(chat) is RetrievingEncoder
+    assert chat.prompt("", (), TURNS[0][0]) != own.prompt("", (), TURNS[0][0])
+    own, chat = encoders(tiny.tokenizer(), "gemma", None, 0)
+    assert own is chat and type(chat) is PromptEncoder
