@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from peft import LoraConfig
 from transformers import set_seed
 
 from roleplay.environment import ROOT, Environment
@@ -27,12 +28,14 @@ from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.retrieval import Retriever
-from roleplay.text.rows import Row, system_notes
+from roleplay.text.rows import Row, file_sha256, system_notes
 from roleplay.text.splits import name_few, repeat_by_weight
-from roleplay.weights import base_models
+from roleplay.weights import base_models, inspection
+from roleplay.weights.adapters import Adapter, read_weights
+from roleplay.weights.layout import WEIGHTS
 from roleplay.weights.training_rows import load_rows, remember
 from train.learning import memory, recipe
-from train.learning.adapter import attach_lora, finish, told_of
+from train.learning.adapter import attach_lora, finish, go_on_from, told_of
 from train.learning.attention import ATTENTION
 from train.learning.callbacks import SampleReplies, follow, sample_prompts
 from train.learning.checkpoints import RESUME, check_resume, what_must_stay
@@ -81,6 +84,34 @@ def read_material(flags: LoraFlags) -> Material:
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
 
 
+def starting_point(flags: LoraFlags) -> tuple[LoraFlags, Adapter | None]:
+    """The adapter to go on from, None for none, and the flags with its template, rank and projections; raises
+    `AdapterError` for one that cannot be read."""
+    if not flags.adapter:
+        return flags, None
+    start = inspection.inspect(Path(flags.adapter))
+    config = LoraConfig.from_pretrained(str(start.folder))
+    own = {"rank": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "template": start.template}
+    return dataclasses.replace(flags, projections=sorted(config.target_modules or ()), **own), start
+
+
+def lineage(start: Adapter | None) -> list[dict[str, Any]]:
+    """The adapter that a training goes on from, as training.json names it; none where it begins anew."""
+    return [{"file": start.name, "sha256": file_sha256(start.folder / WEIGHTS)}] if start else []
+
+
+def begin(trainer: CharacterTrainer, start: Adapter | None) -> dict[str, float]:
+    """Put the weights of `start` in place of the first values; returns the base model's held-out loss, taken before.
+
+    Without it a run begins with the base model, whose loss is then its first.
+    """
+    if not start:
+        return {}
+    base = trainer.evaluate()["eval_loss"]
+    go_on_from(trainer.lora, read_weights(start))
+    return {"base_held_out_loss": base}
+
+
 def encode(rows: Sequence[Row], encoder: PromptEncoder, persona: Persona, flags: LoraFlags) -> list[Example]:
     """Every row as token ids whose last label is the stop token."""
     examples = [
@@ -94,9 +125,10 @@ def encode(rows: Sequence[Row], encoder: PromptEncoder, persona: Persona, flags:
 
 def training_record(flags: LoraFlags, material: Material, base: dict[str, Any]) -> dict[str, Any]:
     """What training.json says of how an adapter was made; no path of this machine goes into it."""
-    names = {key: Path(getattr(flags, key)).name for key in ("character", "persona")} | {"base_model": base["name"]}
+    names = {key: Path(getattr(flags, key)).name for key in ("adapter", "character", "persona")}
     return {
-        "settings": dataclasses.asdict(flags) | {"data": [file["file"] for file in material.files], **names},
+        "settings": dataclasses.asdict(flags)
+        | {"data": [file["file"] for file in material.files], **names, "base_model": base["name"]},
         "data": material.files,
         "base_model": base,
         "persona": dataclasses.asdict(material.persona),
@@ -108,6 +140,7 @@ def training_record(flags: LoraFlags, material: Material, base: dict[str, Any]) 
 def train(flags: LoraFlags) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
     check_flags(flags, ROOT)
+    flags, start = starting_point(flags)
     folder, run, processes = ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name, process_count()
     material = read_material(flags)
     chosen = recipe.choose(len(material.rows), flags.epochs, flags.batch_size, max(processes, flags.pack_rows))
@@ -131,7 +164,8 @@ def train(flags: LoraFlags) -> Path:
 
     # Train
     persona = material.persona.system_prompt
-    must_stay = what_must_stay(dataclasses.asdict(flags), persona, material.files, origin["fingerprint"])
+    files = [*material.files, *lineage(start)]
+    must_stay = what_must_stay(dataclasses.asdict(flags), persona, files, origin["fingerprint"])
     checkpoint = check_resume(run, must_stay, flags.resume)
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
     data = {"train_dataset": examples, "eval_dataset": held_out}
@@ -146,6 +180,7 @@ def train(flags: LoraFlags) -> Path:
         print(*name_few(material.held_out), *recipe.warnings(len(examples), len(held_out)), sep="\n")
     if flags.rehearsal:
         trainer.rehearse(flags.rehearsal, prepare(model, encoder, material.rows, share_prefix))
+    began = begin(trainer, start)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.caught:
         print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
@@ -153,11 +188,12 @@ def train(flags: LoraFlags) -> Path:
     finish(model, flags.keep)
     trainer.evaluate()
     if trainer.is_world_process_zero():
-        results = trainer.results(result) | {"last_replies": samples.last()}
+        results = trainer.results(result) | began | {"last_replies": samples.last()}
         listed = [Path(row.where).name for row in material.held_out]
         learnt = {"held_out": label_counts(held_out) | {"listed": listed}, "results": results}
         shown = [row.turns[-1] for row in material.rows] if flags.retrieval else ()
-        write_adapter(folder, model, training_record(flags, material, origin) | learnt, RESUME, shown)
+        record = training_record(flags, material, origin) | {"goes_on_from": lineage(start)} | learnt
+        write_adapter(folder, model, record, RESUME, shown)
         remember(run.parent, material.paths, material.files)
         shutil.rmtree(run)
         print(*recipe.closing(folder, results, len(held_out)), sep="\n")

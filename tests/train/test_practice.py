@@ -17,10 +17,12 @@ def practice(seed: int = 0) -> PracticeEncoder:
     return PracticeEncoder(tiny.tokenizer(), "gemma", RETRIEVER, seed)
 
 
-def test_a_row_is_never_shown_itself_nor_its_own_reply() -> None:
-    shown = {turn: practice().found(turn) for turn in TURNS}
-    assert all(turn[0] != user and turn[1] != reply for turn in TURNS for user, reply in shown[turn])
-    assert RETRIEVER.examples(TURNS[0][0])[-1] == TURNS[0]  # a visitor who says the same is shown it
+def test_a_third_of_the_rows_may_be_shown_themselves_and_no_other_its_message_or_reply() -> None:
+    alike = [
+        turn for turn in TURNS if any(user == turn[0] or reply == turn[1] for user, reply in practice().found(turn))
+    ]
+    assert len(TURNS) / 6 < len(alike) < len(TURNS) / 2
+    assert all(practice().found(turn)[-1] == turn for turn in alike)  # nothing is nearer
 
 
 def test_some_rows_are_shown_none_and_no_row_too_many_and_the_nearest_last() -> None:

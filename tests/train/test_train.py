@@ -23,6 +23,7 @@ from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import parse
+from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS
 from tests import tiny
@@ -129,6 +130,21 @@ def test_end_to_end(base, data, home, monkeypatch):
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
     *_, last = engine.answer(request)
     assert last[ADAPTER].text != last[BASE].text
+
+
+def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
+    first = lora.train(settings(base, data, rank=4, alpha=4, projections=["q_proj"], retrieval=False, learning_rate=5e-2))
+    again = lora.train(settings(base, data, adapter=str(first), name="again", keep=1.0, learning_rate=1e-9))
+    one, two = (inspection.inspect(folder) for folder in (first, again))
+    assert (two.rank, two.scaling) == (one.rank, one.scaling) == (4, 1.0) and two.examples
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, again))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)  # next to nothing was learnt
+    assert two.training["goes_on_from"] == [{"file": "me", "sha256": file_sha256(first / "adapter_model.safetensors")}]
+    results = two.training["results"]
+    assert results["held_out_loss"] != results["base_held_out_loss"]
+    assert results["log"][0]["eval_loss"] == pytest.approx(results["held_out_loss"], abs=1e-4)  # where it began
+    assert two.training["settings"]["adapter"] == "me" and two.training["settings"]["rank"] == 4
 
 
 def test_without_retrieval_nothing_is_looked_up(base, data, home):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 INITIALISATIONS: dict[str, Any] = {"kaiming": True, "orthogonal": "orthogonal"}  # in peft's words
@@ -13,6 +13,11 @@ SAVED = torch.bfloat16  # what base models run in; half the size of what it lear
 def attach_lora(model: PreTrainedModel, **config: Any) -> PeftModel:
     """A causal language model that learns nothing but LoRA; `config` is peft's."""
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config))
+
+
+def go_on_from(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
+    """Begin with the weights of a finished adapter, by peft's names, in place of the first values."""
+    set_peft_model_state_dict(model, weights)
 
 
 def finish(model: PeftModel, share: float) -> None:

@@ -1,7 +1,8 @@
 """How an adapter learns to use the rows that it looks up: a training row stands behind some that its message finds.
 
-A row is never shown itself, and now and then none: who always sees the answer only learns to copy it. Then what is found
-is as near as what a visitor's message finds.
+In a third of the rows the row itself is among them, as an answer that only has to be taken up; without it an adapter
+learns to pass over what it is shown. In the others it is not, and what is found is as near as what a visitor's message
+finds. Source: RAFT (Zhang et al., 2024), where it is the share of questions whose document is in the context.
 """
 
 import random
@@ -11,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.text.prompts import PromptEncoder, Turn
 from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder
 
-RANKED = 50  # rows that are looked at: a reply may stand in many
-SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 5, 9, 5)  # how many are shown, and in how many rows of twenty
+RANKED = 50  # rows that are looked at: a message or a reply may stand in many
+SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 4, 7, 8)  # how many are shown, and in how many rows of twenty
+ITSELF = 1 / 3  # share of the rows that may be shown themselves
 
 
 class PracticeEncoder(RetrievingEncoder):
@@ -23,10 +25,11 @@ class PracticeEncoder(RetrievingEncoder):
         self._seed = seed
 
     def found(self, turn: Turn) -> list[Turn]:
-        (count,) = random.Random(f"{self._seed} {turn}").choices(SHOWN, OF_TWENTY)
-        ranked = self.retriever.ranked(turn[0], RANKED)
-        others = [other for _, other in ranked if other[0] != turn[0] and other[1] != turn[1]]
-        return others[:count][::-1]
+        lot = random.Random(f"{self._seed} {turn}")
+        (count,), itself = lot.choices(SHOWN, OF_TWENTY), lot.random() < ITSELF
+        ranked = [other for _, other in self.retriever.ranked(turn[0], RANKED)]
+        found = [other for other in ranked if itself or (other[0] != turn[0] and other[1] != turn[1])]
+        return found[:count][::-1]
 
 
 def encoders(

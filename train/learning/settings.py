@@ -69,6 +69,9 @@ class LoraFlags(RunFlags):
     name: str = flag("zhenhuan-mine", "folder under adapters/ to write")
     character: str = flag("zhenhuan", "a folder under dataset/, or any folder: its persona and its rows")
     data: list[str] = flag([], "files of rows, in any form of docs/rows.md, in place of the character's")
+    adapter: str = flag(
+        "", "folder of an adapter to go on from, in place of new matrices; with its rank and projections"
+    )
     format: str = flag("", "the form of the rows, where it is recognised wrongly", ("", *FORMS))
     persona: str = flag("", "a persona or a character card (docs/cards.md), in place of the character's")
     template: str = flag("gemma", "where the persona goes: into the first user turn or a system turn", tuple(TEMPLATES))
