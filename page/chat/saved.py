@@ -110,7 +110,9 @@ def _exchange(item: Any) -> Exchange:
     user, adapter, revision = str(item["user"])[:MAX_MESSAGE], str(item["adapter"])[:MAX_NAME], item.get("revision", "")
     new = Exchange(user, answers, personas, adapter, Sampling(**item["sampling"]), order, verdict, examples)
     strength = Speaker(strength=float(item.get("strength", 1.0))).strength
-    return replace(new, revision=str(revision)[:MAX_NAME], strength=strength, other=_other(item))
+    looking = tuple(side for side in SIDES if side in item.get("looks_up", ()))
+    new = replace(new, revision=str(revision)[:MAX_NAME], strength=strength, looks_up=looking)
+    return replace(new, other=_other(item))
 
 
 def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:

@@ -152,7 +152,7 @@ def test_a_vote_closes_the_exchange() -> None:
 
 
 def test_what_a_browser_keeps_comes_back() -> None:
-    last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),))
+    last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),), looks_up=(ADAPTER,))
     kept = Kept([*RECORD, last], True, "persona", NOTHING)
     back = saved.from_json(saved.to_json(kept))
     assert list(back.record[:3]) == RECORD
@@ -175,6 +175,7 @@ def test_what_a_browser_keeps_comes_back() -> None:
         lambda value: value["record"][0]["sampling"].update(temperature=99),
         lambda value: value["record"][0].update(order=["adapter", "adapter"]),
         lambda value: value["record"][0].update(verdict="won"),
+        lambda value: value["record"][0].update(looks_up=3),
     ],
 )
 def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-untyped-def]
@@ -190,6 +191,8 @@ def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-u
         ({}, PERSONA, "seed 7"),
         ({"personas": {BASE: ""}}, NOTHING, "seed 7 · without a persona"),
         ({"examples": (("a", "b"),)}, EXAMPLES, "seed 7 · with training rows as examples"),
+        ({"looks_up": (BASE,)}, EXAMPLES, "seed 7 · with training rows as examples"),
+        ({"looks_up": (ADAPTER,)}, PERSONA, "seed 7"),
     ],
 )
 def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given: str, told: str) -> None:

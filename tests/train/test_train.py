@@ -133,7 +133,9 @@ def test_end_to_end(base, data, home, monkeypatch):
 
 
 def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
-    first = lora.train(settings(base, data, rank=4, alpha=4, projections=["q_proj"], retrieval=False, learning_rate=5e-2))
+    first = lora.train(
+        settings(base, data, rank=4, alpha=4, projections=["q_proj"], retrieval=False, learning_rate=5e-2)
+    )
     again = lora.train(settings(base, data, adapter=str(first), name="again", keep=1.0, learning_rate=1e-9))
     one, two = (inspection.inspect(folder) for folder in (first, again))
     assert (two.rank, two.scaling) == (one.rank, one.scaling) == (4, 1.0) and two.examples

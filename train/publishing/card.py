@@ -23,9 +23,11 @@ from roleplay.results import board as scoreboard
 from roleplay.results import reading
 from roleplay.templates import template
 from roleplay.text.languages import language
+from roleplay.text.retrieval import NEAREST
 from roleplay.weights import embedded
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.architectures import MULTIMODAL
+from roleplay.weights.examples import read_examples
 from roleplay.weights.hub import ADAPTER_TAG
 from roleplay.weights.layout import BOARD, BOARD_PLOT, CARD, CONFIG, CURVE, NOTICE, TRAINING
 
@@ -109,6 +111,8 @@ def _card(
         chinese="zh" in spoken,
         results=training.get("results", {}),
         stages=training.get("preferences", []),
+        examples=len(read_examples(folder)),
+        nearest=NEAREST,
         rows=sum(item["rows"] for item in training["data"]),
         curve=CURVE if (folder / CURVE).exists() else "",
         board=board,
