@@ -123,13 +123,16 @@ def encode(rows: Sequence[Row], encoder: PromptEncoder, persona: Persona, flags:
     return examples
 
 
-def training_record(flags: LoraFlags, material: Material, base: dict[str, Any]) -> dict[str, Any]:
+def training_record(
+    flags: LoraFlags, material: Material, base: dict[str, Any], start: Adapter | None = None
+) -> dict[str, Any]:
     """What training.json says of how an adapter was made; no path of this machine goes into it."""
     names = {key: Path(getattr(flags, key)).name for key in ("adapter", "character", "persona")}
     return {
         "settings": dataclasses.asdict(flags)
         | {"data": [file["file"] for file in material.files], **names, "base_model": base["name"]},
         "data": material.files,
+        "goes_on_from": lineage(start),
         "base_model": base,
         "persona": dataclasses.asdict(material.persona),
         "template": flags.template,
@@ -192,8 +195,7 @@ def train(flags: LoraFlags) -> Path:
         listed = [Path(row.where).name for row in material.held_out]
         learnt = {"held_out": label_counts(held_out) | {"listed": listed}, "results": results}
         shown = [row.turns[-1] for row in material.rows] if flags.retrieval else ()
-        record = training_record(flags, material, origin) | {"goes_on_from": lineage(start)} | learnt
-        write_adapter(folder, model, record, RESUME, shown)
+        write_adapter(folder, model, training_record(flags, material, origin, start) | learnt, RESUME, shown)
         remember(run.parent, material.paths, material.files)
         shutil.rmtree(run)
         print(*recipe.closing(folder, results, len(held_out)), sep="\n")
