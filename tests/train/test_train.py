@@ -21,7 +21,7 @@ from roleplay import heap
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
-from roleplay.errors import RoleplayError
+from roleplay.errors import RoleplayError, StaleRunError
 from roleplay.flags import parse
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS
@@ -347,7 +347,7 @@ def test_a_run_goes_on_only_with_everything_as_it_was(tmp_path, name):
     (tmp_path / "checkpoint-2").mkdir()
     assert check_resume(tmp_path, what_must_stay(*BEGUN), True) == str(tmp_path / "checkpoint-2")
     now = (*CHANGED[name], *BEGUN[len(CHANGED[name]) :])
-    with pytest.raises(RoleplayError, match=f"{name} is .* but was .* set it back"):
+    with pytest.raises(StaleRunError, match=f"{name} is .* but was .* set it back"):
         check_resume(tmp_path, what_must_stay(*now), True)
 
 
