@@ -15,16 +15,19 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from roleplay import heap
+from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError, StaleRunError
 from roleplay.flags import parse
 from roleplay.weights import base_models, inspection, training_rows
-from roleplay.weights.adapters import PROJECTIONS
+from roleplay.weights.adapters import PROJECTIONS, Adapter, read_weights
 from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server
@@ -125,6 +128,22 @@ def test_end_to_end(base, data, home, monkeypatch):
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
     *_, last = engine.answer(request)
     assert last[ADAPTER].text != last[BASE].text
+    check_plain_peft(base, adapter)
+
+
+def check_plain_peft(base: Path, adapter: Adapter) -> None:
+    """peft alone loads the folder as it is, and finds the logits that the page's decoder finds."""
+    ids, model = list(range(3, 60)), AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    decoder = Decoder(model)
+    segment = Segment(ids, decoder.new_cache(), Lora(decoder, read_weights(adapter), adapter.scaling))
+    ours = decoder.head(decoder.forward([segment]))[0]
+    plain = PeftModel.from_pretrained(model, adapter.folder).eval()
+    with torch.inference_mode():
+        theirs = plain(torch.tensor([ids])).logits[0, -1]
+        with plain.disable_adapter():
+            untuned = plain(torch.tensor([ids])).logits[0, -1]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert (theirs - untuned).abs().max() > 0.01
 
 
 def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, capsys):
