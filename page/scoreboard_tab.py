@@ -52,7 +52,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
         f"<details><summary>{escape(words['all_figures'])}</summary>",
         _table(table, words["scoreboard"], language),
         f"<ul>{told}</ul></details>",
-        flips_html(board.get("flips", {}), language),
+        flips_html(board, language),
         *(_read_blind(board["reading"], language) if "reading" in board else ()),
     ]
 

@@ -19,7 +19,11 @@ pytest_plugins = ("pages",)
 CLUSTERS = range(40)
 CHECKED = {"good": 20, "false_alarms": 1, "broken": 20, "missed": 2, "blamed": 3, "references": 137}
 
-ANSWERED = {BASE_WITH_PERSONA: (False, True, True), TUNED: (True, False, True)}
+ANSWERED = {
+    BARE_BASE: (False, False, False),
+    BASE_WITH_PERSONA: (False, True, True),
+    TUNED: (True, False, True),
+}
 
 
 def make_board(folder: Path) -> None:
@@ -33,7 +37,8 @@ def make_board(folder: Path) -> None:
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
     items = {arm: [Outcome(right, f"{arm} says") for right in rights] for arm, rights in ANSWERED.items()}
-    board.flips["identity"] = flips(["Who are <b>you</b>?", "你是谁", "Both?"], items)
+    for arm in (BARE_BASE, BASE_WITH_PERSONA):
+        board.flips[arm] = {"identity": flips(["Who are <b>you</b>?", "你是谁", "Both?"], items, arm)}
     written = board.as_json() | {"rules": CHECKED, "held_out": {"rows": 8, "groups": 6}}
     (folder / layout.BOARD).write_text(json.dumps(written), encoding="utf-8")
     plots.scoreboard(written, folder / layout.BOARD_PLOT)
@@ -87,6 +92,10 @@ def test_what_was_won_and_lost_is_filtered_and_asked_again(browser: Browser, mea
         page.get_by_label("Which items").select_option("lost")
         expect(page.locator("#board article:visible")).to_contain_text(["你是谁"])
         page.get_by_label("Which items").select_option("all")
+        page.get_by_label("Opponent").select_option("against base")
+        page.get_by_text("identity: 2 won, 0 lost").click()
+        expect(page.locator("#board article:visible dd")).to_have_text(["adapter says", "base says"] * 2)
+        page.get_by_label("Opponent").select_option("against base + persona")
         page.get_by_label("Find words in them").fill("YOU")
         item = page.locator("#board article:visible")
         expect(item).to_contain_text(["Who are <b>you</b>?"])
