@@ -154,7 +154,9 @@
 
   // The scoreboard's lists: filtered here, and an item of one is asked in the chat.
   const filter = () => {
-    const board = document.querySelector("#board"), kind = board.querySelector(".filter select").value;
+    const board = document.querySelector("#board"), kind = board.querySelector(".filter .which").value;
+    const opponent = board.querySelector(".filter .opponent")?.value;
+    board.querySelectorAll(".against").forEach((lists) => { lists.hidden = opponent && lists.dataset.arm !== opponent; });
     const wanted = board.querySelector(".filter input").value.toLowerCase();
     board.querySelectorAll(".flips").forEach((list) => {
       const items = [...list.querySelectorAll("article")];

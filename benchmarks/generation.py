@@ -5,7 +5,8 @@
 
 Arms: stock `generate` with the adapter attached by peft, two such calls one after the other (adapter, then base), the
 engine with one side and with both. They alternate in both orders; a token's time is the median over all of them.
-Prints every figure and writes them, with the ratios, as one JSON object.
+Prints every figure and writes them, with the ratios, as one JSON object; ends with an error instead where an arm's
+greedy answers are not those of stock transformers.
 """
 
 import itertools
@@ -24,13 +25,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig
 from transformers.generation.streamers import BaseStreamer
 
+from benchmarks import agreement
 from benchmarks.report import write
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text.prompts import TEMPLATES, Turn
+from roleplay.text.prompts import TEMPLATES, PromptEncoder, Turn
 from roleplay.weights import adapters, base_models, inspection, layout
 
 USER = "What do you miss most about your old home?"
@@ -43,7 +45,15 @@ SHAPES = {  # of random weights
     ),
     "gemma-2-2b": Gemma2Config(),
 }  # fmt: skip
-Times = tuple[float, list[float]]  # seconds to the first token, and for each later one
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds to the first token and for each later one, and what was said on every side."""
+
+    first: float
+    later: list[float]
+    said: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Flags:
     json: str = flag("runs/generation.json", "file that the figures are written to")
     shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of a larger", (EMBEDDED, *SHAPES))
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
-    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run", within=(1, inf))
+    tokens: int = flag(24, "tokens per answer; more makes steadier figures and a longer run", within=(2, inf))
     repeats: int = flag(4, "times that each arm runs, every other time in reverse order", within=(1, inf))
     turns: int = flag(8, "turn at which the first token is timed with the kept cache and without", within=(1, inf))
 
@@ -86,43 +96,49 @@ class Clock(BaseStreamer):
     """Notes when `generate` hands over the prompt and each new token."""
 
     def __init__(self) -> None:
-        self.started, self.at = time.perf_counter(), list[float]()
+        self.started, self.at, self.ids = time.perf_counter(), list[float](), list[torch.Tensor]()
 
     def put(self, value: torch.Tensor) -> None:
         self.at.append(time.perf_counter())
+        self.ids.append(value)
 
     def end(self) -> None:
         pass
 
-    def times(self) -> Times:
+    def timed(self, encoder: PromptEncoder, side: str) -> Timed:
         _, *tokens = self.at  # the first is the prompt
-        return tokens[0] - self.started, [b - a for a, b in itertools.pairwise(tokens)]
+        text = agreement.text_of(encoder, [int(value) for value in self.ids[1:]])
+        return Timed(tokens[0] - self.started, [b - a for a, b in itertools.pairwise(tokens)], {side: text})
 
 
-def stock(model: PeftModel, prompt: list[int], tokens: int) -> Times:
+def stock(model: PeftModel, encoder: PromptEncoder, tokens: int, side: str = ADAPTER) -> Timed:
+    prompt = encoder.prompt("", (), USER)
     clock, ids = Clock(), torch.tensor([prompt], device=model.device)
     model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock, do_sample=False, eos_token_id=None,
         pad_token_id=0, max_new_tokens=tokens,
     )  # fmt: skip
-    return clock.times()
+    return clock.timed(encoder, side)
 
 
-def two_calls(model: PeftModel, prompt: list[int], tokens: int) -> Times:
-    first, later = stock(model, prompt, tokens)
+def two_calls(model: PeftModel, encoder: PromptEncoder, tokens: int) -> Timed:
+    one = stock(model, encoder, tokens)
     with model.disable_adapter():
-        also_first, also_later = stock(model, prompt, tokens)
-    return first + also_first, [a + b for a, b in zip(later, also_later, strict=True)]
+        other = stock(model, encoder, tokens, BASE)
+    later = [a + b for a, b in zip(one.later, other.later, strict=True)]
+    return Timed(one.first + other.first, later, one.said | other.said)
 
 
-def ours(engine: LocalEngine, sides: tuple[str, ...], tokens: int, turns: tuple[Turn, ...] = ()) -> Times:
+def ours(engine: LocalEngine, sides: tuple[str, ...], tokens: int, turns: tuple[Turn, ...] = ()) -> Timed:
     """Of the side that is asked first; updates that carry several tokens count as equal shares."""
     question = Question("", turns, USER)
     sampling = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=tokens)
-    states = [state[sides[0]] for state in engine.answer(Request(dict.fromkeys(sides, question), sampling))]
+    answers = list(engine.answer(Request(dict.fromkeys(sides, question), sampling)))
+    states = [answer[sides[0]] for answer in answers]
     spans = [(b.seconds - a.seconds, b.tokens - a.tokens) for a, b in itertools.pairwise(states)]
     later = [seconds / count for seconds, count in spans if count for _ in range(count)]
-    return states[-1].seconds_to_first_token, later[-(tokens - 1) :]
+    said = {side: answer.text for side, answer in answers[-1].items()}
+    return Timed(states[-1].seconds_to_first_token, later[-(tokens - 1) :], said)
 
 
 def say(engine: LocalEngine, turns: tuple[Turn, ...], tokens: int) -> tuple[Turn, ...]:
@@ -141,9 +157,9 @@ def late_turn(engine: LocalEngine, flags: Flags) -> dict[str, float]:
     for _ in range(flags.repeats):
         engine.forget()
         turns = say(engine, before, flags.tokens)
-        kept.append(ours(engine, (ADAPTER,), 1, turns)[0])
+        kept.append(ours(engine, (ADAPTER,), 1, turns).first)
         engine.forget()
-        whole.append(ours(engine, (ADAPTER,), 1, turns)[0])
+        whole.append(ours(engine, (ADAPTER,), 1, turns).first)
     return {"turn": flags.turns, "first_token_kept_ms": median_ms(kept), "first_token_whole_ms": median_ms(whole)}
 
 
@@ -169,15 +185,15 @@ def read_speed(device: torch.device) -> float:
     return block.nbytes / timed(lambda: block.sum().item(), 5) / 1e6
 
 
-def time_arms(engine: LocalEngine, model: PeftModel, prompt: list[int], flags: Flags) -> dict[str, list[Times]]:
+def time_arms(engine: LocalEngine, model: PeftModel, encoder: PromptEncoder, flags: Flags) -> dict[str, list[Timed]]:
     """Every arm's times, run after run, in both orders."""
-    arms: dict[str, Callable[[], Times]] = {
-        "stock_one": lambda: stock(model, prompt, flags.tokens),
-        "two_calls": lambda: two_calls(model, prompt, flags.tokens),
+    arms: dict[str, Callable[[], Timed]] = {
+        "stock_one": lambda: stock(model, encoder, flags.tokens),
+        "two_calls": lambda: two_calls(model, encoder, flags.tokens),
         "one": lambda: ours(engine, (ADAPTER,), flags.tokens),
         "both": lambda: ours(engine, (ADAPTER, BASE), flags.tokens),
     }
-    measured: dict[str, list[Times]] = {name: [] for name in arms}
+    measured: dict[str, list[Timed]] = {name: [] for name in arms}
     for number in range(flags.repeats + 1):
         for name in list(arms)[:: -1 if number % 2 else 1]:
             engine.forget()
@@ -187,14 +203,14 @@ def time_arms(engine: LocalEngine, model: PeftModel, prompt: list[int], flags: F
     return measured
 
 
-def summarise(measured: dict[str, list[Times]], weights: int, read: float) -> dict[str, dict[str, float]]:
+def summarise(measured: dict[str, list[Timed]], weights: int, read: float) -> dict[str, dict[str, float]]:
     """Medians in milliseconds, and the share of what memory allows; `weights` in bytes, `read` in GB a second."""
     figures: dict[str, dict[str, float]] = {}
     for name, runs in measured.items():
-        token = median_ms([gap for _, later in runs for gap in later])
+        token = median_ms([gap for run in runs for gap in run.later])
         share = weights / (token / 1e3) / 1e9 / read * (2 if name == "two_calls" else 1)
         figures[name] = {
-            "time_to_first_token_ms": median_ms([first for first, _ in runs]),
+            "time_to_first_token_ms": median_ms([run.first for run in runs]),
             "time_per_token_ms": token,
             "memory_read_share": round(share, 3),
         }
@@ -215,7 +231,13 @@ def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) ->
     with torch.inference_mode(), model.disable_adapter():
         plain = timed(lambda: model(input_ids=ids, logits_to_keep=keep, use_cache=False), flags.repeats)
 
-    figures = summarise(time_arms(engine, model, prompt, flags), weights, read)
+    measured = time_arms(engine, model, encoder, flags)
+    said = {
+        side: {arm: [run.said[side] for run in runs] for arm, runs in measured.items() if side in runs[0].said}
+        for side in (ADAPTER, BASE)
+    }
+    answers = agreement.compare(model, encoder, prompt, flags.tokens, said)
+    figures = summarise(measured, weights, read)
     late = late_turn(engine, flags)
 
     def ratio(a: str, b: str, figure: str) -> float:
@@ -231,6 +253,7 @@ def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) ->
         "weights_gb": round(weights / 1e9, 3),
         "memory_read_gb_per_second": round(read, 1),
         "plain_forward_ms": plain,
+        "answers": answers,
         "arms": figures,
         "late_turn": late,
         "ratios": {

@@ -15,6 +15,7 @@ from page.serving.logins import Logins
 from page.serving.middleware import Doors, Faults, log_fault
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
+from page.unfetched import BoundedQueue
 from roleplay.results.votes import Box
 
 QUEUE_SIZE = 16  # requests that wait at most; the next one is turned away with a sentence
@@ -23,6 +24,7 @@ for part in (queueing, routes):  # Gradio prints tracebacks, which hold what a s
     part.traceback = SimpleNamespace(print_exc=log_fault)  # type: ignore[attr-defined]
 # Of every session it would keep the last value of each control, of any size, for links that this page does not make.
 state_holder.SessionState._update_value_in_config = lambda *_: None  # type: ignore[method-assign]
+queueing.Queue = BoundedQueue  # type: ignore[misc]
 queueing.print = lambda said: log_fault()  # type: ignore[attr-defined]  # its only use is on what a validator refuses
 
 

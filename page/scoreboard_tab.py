@@ -1,16 +1,16 @@
 """The Scoreboard tab: an adapter's figures, its training curve and the votes on it, as HTML. It measures nothing.
 
-The adapter's folder may be a stranger's. Of its scoreboard only numbers are shown, and of its flips texts as texts; its
-picture goes into the page as data, so that no file needs to be served.
+The adapter's folder may be a stranger's. Of its scoreboard and its training only numbers are shown, and of its flips
+texts as texts.
 """
 
-from base64 import b64encode
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from page.flips_view import flips_html
 from page.scoreboard_plots import plots_html
+from page.training_curve import curve_html
 from page.words import WORDS
 from roleplay.errors import DataError
 from roleplay.results import board as scoreboard
@@ -20,15 +20,14 @@ from roleplay.results.summary import summary
 from roleplay.results.wording import ARMS, READING
 from roleplay.weights import layout
 
-MAX_PICTURE = 4 << 20  # bytes
-
 
 def scoreboard_html(name: str, folder: Path, votes: str, language: str) -> str:
     """All that is known of an adapter; `votes` are those on it, as HTML. A guest's folder is no longer there."""
     words = WORDS[language]
     parts = [f"<h2>{escape(name)}</h2>", *_figures(name, folder, language)]
     parts += [f"<h2>{words['votes']}</h2>", votes]
-    parts += [f"<h2>{words['training']}</h2>", _picture(folder / layout.CURVE, words["plot_curve"])]
+    if curve := curve_html(folder / layout.TRAINING, language):
+        parts += [f"<h2>{words['training']}</h2>", curve]
     return "".join(parts)
 
 
@@ -52,7 +51,7 @@ def _figures(name: str, folder: Path, language: str) -> list[str]:
         f"<details><summary>{escape(words['all_figures'])}</summary>",
         _table(table, words["scoreboard"], language),
         f"<ul>{told}</ul></details>",
-        flips_html(board.get("flips", {}), language),
+        flips_html(board, language),
         *(_read_blind(board["reading"], language) if "reading" in board else ()),
     ]
 
@@ -82,11 +81,3 @@ def _table(rows: list[list[str]], label: str, language: str) -> str:
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table><thead><tr><td></td>{columns}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
-
-
-def _picture(path: Path, told: str) -> str:
-    """A PNG with what it shows, nothing where there is none."""
-    if not path.is_file() or path.stat().st_size > MAX_PICTURE:
-        return ""
-    source, told = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}", escape(told)
-    return f'<figure><img src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>'

@@ -15,6 +15,8 @@ DEBUG = "--debug"  # every command takes it, see `flags.parse`
 class RoleplayError(Exception):
     """Anything a user can mend; the library raises it, only the edge turns it into a message."""
 
+    status = 2  # of the command that it ends
+
 
 class DataError(RoleplayError):
     """A data file or one of its rows is not usable; the message carries file, row number and key."""
@@ -32,6 +34,12 @@ class HubError(RoleplayError):
     """A hub refused or could not be reached."""
 
 
+class StaleRunError(RoleplayError):
+    """An unfinished training cannot go on: what it learns, or how, is no longer what it was."""
+
+    status = 3  # tells it apart for a process that started the command
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line of at most 160 characters; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -39,7 +47,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """The edge of every script: a `RoleplayError`, or a disk or console that fails, ends it with one line and status 2.
+    """The edge of every script: a `RoleplayError`, or a disk or console that fails, ends it with one line and a status.
 
     With `DEBUG` the traceback stands above that line. Where nobody reads its output any more, as behind `head`, it ends
     without a word and with status 141, as a program that the signal SIGPIPE ends.
@@ -50,7 +58,7 @@ def one_line_errors() -> Iterator[None]:
             yield
         except RoleplayError as error:
             _tell(f"error: {error}")
-            sys.exit(2)
+            sys.exit(error.status)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

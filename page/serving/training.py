@@ -1,7 +1,7 @@
 """An adapter for a base model that has none: trained at the start by `train.lora` in a process of its own, and kept.
 
-The default character's rows and the command's own recipe; a stop or a restart goes on from the last checkpoint. Nothing
-here knows a model.
+The default character's rows and the command's own recipe; a stop or a restart goes on from the last checkpoint, unless
+rows or recipe have changed since. Nothing here knows a model.
 """
 
 import re
@@ -20,7 +20,7 @@ import torch
 
 from page.serving.loading_page import Tell
 from roleplay.environment import ROOT, Environment
-from roleplay.errors import RoleplayError, first_line
+from roleplay.errors import RoleplayError, StaleRunError, first_line
 from roleplay.text.personas import CHARACTER
 from roleplay.weights.layout import CONFIG
 
@@ -73,11 +73,15 @@ def train(base: str, settings: Environment, tell: Tell) -> Trained:
     name = name_of(base)
     run = ROOT / "runs" / name
     command = ["train.lora", "--name", name, "--base-model", base]
-    command += ["--resume"] * any(run.glob("checkpoint-*"))
-    print(f"training     the base model has no adapter: python -m {' '.join(command)}")
+    resume = ["--resume"] * any(run.glob("checkpoint-*"))
+    print(f"training     the base model has no adapter: python -m {' '.join(command + resume)}")
     try:
         with _saved_on_stop(run, settings.storage):
-            _run(command, tell)
+            try:
+                _run(command + resume, tell)
+            except StaleRunError:
+                _set_aside(run)
+                _run(command, tell)
     except RoleplayError as error:
         print(f"training     failed: {error}")
         return Trained(problem=str(error))
@@ -85,6 +89,14 @@ def train(base: str, settings: Environment, tell: Tell) -> Trained:
     trained = _keep(ROOT / "adapters" / name, settings, tell)
     print(f"kept         {name}: {trained.kept}" + (f"; {trained.problem}" if trained.problem else ""))
     return trained
+
+
+def _set_aside(run: Path) -> None:
+    """Somebody may have begun it by hand: `train.lora` goes on with it under its new name."""
+    aside = run.with_name(f"{run.name}-set-aside")
+    print(f"training     begins anew: the unfinished one is now in {aside}")
+    shutil.rmtree(aside, ignore_errors=True)
+    run.rename(aside)
 
 
 def _keep(folder: Path, settings: Environment, tell: Tell) -> Trained:
@@ -106,7 +118,7 @@ def _keep(folder: Path, settings: Environment, tell: Tell) -> Trained:
 def _run(command: Sequence[str], tell: Tell) -> None:
     """Run one of the project's commands and print what it says; `tell` hears of its bar.
 
-    Raises `RoleplayError` with its last line where it fails.
+    Raises `RoleplayError` with its last line where it fails, `StaleRunError` where an unfinished run cannot go on.
     """
     said = "it said nothing"
     output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -131,7 +143,8 @@ def _run(command: Sequence[str], tell: Tell) -> None:
             f"{command[0]} was killed ({signal.Signals(-process.returncode).name}), often for its memory"
         )
     if process.returncode:
-        raise RoleplayError(said.removeprefix("error: ")[:300])
+        kind = StaleRunError if process.returncode == StaleRunError.status else RoleplayError
+        raise kind(said.removeprefix("error: ")[:300])
 
 
 @contextmanager

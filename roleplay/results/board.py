@@ -3,8 +3,8 @@
 A board is the JSON object that `train.evaluate` writes as scoreboard.json: `arms` ({arm: {measure: estimate}}),
 `differences` ({arm: {measure: the adapter's less the arm's}}), `drift` ({arm: [share held at turn 1, 2, ...]}), `flips`
 ({measure: how many `items` the adapter has `won` and `lost` against the base model with the persona, the exact paired
-`p`, and which: `wins` and `losses`}), `rule` and `samples` for the card, `reading` where
-blind readers have read its replies, and how all of it was measured.
+`p`, and which: `wins` and `losses`}), `other_flips` ({arm: the same against that one}), `rule` and `samples` for the
+card, `reading` where blind readers have read its replies, and how all of it was measured.
 """
 
 import json
@@ -74,13 +74,9 @@ def read(path: Path) -> dict[str, Any]:
                     raise ValueError(f"{unknown[0]!r:.40} is unknown")
                 for entry in values.values():
                     numbers += [entry[key] for key in ("value", "low", "high")]
-        for name, flip in board.get("flips", {}).items():
-            if name not in MEASURES:
-                raise ValueError(f"{name!r:.40} is unknown")
-            numbers += [flip[key] for key in ("items", "won", "lost", "p")]
-            for item in [*flip.get("wins", ()), *flip.get("losses", ())]:
-                if not all(isinstance(item[key], str) for key in ("item", TUNED, BASE_WITH_PERSONA)):
-                    raise ValueError(f"{item!r:.40} is no item")
+        for arm, lists in flips_by_arm(board).items():
+            for name, flip in lists.items():
+                numbers += _flip_numbers(arm, name, flip)
         numbers += reading.numbers(board["reading"]) if "reading" in board else []
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise ValueError("not all figures are numbers")
@@ -88,6 +84,21 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a scoreboard ({error!s:.120}); write it with train.evaluate") from error
     return board
+
+
+def flips_by_arm(board: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the adapter won and lost, by the arm that it was compared with and by measure."""
+    return {BASE_WITH_PERSONA: board.get("flips", {}), **board.get("other_flips", {})}
+
+
+def _flip_numbers(arm: str, name: str, flip: Mapping[str, Any]) -> list[Any]:
+    """What should be numbers in what was won and lost; raises `ValueError` for words that are none of ours."""
+    if unknown := [word for word in (arm, name) if word not in (*ARMS, *MEASURES)]:
+        raise ValueError(f"{unknown[0]!r:.40} is unknown")
+    for item in [*flip.get("wins", ()), *flip.get("losses", ())]:
+        if not all(isinstance(item[key], str) for key in ("item", TUNED, arm)):
+            raise ValueError(f"{item!r:.40} is no item")
+    return [flip[key] for key in ("items", "won", "lost", "p")]
 
 
 def figure(name: str, entry: Mapping[str, float] | None, language: str = "en") -> str:

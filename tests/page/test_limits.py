@@ -1,9 +1,11 @@
 """What the server refuses: other addresses, long requests, too many messages, visitors without the password."""
 
+import asyncio
 import gc
 import http.client
 import json
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +15,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from gradio.blocks import Block
+from gradio.server_messages import EstimationMessage, ProcessCompletedMessage
 
+from page import unfetched
 from page.build import build, launch_options
 from page.serving import logins, middleware, rate_limit
 from page.serving.rate_limit import Rate
 from page.serving.start import Started
+from page.unfetched import BoundedQueue, Unfetched
 from roleplay.environment import PRIVATE, Environment
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
@@ -174,6 +179,51 @@ def test_what_stays_of_a_session_is_small_whatever_it_has_handed_in(visitor: Vis
     session = visitor.demo.state_holder.session_data[new.session]
     size = held(session.state_data, session.config_values)
     assert 1e6 < size < 2e6, f"{size / 1e6:.2f} MB"
+
+
+def test_what_nobody_fetches_is_small_however_many_ask() -> None:
+    """As many sessions, events and small messages as there may be: what stays is what SECURITY.md says."""
+    boxes = Unfetched()
+    for number in range(unfetched.MAX_SESSIONS + 50):
+        name = f"{number:0{unfetched.MAX_NAME}}"
+        boxes[name] = asyncio.Queue()
+        boxes.events[name] = {f"{number:016}{event:016}" for event in range(unfetched.MAX_EVENTS)}
+        for _ in range(60):
+            boxes[name].put_nowait(EstimationMessage(queue_size=number))
+    assert len(boxes) == unfetched.MAX_SESSIONS
+    assert 0.9 * unfetched.MAX_BYTES < sum(map(boxes.size_of, boxes)) == boxes.size <= unfetched.MAX_BYTES
+    size = held({name: [box, boxes.events[name]] for name, box in boxes.items()})
+    assert 50e6 < size < 64e6, f"{size / 1e6:.1f} MB"
+
+
+def test_the_fullest_mailbox_is_dropped_and_the_others_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfetched, "MAX_BYTES", 10_000)
+    boxes = Unfetched()
+    long, short = (ProcessCompletedMessage(output={"data": ["x" * n]}, success=True) for n in (4000, 200))
+    for name, message in [("visitor", short)] + [("flood", long)] * 3 + [("visitor", short)]:
+        if name not in boxes:
+            boxes[name] = asyncio.Queue()
+        boxes[name].put_nowait(message)
+    assert list(boxes) == ["visitor"] and [boxes["visitor"].get_nowait() for _ in range(2)] == [short, short]
+    assert boxes.size == 0
+    boxes["flood"].put_nowait(long)  # an answer that goes on
+    assert boxes.size == 0 and "flood" not in boxes
+
+
+def test_the_page_keeps_what_is_not_fetched_within_these_bounds(visitor: Visitor) -> None:
+    queue, new = visitor.demo._queue, Visitor(visitor.demo, visitor.url)
+    assert isinstance(queue, BoundedQueue)
+    boxes: Any = queue.pending_messages_per_session
+    queue.pending_event_ids_session[new.session] = {str(n) for n in range(unfetched.MAX_EVENTS)}
+    assert new.join("restore", [None])[0] == 200
+    assert len(queue.pending_event_ids_session[new.session]) == 1
+    deadline = time.monotonic() + 60
+    while queue.event_ids_to_events and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 300 < boxes.size_of(new.session) < 30_000
+    assert new.events()[-1]["success"] and boxes.size_of(new.session) == 0
+    new.session = "x" * (unfetched.MAX_NAME + 1)
+    assert new.join("restore", [None])[0] == 400 and new.session not in visitor.demo.state_holder
 
 
 def test_a_message_passes_the_doors(visitor: Visitor) -> None:

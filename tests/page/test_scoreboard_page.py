@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from page.scoreboard_tab import scoreboard_html
+from page.training_curve import curve_html
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
 from roleplay.weights import layout
 from tests.pages import PHONE, WIDE, Served, ask, opened, serious
@@ -17,9 +18,15 @@ from train.publishing import plots
 
 pytest_plugins = ("pages",)
 CLUSTERS = range(40)
+LIGHT = ["rgb(154, 122, 53)", "rgb(158, 47, 38)", "rgb(158, 47, 38)"]  # gold, then vermilion and its dots
+DARK = ["rgb(205, 170, 103)", "rgb(224, 124, 106)", "rgb(224, 124, 106)"]
 CHECKED = {"good": 20, "false_alarms": 1, "broken": 20, "missed": 2, "blamed": 3, "references": 137}
 
-ANSWERED = {BASE_WITH_PERSONA: (False, True, True), TUNED: (True, False, True)}
+ANSWERED = {
+    BARE_BASE: (False, False, False),
+    BASE_WITH_PERSONA: (False, True, True),
+    TUNED: (True, False, True),
+}
 
 
 def make_board(folder: Path) -> None:
@@ -33,11 +40,14 @@ def make_board(folder: Path) -> None:
         board.compare(name, {arm: [float(i < hits) for i in CLUSTERS] for arm, hits in values.items()}, CLUSTERS)
     folder.mkdir(parents=True)
     items = {arm: [Outcome(right, f"{arm} says") for right in rights] for arm, rights in ANSWERED.items()}
-    board.flips["identity"] = flips(["Who are <b>you</b>?", "你是谁", "Both?"], items)
+    for arm in (BARE_BASE, BASE_WITH_PERSONA):
+        board.flips[arm] = {"identity": flips(["Who are <b>you</b>?", "你是谁", "Both?"], items, arm)}
     written = board.as_json() | {"rules": CHECKED, "held_out": {"rows": 8, "groups": 6}}
     (folder / layout.BOARD).write_text(json.dumps(written), encoding="utf-8")
     plots.scoreboard(written, folder / layout.BOARD_PLOT)
-    plots.training_curve([{"step": 1, "loss": 5.7, "eval_loss": 5.6}, {"step": 2, "loss": 4.2}], folder / layout.CURVE)
+    log = [{"step": 0, "eval_loss": 5.6}, *({"step": n, "loss": 5.7 - n / 1000} for n in range(1, 1001))]
+    training = {"results": {"log": [*log, {"step": 1000, "eval_loss": 4.9}]}}
+    (folder / layout.TRAINING).write_text(json.dumps(training), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +82,12 @@ def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size:
         expect(page.locator("#board")).to_contain_text("No votes yet")
         expect(page.locator("#board")).to_contain_text("Not measured: choice, facts, recall")
         expect(page.locator("#board")).to_contain_text("Only 8 rows of 6 scenes were held out")
-        shown = "image => image.complete && image.naturalWidth > 100"
-        assert page.locator("#board img").evaluate_all(f"images => images.map({shown})") == [True]
+        curve = page.get_by_role("img", name="held-out rows: from 5.60 to 4.90")
+        expect(curve).to_be_visible()
+        strokes = curve.locator("path").evaluate_all("paths => paths.map((path) => getComputedStyle(path).stroke)")
+        assert strokes == (DARK if dark else LIGHT) and curve.bounding_box()["width"] > 200
+        expect(page.locator("#board .axes")).to_have_text("5.704.70" + "01,000 updates")
+        assert page.locator("#board img").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0], "the page overflows"
         page.wait_for_timeout(400)  # transitions change colours
         assert serious(page) == {}
@@ -87,6 +101,10 @@ def test_what_was_won_and_lost_is_filtered_and_asked_again(browser: Browser, mea
         page.get_by_label("Which items").select_option("lost")
         expect(page.locator("#board article:visible")).to_contain_text(["你是谁"])
         page.get_by_label("Which items").select_option("all")
+        page.get_by_label("Opponent").select_option("against base")
+        page.get_by_text("identity: 2 won, 0 lost").click()
+        expect(page.locator("#board article:visible dd")).to_have_text(["adapter says", "base says"] * 2)
+        page.get_by_label("Opponent").select_option("against base + persona")
         page.get_by_label("Find words in them").fill("YOU")
         item = page.locator("#board article:visible")
         expect(item).to_contain_text(["Who are <b>you</b>?"])
@@ -136,13 +154,29 @@ def test_a_strangers_files_do_no_harm(browser: Browser, tmp_path: Path) -> None:
     path = served.adapters / "zhenhuan" / layout.BOARD
     hostile = "<img src=x onerror='window.hit=1'>"
     path.write_text(path.read_text().replace('"base"', json.dumps(hostile)))
-    (served.adapters / "zhenhuan" / layout.CURVE).write_text("<svg onload='window.hit=1'>")
+    training = {"results": {"log": [{"step": 1, "loss": hostile}, {"step": hostile, "loss": 1}]}}
+    (served.adapters / "zhenhuan" / layout.TRAINING).write_text(json.dumps(training))
     with opened(browser, served.url) as page:
         show(page)
         expect(page.locator("#board")).to_contain_text("not a scoreboard")
-        assert page.locator("#board img").count() == 1  # the curve, which no browser can draw
+        assert page.locator("#board :is(img, svg)").count() == 0
         assert page.evaluate("window.hit") is None
     served.demo.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"results": {"log": [3]}}',
+        '{"results": {"log": [{"step": 1, "loss": NaN}, {"step": 2, "loss": 1}]}}',
+    ],
+)
+def test_a_training_without_losses_has_no_curve(tmp_path: Path, text: str) -> None:
+    (tmp_path / layout.TRAINING).write_text(text)
+    assert curve_html(tmp_path / layout.TRAINING, "en") == ""
 
 
 def test_the_page_serves_no_file_of_an_adapter(browser: Browser, measured: Served) -> None:

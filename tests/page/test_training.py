@@ -67,17 +67,23 @@ def stage(url: str) -> str:
         return ""
 
 
-def test_a_training_that_was_stopped_goes_on_and_is_kept(
+def test_a_training_of_other_rows_is_begun_anew_and_one_that_was_stopped_goes_on_and_is_kept(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    volume, kept = tmp_path / "volume", tmp_path / "volume" / "runs" / "zhenhuan-base"
+    (kept / "checkpoint-9999").mkdir(parents=True)
+    (kept / "checkpoint-9999" / "trainer_state.json").write_text("{}")
+    (kept / training.RUN).write_text('{"rows.json": "before the Space got other rows"}')
     settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always", "STORAGE": str(tmp_path / "volume")}
     with space.started(APP, room, **settings) as (url, process):
         told = re.compile(r"update (?:[2-9]|\d\d) of (\d+), [\d:]+ left, loss [\d.]+ 0\.\d+")
         wait_for(lambda: told.search(stage(url)), room)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
-    volume, kept = tmp_path / "volume", tmp_path / "volume" / "runs" / "zhenhuan-base"
+    assert re.search(r"error: .* but was .* set it back, .*\n.* begins anew: .*zhenhuan-base-set-aside", said(room))
+    assert list(room.glob("runs/*-set-aside/checkpoint-9999"))
     assert "the next start goes on from" in said(room) and list(kept.glob("checkpoint-*"))
+    assert not (kept / "checkpoint-9999").exists()
 
     shutil.rmtree(room / "runs")  # a restart has a new container
     with space.running(APP, room, 240, **settings):

@@ -109,7 +109,7 @@ def test_choice_is_pointwise_mutual_information_per_token(bench: Bench, subject:
             ]
             right.append(scores[0] == max(scores))
         assert board.arms[arm]["choice"].value == sum(right) / len(right)
-    assert board.flips["choice"]["items"] == 5 and BASE_WITH_PERSONA in board.differences
+    assert board.flips[BASE_WITH_PERSONA]["choice"]["items"] == 5 and BASE_WITH_PERSONA in board.differences
 
 
 def test_facts_are_chosen_by_likelihood_per_token(bench: Bench, subject: Subject) -> None:
@@ -144,7 +144,7 @@ def test_a_model_that_knows_the_pairs_chooses_them_all(subject: Subject, monkeyp
     bench = Bench(subject, [], Written(), None, Oracle(), Progress())  # type: ignore[arg-type]
     board = Board()
     choosing.choice(bench, board)
-    flip = board.flips["choice"]
+    flip = board.flips[BASE_WITH_PERSONA]["choice"]
     assert (flip["won"], flip["lost"], board.arms[TUNED]["choice"].value) == (5, 0, 1.0)
 
 
@@ -166,7 +166,7 @@ def test_recall_goes_on_from_its_own_replies(bench: Bench, monkeypatch: pytest.M
     assert ask.question == first and ask.sampling == Sampling(max_new_tokens=8, seed=0)
     (reply,) = bench.writer.write([replace(ask, later=("我叫什么",))])
     assert told[2]["turns"][0] == ("我叫阿宝", reply.text)
-    assert board.flips["recall"]["items"] == 2
+    assert board.flips[BASE_WITH_PERSONA]["recall"]["items"] == 2
 
 
 @pytest.mark.parametrize(

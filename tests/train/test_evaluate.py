@@ -275,6 +275,8 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
         and "The rules blame 0 of 1 good" in printed
     )
     assert list(written["flips"]) == ["choice", "facts", "recall", "identity", "in character"]
+    assert list(written["other_flips"]) == [BARE_BASE, BASE_WITH_ROWS]
+    assert all(list(lists) == ["identity", "in character"] for lists in written["other_flips"].values())
     assert [entry["arm"] for entry in written["replies"]["facts"]] == [BASE_WITH_PERSONA] * 2 + [TUNED] * 2
     assert [len(talk["turns"]) for talk in written["replies"]["recall"]] == [2, 3] * 2
     for name, flip in written["flips"].items():

@@ -15,17 +15,20 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from roleplay import heap
+from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
-from roleplay.errors import RoleplayError
+from roleplay.errors import RoleplayError, StaleRunError
 from roleplay.flags import parse
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, training_rows
-from roleplay.weights.adapters import PROJECTIONS
+from roleplay.weights.adapters import PROJECTIONS, Adapter, read_weights
 from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server
@@ -130,6 +133,22 @@ def test_end_to_end(base, data, home, monkeypatch):
     request = Request({ADAPTER: question, BASE: question}, Sampling(temperature=0.0, max_new_tokens=12))
     *_, last = engine.answer(request)
     assert last[ADAPTER].text != last[BASE].text
+    check_plain_peft(base, adapter)
+
+
+def check_plain_peft(base: Path, adapter: Adapter) -> None:
+    """peft alone loads the folder as it is, and finds the logits that the page's decoder finds."""
+    ids, model = list(range(3, 60)), AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    decoder = Decoder(model)
+    segment = Segment(ids, decoder.new_cache(), Lora(decoder, read_weights(adapter), adapter.scaling))
+    ours = decoder.head(decoder.forward([segment]))[0]
+    plain = PeftModel.from_pretrained(model, adapter.folder).eval()
+    with torch.inference_mode():
+        theirs = plain(torch.tensor([ids])).logits[0, -1]
+        with plain.disable_adapter():
+            untuned = plain(torch.tensor([ids])).logits[0, -1]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert (theirs - untuned).abs().max() > 0.01
 
 
 def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
@@ -375,7 +394,7 @@ def test_a_run_goes_on_only_with_everything_as_it_was(tmp_path, name):
     (tmp_path / "checkpoint-2").mkdir()
     assert check_resume(tmp_path, what_must_stay(*BEGUN), True) == str(tmp_path / "checkpoint-2")
     now = (*CHANGED[name], *BEGUN[len(CHANGED[name]) :])
-    with pytest.raises(RoleplayError, match=f"{name} is .* but was .* set it back"):
+    with pytest.raises(StaleRunError, match=f"{name} is .* but was .* set it back"):
         check_resume(tmp_path, what_must_stay(*now), True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from roleplay.disk import read_json, write_json
-from roleplay.errors import RoleplayError
+from roleplay.errors import RoleplayError, StaleRunError
 
 KEPT_CHECKPOINTS = 2
 RESUME = " and go on with --resume"  # what to do once the disk has room again
@@ -32,7 +32,7 @@ def what_must_stay(
 def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
     """The checkpoint to go on from, or None for a new run.
 
-    Raises `RoleplayError` when there is nothing to resume, or something of `record` has changed since.
+    Raises `RoleplayError` when there is nothing to resume, `StaleRunError` when something of `record` has changed.
     """
     checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
     if resume and checkpoint is None:
@@ -43,9 +43,9 @@ def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "run.json", record)
         return None
-    before = read_json(run / "run.json", advice=f"remove {run} to start anew")
+    before = read_json(run / "run.json", advice=f"remove {run} to start anew", kind=StaleRunError)
     for key, value in record.items():
         if before.get(key) != value:
             change = f"{key} is {value!r:.80} but was {before.get(key)!r:.80}"
-            raise RoleplayError(f"{change} when {checkpoint} was written: set it back, or remove {run} to start anew")
+            raise StaleRunError(f"{change} when {checkpoint} was written: set it back, or remove {run} to start anew")
     return checkpoint

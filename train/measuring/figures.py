@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from roleplay.results.board import ARMS, MEASURES, TUNED, WRITTEN
+from roleplay.results.board import ARMS, BASE_WITH_PERSONA, MEASURES, TUNED, WRITTEN
 from roleplay.results.intervals import Estimate
 from roleplay.text.copies import units
 from train.measuring.flips import Outcome, flips
@@ -21,7 +21,7 @@ class Board:
     arms: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     drift: dict[str, list[Estimate]] = field(default_factory=dict)
-    flips: dict[str, dict[str, Any]] = field(default_factory=dict)
+    flips: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # by opponent and measure
     samples: list[dict[str, str]] = field(default_factory=list)
 
     def compare(
@@ -56,13 +56,14 @@ class Board:
         outcomes: Mapping[str, Sequence[Outcome]],
         clusters: Sequence[Hashable] | None = None,
     ) -> None:
-        """Enter every arm's share of right items, and which of them the adapter wins and loses.
+        """Enter every arm's share of right items, and which of them the adapter wins and loses against each other arm.
 
         `items` are what people read of them; each is a cluster of its own where no others are given.
         """
         right = {arm: [float(outcome.right) for outcome in own] for arm, own in outcomes.items()}
         self.compare(name, right, range(len(items)) if clusters is None else clusters)
-        self.flips[name] = flips(items, outcomes)
+        for arm in outcomes.keys() - {TUNED}:
+            self.flips.setdefault(arm, {})[name] = flips(items, outcomes, arm)
 
     def compare_distinct(self, replies: Mapping[str, Sequence[str]]) -> None:
         """Enter distinct-2, which is of all replies together and has no value an item."""
@@ -78,15 +79,18 @@ class Board:
     def as_json(self) -> dict[str, Any]:
         """Arms in the order of `ARMS`, measures in the order of `MEASURES`."""
 
-        def ordered(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+        def ordered(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             return {
-                arm: {name: asdict(table[arm][name]) for name in MEASURES if name in table[arm]}
-                for arm in ARMS
-                if arm in table
+                arm: {name: table[arm][name] for name in MEASURES if name in table[arm]} for arm in ARMS if arm in table
             }
+
+        def estimates(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+            return {arm: {name: asdict(own) for name, own in row.items()} for arm, row in ordered(table).items()}
 
         drift = {arm: [asdict(turn) for turn in self.drift[arm]] for arm in ARMS if arm in self.drift}
         samples = {"samples": self.samples} if self.samples else {}
-        flipped = {"flips": {name: self.flips[name] for name in MEASURES if name in self.flips}} if self.flips else {}
-        figures = {"arms": ordered(self.arms), "differences": ordered(self.differences), "drift": drift}
+        flips = ordered(self.flips)
+        flipped = {"flips": flips.pop(BASE_WITH_PERSONA)} if BASE_WITH_PERSONA in flips else {}
+        flipped |= {"other_flips": flips} if flips else {}
+        figures = {"arms": estimates(self.arms), "differences": estimates(self.differences), "drift": drift}
         return {**figures, **flipped, **samples}

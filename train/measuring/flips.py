@@ -1,4 +1,4 @@
-"""Which items of a list an adapter wins and which it loses against the base model, and whether that may be chance."""
+"""Which items of a list an adapter wins and which it loses against another arm, and whether that may be chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,15 +27,17 @@ def mcnemar(won: int, lost: int) -> float:
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
-def flips(items: Sequence[str], outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """What the adapter wins and loses against the base model with the persona, for a board's JSON.
+def flips(
+    items: Sequence[str], outcomes: Mapping[str, Sequence[Outcome]], opponent: str = BASE_WITH_PERSONA
+) -> dict[str, Any]:
+    """What the adapter wins and loses against an arm, for a board's JSON.
 
     `items` are what people read of them, such as the question; `outcomes` has one of each arm for every item.
     """
     wins, losses = list[dict[str, str]](), list[dict[str, str]]()
-    for item, base, tuned in zip(items, outcomes[BASE_WITH_PERSONA], outcomes[TUNED], strict=True):
-        if base.right != tuned.right:
+    for item, other, tuned in zip(items, outcomes[opponent], outcomes[TUNED], strict=True):
+        if other.right != tuned.right:
             side = wins if tuned.right else losses
-            side.append({"item": item, TUNED: tuned.told, BASE_WITH_PERSONA: base.told})
+            side.append({"item": item, TUNED: tuned.told, opponent: other.told})
     counted = {"items": len(items), "won": len(wins), "lost": len(losses), "p": mcnemar(len(wins), len(losses))}
     return {**counted, "wins": wins, "losses": losses}

@@ -11,7 +11,18 @@ from scipy import stats
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
 from roleplay.results import wording as texts
-from roleplay.results.board import ARMS, BARE_BASE, BASE_WITH_PERSONA, MEASURES, TUNED, WRITTEN, read, table, verdicts
+from roleplay.results.board import (
+    ARMS,
+    BARE_BASE,
+    BASE_WITH_PERSONA,
+    MEASURES,
+    TUNED,
+    WRITTEN,
+    flips_by_arm,
+    read,
+    table,
+    verdicts,
+)
 from roleplay.results.intervals import Estimate, wilson
 from roleplay.text.copies import runs, units
 from roleplay.text.rows import read_rows
@@ -222,11 +233,17 @@ def test_flips_can_be_read_item_by_item(tmp_path: Path) -> None:
     assert (flip["items"], flip["won"], flip["lost"], flip["p"]) == (8, 6, 1, pytest.approx(2 * 8 / 128))
     assert flip["losses"] == [{"item": "question 6", TUNED: "a student", BASE_WITH_PERSONA: "甄嬛"}]
     assert [entry["item"] for entry in flip["wins"]] == [f"question {n}" for n in range(6)]
+    assert list(value["other_flips"]) == [BARE_BASE]
+    other = value["other_flips"][BARE_BASE]["identity"]
+    assert (other["won"], other["lost"]) == (7, 0) and other["wins"][-1][BARE_BASE] == "a student"
     assert value["arms"][TUNED]["identity"]["value"] == 7 / 8
     told = "identity: of 8 items the adapter wins 6 and loses 1 against base + persona (exact McNemar test, p = 0.125)."
     assert told in verdicts(value) and "赢 6 题、输 1 题" in " ".join(verdicts(value, "zh"))
     (tmp_path / "scoreboard.json").write_text(json.dumps(value))
-    assert read(tmp_path / "scoreboard.json")["flips"] == value["flips"]
+    assert flips_by_arm(read(tmp_path / "scoreboard.json")) == {
+        BASE_WITH_PERSONA: value["flips"],
+        **value["other_flips"],
+    }
 
 
 def test_pairing_narrows_the_interval(board: dict) -> None:
@@ -275,6 +292,8 @@ def test_a_board_is_read_back(board: dict, tmp_path: Path) -> None:
         '{"arms": {}, "differences": {}, "flips": {"identity": {"items": 1, "won": 1, "lost": 0}}}',
         '{"arms": {}, "differences": {}, "flips": [1]}',
         '{"arms": {}, "differences": {}, "flips": {"choice": {"items": 1, "won": 1, "lost": 0, "p": 1, "wins": [3]}}}',
+        '{"arms": {}, "differences": {}, "other_flips": {"<b>": {"facts": {"items": 1, "won": 1, "lost": 0, "p": 1}}}}',
+        '{"arms": {}, "differences": {}, "other_flips": {"base": {"facts": {"items": 1, "won": "<b>", "lost": 0}}}}',
         '{"arms": {}, "differences": {}, "rules": {"good": "<b>"}}',
         '{"arms": {}, "differences": {}, "rules": {"good": 1}}',
         '{"arms": {}, "differences": {}, "rules": [1]}',
