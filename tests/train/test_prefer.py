@@ -146,26 +146,20 @@ def test_an_adapter_makes_its_own_pairs_and_they_mix_with_others(base, home, tau
     )
     assert len(made.rows) == 6 and {row["rejected"] for row in again.rows} <= {row["rejected"] for row in made.rows}
 
-    writes = []
-    monkeypatch.setattr(prefer, "write_own", lambda *_: writes.append(1) or made)
-    whole = prefer.prefer(given)
-    (stage,) = json.loads((whole / "training.json").read_text(encoding="utf-8"))["preferences"]
+    monkeypatch.setattr(prefer, "write_own", lambda *_: made)
+    with monkeypatch.context() as killed:
+        killed.setattr(prefer, "check_gate", lambda *_: 1 / 0)  # as if it had been killed there
+        with pytest.raises(ZeroDivisionError):
+            prefer.prefer(given)
+    monkeypatch.setattr(prefer, "write_own", lambda *_: pytest.fail("written anew"))
+    with pytest.raises(RoleplayError, match="holds an unfinished run"):  # before anything is written
+        prefer.prefer(given)
+    voted = prefer.prefer(replace(given, resume=True))
+    (stage,) = json.loads((voted / "training.json").read_text(encoding="utf-8"))["preferences"]
     assert [(file["file"], file["rows"]) for file in stage["files"]] == [("pairs.jsonl", 12), ("own samples", 6)]
     assert stage["own"] == {"messages": 6, "replies": 1, "pairs": 6, "rejected": {own_samples.NOT_WRITTEN: 6}}
-    card = (whole / "README.md").read_text(encoding="utf-8")
+    card = (voted / "README.md").read_text(encoding="utf-8")
     assert "It answered 6 messages of its training itself, which makes 6 pairs: its reply is rejected beside" in card
-
-    monkeypatch.setattr(prefer, "check_gate", lambda *_: 1 / 0)  # as if it had been killed there
-    with pytest.raises(ZeroDivisionError):
-        prefer.prefer(replace(given, name="killed"))
-    with pytest.raises(RoleplayError, match="holds an unfinished run"):  # before anything is written
-        prefer.prefer(replace(given, name="killed"))
-    monkeypatch.undo()
-    monkeypatch.setattr(prefer, "ROOT", home)
-    monkeypatch.setattr(prefer, "compare_replies", lambda *_: [])
-    monkeypatch.setattr(prefer, "write_own", lambda *_: pytest.fail("written anew"))
-    prefer.prefer(replace(given, name="killed", resume=True))
-    assert writes == [1, 1]
 
 
 ROW = Row((("Who are you?", "I am Zhen Huan, a consort of the palace, and I keep the plum garden."),))
