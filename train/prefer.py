@@ -3,6 +3,7 @@
     python -m train.prefer --adapter adapters/zhenhuan-gemma3-270m --votes votes --name zhenhuan-voted
     python -m train.prefer --adapter adapters/mara --pairs pairs.jsonl --loss ipo --name mara-2
     python -m train.prefer --adapter adapters/mara --votes votes --loss kto --name mara-2    # ties and "both bad" too
+    python -m train.prefer --adapter adapters/mara --own-samples 8 --name mara-2    # its best of 8 replies, its worst
     python -m train.prefer --adapter adapters/mara --pairs pairs.jsonl --name mara-2 --resume    # after Ctrl-C, a crash
 
 Before adapters/NAME/ is written, both adapters are measured on the same held-out pairs and by the character's lists;
@@ -14,16 +15,19 @@ import dataclasses
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from peft import LoraConfig, PeftModel
+from tqdm import tqdm
 from transformers import set_seed
 
 from dataset.preferences import kinds, one_sided, review, sentences, vote_pairs, vote_thumbs
+from roleplay.disk import read_json, write_json
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
@@ -35,12 +39,12 @@ from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.layout import WEIGHTS
-from roleplay.weights.training_rows import recorded_name
+from roleplay.weights.training_rows import recorded_name, rows_of
 from train.learning import memory
 from train.learning.adapter import finish, told_of
 from train.learning.attention import ATTENTION
 from train.learning.callbacks import SampleReplies, follow, sample_prompts
-from train.learning.checkpoints import RESUME, check_resume, what_must_stay
+from train.learning.checkpoints import RESUME, check_resume, last_checkpoint, what_must_stay
 from train.learning.fused import fuse
 from train.learning.loss import use_chunked_loss
 from train.learning.memory import process_count
@@ -48,8 +52,9 @@ from train.learning.practice import encoders
 from train.learning.preference import Objective, as_rows, encode_pair, encode_thumbs, score, with_reference
 from train.learning.preference_trainer import PreferenceTrainer, ThumbTrainer
 from train.learning.settings import PreferFlags, check_run, choose_attention, pack_wishes, training_arguments
-from train.measuring import gate
+from train.measuring import gate, own_samples
 from train.measuring.gate import Change
+from train.measuring.own_samples import OwnSamples
 from train.measuring.replies import Writer
 from train.measuring.rules import NO_LISTS, Lists, load_lists
 from train.publishing.folders import name_adapter, write_adapter
@@ -57,6 +62,7 @@ from train.publishing.upload import push_where_asked
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 RECORDED = ("settings", "data", "held_out", "base_model", "persona", "results")  # what a card is made of
+OWN = "own samples"  # how the record names the pairs of them, and the run its file
 ASKED = 32  # held-out prompts that both adapters answer
 
 
@@ -64,7 +70,7 @@ ASKED = 32  # held-out prompts that both adapters answer
 class Material:
     """The pairs on both sides of the split, what they are from, and the kinds of the votes among them.
 
-    `thumbs` are what KTO learns: the replies of the pairs, and of votes that make none.
+    `thumbs` are what KTO learns: the replies of the pairs, and of votes that make none; `own` is told of own samples.
     """
 
     pairs: list[Pair]
@@ -72,20 +78,51 @@ class Material:
     thumbs: list[Thumb]
     files: list[dict[str, Any]]
     votes: dict[str, int]
+    own: dict[str, Any]
 
 
-def read_material(flags: PreferFlags) -> Material:
-    """Votes and files of pairs, looked through; says what was left out. Raises `DataError` for too little."""
+def sample_own(flags: PreferFlags, adapter: Adapter, run: Path) -> OwnSamples:
+    """Pairs of the adapter's own replies to its training rows; a run that goes on has those that it began with."""
+    path = run / f"{OWN.replace(' ', '_')}.json"
+    with PartialState().main_process_first():
+        if PartialState().is_main_process and not flags.resume:
+            write_json(path, dataclasses.asdict(write_own(flags, adapter)))
+            base_models.release()
+    return OwnSamples(**read_json(path, advice=f"remove {run} to start anew"))
+
+
+def load_writer(flags: PreferFlags, adapters: Sequence[Adapter]) -> Writer:
+    """Whom these adapters answer by, on a base model that is loaded anew."""
+    environment = Environment()
+    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
+    return Writer(base, adapters, base_models.fingerprint(base.model))
+
+
+def write_own(flags: PreferFlags, adapter: Adapter) -> OwnSamples:
+    """The same, written anew."""
+    rows = rows_of(adapter)[0]
+    drawn = own_samples.draw_rows(rows, flags.own_messages, flags.seed)
+    asks = own_samples.ask(adapter, drawn, flags.own_samples, flags.seed)
+    with tqdm(total=len(asks), desc=OWN, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+        said = load_writer(flags, (adapter,)).candidates(asks, bar.update)
+    judge = own_samples.rules(lists_of(flags, adapter), rows) if flags.own_samples > 1 else None
+    return own_samples.pair(drawn, said, judge)
+
+
+def read_material(flags: PreferFlags, sample: Callable[[], OwnSamples] = OwnSamples) -> Material:
+    """Votes, files and what `sample` makes, gone through; says what is left out. Raises `DataError` for too little."""
     if flags.votes and not Path(flags.votes).is_dir():
         raise DataError(f"{flags.votes}: no such folder of votes; vote in the page, or give --pairs")
     votes = Box(Path(flags.votes)).votes() if flags.votes else []
     sources = ({"votes": vote_pairs(votes)} if votes else {}) | {recorded_name(p): read_pairs(p) for p in flags.pairs}
+    sampled = sample()  # it takes longest: what cannot be read has been named
+    sources |= {OWN: sampled.pairs} if sampled.record else {}
     files = [{"file": name, "sha256": pairs_sha256(own), "rows": len(own)} for name, own in sources.items()]
     pairs = [pair for own in sources.values() for pair in own]
     usable, left_out = review(pairs)
     if not usable:
         raise DataError(
-            f"no usable pair among {len(votes)} votes and {len(flags.pairs)} files: give --votes or --pairs"
+            f"no usable pair in {len(votes)} votes and {len(flags.pairs)} files: give --votes, --pairs or --own-samples"
         )
     for sentence in (*sentences(left_out, len(pairs)), *one_sided(usable, votes)):
         print(f"pairs        {sentence}")
@@ -96,7 +133,7 @@ def read_material(flags: PreferFlags) -> Material:
         thumbs = settle([*(thumb for pair in learnt for thumb in pair.thumbs), *alone])
         if alone:
             files.append({"file": "votes that make no pair", "sha256": pairs_sha256(alone), "rows": len(alone)})
-    return Material(learnt, held_out, thumbs, files, kinds(votes) if votes else {})
+    return Material(learnt, held_out, thumbs, files, kinds(votes) if votes else {}, sampled.record)
 
 
 def encode(flags: PreferFlags, encoder: PromptEncoder, persona: str, material: Material) -> list[list[Any]]:
@@ -129,6 +166,7 @@ def stage_record(flags: PreferFlags, adapter: Adapter, material: Material) -> di
         "votes": material.votes,
         "files": material.files,
         "pairs": {"learnt": len(material.pairs), "held out": len(material.held_out)},
+        **({"own": material.own} if material.own else {}),
         **({"thumbs": len(material.thumbs)} if material.thumbs else {}),
         "settings": dataclasses.asdict(flags) | {"pairs": [file["file"] for file in material.files], **names},
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -203,11 +241,9 @@ def lists_of(flags: PreferFlags, adapter: Adapter) -> Lists:
 
 
 def compare_replies(flags: PreferFlags, adapter: Adapter, staged: Path, material: Material) -> list[Change]:
-    """What both adapters say to the character's lists and to held-out prompts, on a base model that is loaded anew."""
-    environment = Environment()
-    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
+    """What both adapters say to the character's lists and to held-out prompts."""
     both = adapter, inspection.inspect(staged)
-    writer = Writer(base, both, base_models.fingerprint(base.model))
+    writer = load_writer(flags, both)
     asked = [(pair.persona or adapter.persona, pair.turns, pair.user) for pair in material.held_out]
     return gate.replies_changed(writer, both, lists_of(flags, adapter), list(dict.fromkeys(asked))[:ASKED])
 
@@ -228,7 +264,8 @@ def prefer(flags: PreferFlags) -> Path:
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     adapter, folder, run = starting_adapter(flags), ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name
     lists_of(flags, adapter)  # what cannot be read is named before the run
-    material = read_material(flags)
+    last_checkpoint(run, flags.resume)
+    material = read_material(flags, partial(sample_own, flags, adapter, run) if flags.own_samples else OwnSamples)
     stage, changes = learn(flags, adapter, material, run)
     base_models.release()
     if PartialState().is_main_process:

@@ -9,6 +9,7 @@ from roleplay.text.prompts import Turn
 
 ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
 STRENGTH, SCORE = "strength", "score"  # what an engine may lack: strengths other than 1, and `Engine.score`
+MAX_CANDIDATES = 16
 MAX_STRENGTH = 1.5  # beyond it an adapter mostly babbles
 LOOP = "loop"
 ENDS = ("end", "length", LOOP)  # how a whole answer ends: a stop token, its length, or cut where it repeats itself
@@ -28,7 +29,9 @@ class Sampling:
     top_k: int = _number(20, 0, 1000)  # 0 keeps all
     repetition_penalty: float = _number(1.0, 1.0, 2.0)  # of a token in prompt or reply; a reply takes up a question
     frequency_penalty: float = _number(0.3, 0.0, 2.0)  # of a token in the reply, for each time that it was said
-    candidates: int = _number(1, 1, 16)  # replies that are drawn, of which the one that ranks first is shown
+    candidates: int = _number(
+        1, 1, MAX_CANDIDATES
+    )  # replies that are drawn, of which the one that ranks first is shown
     max_new_tokens: int = _number(256, 1, 2048)
     base_max_new_tokens: int = _number(0, 0, 2048)  # the base side's length; 0 is that of the adapter side
     seed: int = _number(0, 0, 2**32 - 1)

@@ -44,8 +44,13 @@ class Weighing:
                 self._scored[row] = self._scored[twin] if twin else ScoredRow(self._without, row.drawn)
                 new += [] if twin else [self._scored[row]]
         if all(row.stop for row in (*self.rows, *self._scored.values())):
-            self.best = self.best or max(self.rows, key=self._rank)
+            self.best = self.best or self.ranked[0]
         return new
+
+    @property
+    def ranked(self) -> list[RunningRow]:
+        """The candidates as they rank once all have ended, the best first."""
+        return sorted(self.rows, key=self._rank, reverse=True)
 
     @property
     def share(self) -> float:

@@ -26,13 +26,14 @@ from roleplay.errors import DataError, RoleplayError
 from roleplay.results.intervals import Estimate
 from roleplay.results.votes import Ballot, Box, Vote, cast
 from roleplay.text.pairs import Pair, parse_pair, prompt_groups, split_pairs
-from roleplay.weights import base_models, inspection
+from roleplay.text.rows import Row
+from roleplay.weights import base_models, inspection, training_rows
 from tests import tiny
 from train import prefer
 from train.learning.settings import PreferFlags
-from train.measuring import gate
+from train.measuring import gate, own_samples
 from train.measuring.gate import IDENTITY, MARGIN, WORSE, Change
-from train.measuring.replies import Writer
+from train.measuring.replies import Reply, Writer
 from train.measuring.resampling import paired_share_difference
 from train.measuring.rules import Break, Identity, Lists
 
@@ -122,6 +123,87 @@ def test_kto_learns_replies_one_by_one_and_is_measured_on_pairs(base, home, fold
     assert stage["results"]["accuracy"] == 1.0 and "KTO with beta 0.1" in (made / "README.md").read_text("utf-8")
 
 
+@pytest.fixture
+def taught(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The adapter, with the rows that it says it was trained on."""
+    monkeypatch.setattr(training_rows, "PROJECT", home)
+    rows = [{"instruction": f"Is there {thing}?", "output": f"There is {thing}."} for thing in THINGS]
+    (home / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    *_, files = training_rows.load_rows([home / "rows.json"], training_rows.HELD_OUT, training_rows.SEED)
+    path = folder / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"data": files}), encoding="utf-8")
+    return folder
+
+
+def test_an_adapter_makes_its_own_pairs_and_they_mix_with_others(base, home, taught, pairs, monkeypatch):
+    """Self-play on what it was trained on; a run that goes on writes nothing anew, and the same seed says the same."""
+    monkeypatch.setattr(prefer, "compare_replies", lambda *_: [])
+    given = settings(base, taught, pairs=[str(pairs)], own_samples=1, own_messages=6, epochs=1.0)
+    made = prefer.write_own(given, inspection.inspect(taught))
+    again = prefer.write_own(replace(given, own_messages=3), inspection.inspect(taught))
+    assert all(
+        row["chosen"] == row["prompt"][0]["content"].replace("Is there", "There is")[:-1] + "." for row in made.rows
+    )
+    assert len(made.rows) == 6 and {row["rejected"] for row in again.rows} <= {row["rejected"] for row in made.rows}
+
+    monkeypatch.setattr(prefer, "write_own", lambda *_: made)
+    with monkeypatch.context() as killed:
+        killed.setattr(prefer, "check_gate", lambda *_: 1 / 0)  # as if it had been killed there
+        with pytest.raises(ZeroDivisionError):
+            prefer.prefer(given)
+    monkeypatch.setattr(prefer, "write_own", lambda *_: pytest.fail("written anew"))
+    with pytest.raises(RoleplayError, match="holds an unfinished run"):  # before anything is written
+        prefer.prefer(given)
+    voted = prefer.prefer(replace(given, resume=True))
+    (stage,) = json.loads((voted / "training.json").read_text(encoding="utf-8"))["preferences"]
+    assert [(file["file"], file["rows"]) for file in stage["files"]] == [("pairs.jsonl", 12), ("own samples", 6)]
+    assert stage["own"] == {"messages": 6, "replies": 1, "pairs": 6, "rejected": {own_samples.NOT_WRITTEN: 6}}
+    card = (voted / "README.md").read_text(encoding="utf-8")
+    assert "It answered 6 messages of its training itself, which makes 6 pairs: its reply is rejected beside" in card
+
+
+ROW = Row((("Who are you?", "I am Zhen Huan, a consort of the palace, and I keep the plum garden."),))
+LISTS = Lists((), (), (), (), (), {"machine": ["language model"]})
+RANKED = {
+    "the last is worst": (["Zhen Huan.", "A consort.", "Tea."], "Zhen Huan.", "Tea.", own_samples.LAST),
+    "out of character": (["A language model.", "Zhen Huan.", "Tea."], "Zhen Huan.", "A language model.", "machine"),
+    "cut": (["Zhen Huan.", "And so … [cut]", "Tea."], "Zhen Huan.", "And so … [cut]", own_samples.CUT),
+    "copied": (
+        ["And I keep the plum garden.", "Yes.", "Tea."],
+        "Yes.",
+        "And I keep the plum garden.",
+        own_samples.COPIED,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RANKED)
+def test_of_several_own_replies_the_best_is_chosen_and_the_worst_rejected(case):
+    said, chosen, rejected, why = RANKED[case]
+    replies = [Reply(text, 5, "[cut]" not in text) for text in ["", *said]]
+    made = own_samples.pair([ROW], [replies], own_samples.rules(LISTS, [ROW]))
+    prompt = [{"role": "user", "content": "Who are you?"}]
+    assert made.rows == [{"prompt": prompt, "chosen": chosen, "rejected": rejected}]
+    assert made.record["rejected"] == {why: 1}
+
+
+def test_own_replies_that_all_have_a_fault_or_are_all_the_same_make_no_pair():
+    replies = [[Reply("A language model.", 5, True), Reply("I am", 5, False)], [Reply("Yes.", 2, True)] * 2]
+    made = own_samples.pair([ROW, ROW], replies, own_samples.rules(LISTS, [ROW]))
+    assert made.rows == [] and made.record == {"messages": 2, "replies": 2, "pairs": 0, "rejected": {}}
+
+
+def test_the_candidates_of_a_writer_stand_as_they_rank(folder):
+    adapter, choice = inspection.inspect(folder), ("", "")
+    base = base_models.BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
+    writer = Writer(base, [adapter], base_models.fingerprint(base.model))
+    (wanted,) = own_samples.ask(adapter, [ROW], 3, 0)
+    wanted = replace(wanted, sampling=replace(wanted.sampling, max_new_tokens=8))
+    (ranked,) = writer.candidates([wanted])
+    (best,) = writer.write([wanted])
+    assert len(set(ranked)) == 3 and ranked[0] == best
+
+
 def test_replies_to_lists_and_prompts_are_judged_side_by_side(folder):
     """Two adapters with the same weights say the same, so nothing has changed; another one does not."""
     one = inspection.inspect(folder)
@@ -162,7 +244,7 @@ def test_what_must_not_fall_refuses_where_its_interval_is_below_zero(case):
 
 
 BAD = {
-    "no usable pair among 0 votes and 0 files": {},
+    "no usable pair in 0 votes and 0 files": {},
     "no such folder of votes": {"votes": "nowhere"},
     "--name tiny is the adapter that it goes on from": {"name": "tiny", "overwrite": True},
     "give a --held-out above 0": {"held_out": 0.0},

@@ -29,16 +29,22 @@ def what_must_stay(
     }
 
 
-def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
-    """The checkpoint to go on from, or None for a new run.
-
-    Raises `RoleplayError` when there is nothing to resume, `StaleRunError` when something of `record` has changed.
-    """
+def last_checkpoint(run: Path, resume: bool) -> str | None:
+    """The checkpoint to go on from, or None for a new run; raises `RoleplayError` when `resume` says otherwise."""
     checkpoint = get_last_checkpoint(str(run)) if run.is_dir() else None
     if resume and checkpoint is None:
         raise RoleplayError(f"{run} holds no checkpoint to resume from: start without --resume")
     if checkpoint and not resume:
         raise RoleplayError(f"{run} holds an unfinished run: go on with --resume, or remove the folder to start anew")
+    return checkpoint
+
+
+def check_resume(run: Path, record: dict[str, Any], resume: bool) -> str | None:
+    """As `last_checkpoint`; a new run gets its folder and `record`.
+
+    Raises `StaleRunError` when something of `record` has changed since.
+    """
+    checkpoint = last_checkpoint(run, resume)
     if checkpoint is None:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "run.json", record)

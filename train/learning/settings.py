@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from roleplay.disk import check_writable
+from roleplay.engine.protocol import MAX_CANDIDATES
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from roleplay.flags import flag
@@ -105,6 +106,13 @@ class PreferFlags(RunFlags):
     )
     votes: str = flag("", "folder of blind votes")
     pairs: list[str] = flag([], "files of prompt / chosen / rejected rows, JSON lists or JSON Lines")
+    own_samples: int = flag(
+        0,
+        "replies of the adapter itself to each of --own-messages: 1 is rejected beside the written one (self-play), "
+        "of more the worst is rejected beside the best",
+        within=(0, MAX_CANDIDATES),
+    )
+    own_messages: int = flag(300, "messages of its training that it answers for --own-samples", within=(1, inf))
     character: str = flag("", "whose lists judge: a folder under dataset/, or a path; chosen by the adapter's training")
     loss: str = flag(
         "dpo",

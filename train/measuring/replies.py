@@ -75,11 +75,15 @@ class Writer:
         self._encoders = {adapter.name: adapter.encoder(base.tokenizer) for adapter in loaded}
         self._plain = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings
-        self._known: dict[Ask, Reply] = {}
+        self._known: dict[Ask, list[Reply]] = {}  # its candidates, the one that ranks first first
 
     def write(self, asks: Sequence[Ask], done: Done = float) -> list[Reply]:
         """Every ask's reply, in order; `done` is told of replies and parts of them as they grow, those to later
         messages included."""
+        return [best for best, *_ in self.candidates(asks, done)]
+
+    def candidates(self, asks: Sequence[Ask], done: Done = float) -> list[list[Reply]]:
+        """As `write`, with all replies that each ask's sampling draws, as they rank."""
         total, told = sum(1 + len(ask.later) for ask in asks), 0.0
         if any(ask not in self._known for ask in asks):
             for now in self._grow(asks):
@@ -111,10 +115,14 @@ class Writer:
                 ask, row = running.pop(side), side.best
                 if row.stop not in ENDS:
                     raise AdapterError(f"{ask.adapter or 'base'}: {row.stop}")
-                self._known[ask] = Reply(row.stream.text.strip(), len(row.reply), row.stop == "end")
+                self._known[ask] = [
+                    Reply(one.stream.text.strip(), len(one.reply), one.stop == "end")
+                    for one in side.ranked
+                    if one.stop in ENDS
+                ]
                 whole += 1
                 if ask.later:
-                    following = ask.next(self._known[ask])
+                    following = ask.next(self._known[ask][0])
                     running[side := self._begin(following)] = following
                     rows += side.rows
             yield whole + sum(side.share for side in running)
