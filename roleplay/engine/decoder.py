@@ -117,9 +117,10 @@ class _Step:
 
     def _updates(self, fewest: int) -> Iterator[_Update]:
         """Every adapter with its rows, and where these are fewer than `fewest`, with some beside them."""
-        start, total = 0, len(self.ids)
+        start, read, total = 0, sum(self.counts[:-1]), len(self.ids)
         for lora, own in itertools.groupby(self.segments, key=lambda segment: segment.lora):
             end = start + sum(len(segment.ids) for segment in own)
+            end = total if end == read else end  # the rows that nobody reads are the last one's
             first = max(0, min(start, total - fewest))
             last = max(end, first + fewest)
             if lora:
