@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from roleplay.engine import batch
+from roleplay.engine import batch, sampling
 from roleplay.engine import local as engine
 from roleplay.engine.batch import TextStream
 from roleplay.engine.cache import CachePool, KeyValues
@@ -292,6 +292,23 @@ def test_top_p_beyond_the_first_candidates() -> None:
     drawn = set(draws(torch.linspace(1, 0, 8000), [[9] * position for position in range(300)], settings))
     assert any(token > 2000 for token in drawn if token is not None)
     assert all(token < 7900 for token in drawn if token is not None)
+
+
+def test_a_row_draws_the_same_beside_any_others() -> None:
+    logits, greedy = torch.randn(12, 8192).to(torch.bfloat16).float(), replace(GREEDY, frequency_penalty=0.5)
+    alike = [Sampling(seed=seed) for seed in range(4)]
+    settings = [*alike, greedy, DICE, replace(DICE, top_k=20, top_p=0.9), replace(DICE, top_p=0.3)] * 2
+    drawings = [Drawing(torch.arange(9), range(n, 5 * n), own) for n, own in enumerate(settings[:12])]
+    alone = [next_tokens(row[None].clone(), [own])[0] for row, own in zip(logits, drawings, strict=True)]
+    assert next_tokens(logits.clone(), drawings) == alone
+    assert len(set(alone)) > 6
+
+
+def test_the_best_tokens_are_found_in_few_blocks() -> None:
+    logits = torch.randn(3, 8192)
+    logits[0, 512:530] += 9.0  # many in one block
+    values, tokens = sampling._best(logits, 20)
+    assert torch.equal(values, logits.topk(20).values) and torch.equal(logits.gather(1, tokens), values)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
