@@ -20,7 +20,7 @@ import torch
 from benchmarks.report import write
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import Sampling
-from roleplay.engine.sampling import next_token
+from roleplay.engine.sampling import Drawing, next_tokens
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
@@ -54,7 +54,7 @@ def step(decoder: Decoder, lora: Lora, count: int, repeats: int) -> dict[str, di
     longest = decoder.new_cache()
     decoder.forward([Segment([9] * lengths[-1], longest)])
     caches = [longest.copy(length) for length in lengths]
-    sampling, asked = Sampling(), torch.arange(50, device=decoder.device)
+    drawings = [Drawing(torch.arange(50, device=decoder.device), [5, 6, 7], Sampling())] * count
 
     def layers() -> torch.Tensor:
         for cache, length in zip(caches, lengths, strict=True):
@@ -66,7 +66,7 @@ def step(decoder: Decoder, lora: Lora, count: int, repeats: int) -> dict[str, di
     return {
         "layers": measured(layers, repeats),
         "head": measured(lambda: decoder.head(hidden), repeats),
-        "dice": measured(lambda: [next_token(row.clone(), asked, [5, 6, 7], sampling) for row in logits], repeats),
+        "dice": measured(lambda: next_tokens(logits.clone(), drawings), repeats),
     }
 
 

@@ -8,7 +8,10 @@ token in time. So a row is cut where its own prompt says: at the end of the pers
 `CHUNK` tokens from there on. What others ask moves no cut, as long as the cache of its earlier turns is kept.
 """
 
+import itertools
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +20,7 @@ from roleplay.engine.cache import CachePool, KeyValues, common_prefix
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.loops import repeats
 from roleplay.engine.protocol import ENDS, LOOP, Question, Sampling
-from roleplay.engine.sampling import next_token
+from roleplay.engine.sampling import Drawing, next_tokens
 from roleplay.errors import first_line
 from roleplay.text.prompts import PromptEncoder
 
@@ -117,12 +120,14 @@ class RunningRow:
         self.started = time.perf_counter()
         self.asked = torch.tensor(self.prompt, device=device).unique()  # for the repetition penalty
 
-    def take(self, logits: torch.Tensor) -> None:
-        """Append the next token from its logits (1, vocabulary), or end."""
-        scores = logits[0].log_softmax(-1) if self.weighed else None
-        token = next_token(logits[0], self.asked, self.reply, self.sampling)
-        if token is not None and scores is not None:
-            self.nats.append(float(scores[token]))
+    def read(self, logits: torch.Tensor) -> bool:
+        """Whether the next token is drawn from its logits (wanted, vocabulary): so it is of all rows that reply."""
+        return True
+
+    def take(self, token: int | None, nat: float) -> None:
+        """Append the token that was drawn and has this log-probability, or end."""
+        if self.weighed and token is not None:
+            self.nats.append(nat)
             self.drawn.append(token)
         self.seconds = time.perf_counter() - self.started
         self.seconds_to_first_token = self.seconds_to_first_token or self.seconds
@@ -192,24 +197,36 @@ class RunningBatch:
             if row.cache and row.reading and row.done == row.cuts[0]:
                 self.pool.put(row.voice.key, row.prompt[: row.done], row.cache.copy(row.done))
         if any(wanted):
-            for row, logits in zip(due, self.decoder.head(hidden).split(wanted), strict=True):
-                if len(logits):
-                    self._take(row, logits)
+            self._read(due, wanted, self.decoder.head(hidden))
 
-    def _take(self, row: RunningRow, logits: torch.Tensor) -> None:
-        """What a row does with its logits; one that fails ends alone."""
-        forks = [] if row.reply or row.given_up else row.forks
-        copies = [logits.clone() for _ in forks]
-        for own, scores in zip((row, *forks), (logits, *copies), strict=True):
-            try:
+    def _read(self, due: Sequence[RunningRow], wanted: Sequence[int], logits: torch.Tensor) -> None:
+        """What the rows do with their logits, (all wanted, vocabulary); one that fails ends alone."""
+        drawing = list[tuple[RunningRow, RunningRow, int]]()  # who draws, whose prompt it is, and from which logits
+        for row, count, end in zip(due, wanted, itertools.accumulate(wanted), strict=True):
+            with _ending(row):
+                if count and row.read(logits[end - count : end]):
+                    forks = [] if row.reply or row.given_up else row.forks
+                    drawing += [(own, row, end - 1) for own in (row, *forks)]
+        if drawing:
+            self._draw(drawing, logits)
+
+    def _draw(self, drawing: Sequence[tuple[RunningRow, RunningRow, int]], logits: torch.Tensor) -> None:
+        places = [at for _, _, at in drawing]
+        logits = logits if places == list(range(len(logits))) else logits[places]
+        scores = logits.log_softmax(-1) if any(own.weighed for own, _, _ in drawing) else None
+        tokens = next_tokens(logits, [Drawing(row.asked, own.reply, own.sampling) for own, row, _ in drawing])
+        nats = [0.0] * len(tokens)
+        if scores is not None:
+            drawn = torch.tensor([token or 0 for token in tokens], device=scores.device)
+            nats = scores.gather(-1, drawn[:, None])[:, 0].tolist()
+        for (own, row, _), token, nat in zip(drawing, tokens, nats, strict=True):
+            with _ending(own):
                 if own is not row:
                     assert row.cache
                     own.cache = row.cache.copy(row.done)
                     self.join(own)
                     own.started = row.started
-                own.take(scores)
-            except (RuntimeError, MemoryError) as error:
-                own.end(_failed(error))
+                own.take(token, nat)
 
     def _due(self) -> list[RunningRow]:
         """Every row that draws, and of the prompts, the oldest first, as many parts as `CHUNK` tokens hold."""
@@ -246,6 +263,15 @@ class RunningBatch:
         if row.kept and row.stop in ("", *ENDS) and row.cache and row.done:
             self.pool.put(row.voice.key, (row.prompt + row.reply)[: row.done], row.cache)
         row.cache = None  # whoever keeps the row for its text keeps no cache by it
+
+
+@contextmanager
+def _ending(row: RunningRow) -> Iterator[None]:
+    """`row` ends where something fails."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        row.end(_failed(error))
 
 
 def _failed(error: Exception) -> str:

@@ -7,18 +7,18 @@ and the transformers model goes on working. Nothing here knows text or sampling.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
+from roleplay.engine.attention import View, attend
 from roleplay.engine.cache import KeyValues
 from roleplay.engine.matrix import Matrix
-from roleplay.engine.soft_caps import capped_attention, soft_cap
+from roleplay.engine.soft_caps import soft_cap
 from roleplay.weights.architectures import Architecture, architecture_of, attention_cap, logit_cap
 
 QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
@@ -74,8 +74,65 @@ class Segment:
     lora: Lora | None = None
     wanted: int = 1  # of how many of the last tokens the final hidden state is asked for
 
+    @property
+    def end(self) -> int:
+        """How many tokens the sequence has with the new ones."""
+        return self.cache.length + len(self.ids)
 
-_Past = tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
+
+class _Update(NamedTuple):
+    """Where an adapter acts: on `rows`, less the `others` (rows, 1) that are not its own."""
+
+    lora: Lora
+    rows: slice
+    others: torch.Tensor | None
+
+
+class _Step:
+    """What the layers share in one forward pass over `segments`, those of one adapter neighbours.
+
+    Where there are fewer tokens than `fewest`, rows that nobody reads fill it up, once and not for every product.
+    """
+
+    def __init__(self, segments: Sequence[Segment], decoder: "Decoder") -> None:
+        self.segments, fewest, device = segments, decoder.head_product.fewest, decoder.device
+        for segment in segments:
+            segment.cache.reserve(segment.end)
+        counts = [len(segment.ids) for segment in segments]
+        self.counts = [*counts, max(0, fewest - sum(counts))]
+        ids = [token for segment in segments for token in segment.ids]
+        positions = [position for s in segments for position in range(s.cache.length, s.end)]
+        filling = [0] * self.counts[-1]
+        self.ids, self.positions = torch.tensor([ids + filling, positions + filling], device=device)
+        self.new = [s.cache.part(s.cache.length, s.end).unbind(1) for s in segments]
+        whole = [View(s.cache, len(s.ids)) for s in segments]
+        self.views = {
+            window: [
+                View(s.cache, len(s.ids), window) if 0 < window < s.end else view
+                for s, view in zip(segments, whole, strict=True)
+            ]
+            for window in {layer.window for layer in decoder.layers}
+        }
+        self.updates = list(self._updates(fewest))
+
+    def _updates(self, fewest: int) -> Iterator[_Update]:
+        """Every adapter with its rows, and where these are fewer than `fewest`, with some beside them."""
+        start, read, total = 0, sum(self.counts[:-1]), len(self.ids)
+        for lora, own in itertools.groupby(self.segments, key=lambda segment: segment.lora):
+            end = start + sum(len(segment.ids) for segment in own)
+            end = total if end == read else end  # the rows that nobody reads are the last one's
+            first = max(0, min(start, total - fewest))
+            last = max(end, first + fewest)
+            if lora:
+                numbers = torch.arange(first, last, device=self.ids.device)[:, None]
+                others = (numbers < start) | (numbers >= end) if last - first > end - start else None
+                yield _Update(lora, slice(first, last), others)
+            start = end
+
+    def finish(self) -> None:
+        """The caches hold the tokens."""
+        for segment in self.segments:
+            segment.cache.length = segment.end
 
 
 class _Norm:
@@ -97,17 +154,19 @@ class _Norm:
 class _Layer:
     """One layer's fused weights (out, in) and its norms, by reference."""
 
-    def __init__(self, layer: Any, kind: Architecture, cap: float) -> None:
+    def __init__(self, layer: Any, kind: Architecture, cap: float, index: int) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         groups = [
             [getattr(mlp if n[0] in ("gate_proj", "down_proj") else attention, p) for p in n] for n in _PROJECTIONS
         ]
+        self.index = index
         self.sizes = [[module.out_features for module in modules] for modules in groups]
         self.products = [_fuse(modules) for modules in groups]
         self.activation = mlp.act_fn
         self.scaling = attention.scaling
-        self.heads = self.sizes[QKV][0] // attention.head_dim
-        self.kv_heads = self.sizes[QKV][1] // attention.head_dim
+        self.head_size: int = attention.head_dim
+        self.heads = self.sizes[QKV][0] // self.head_size
+        self.kv_heads = self.sizes[QKV][1] // self.head_size
         self.cap = cap
         self.kind = attention.layer_type if kind.rotary_by_kind else ""
         self.window: int = getattr(attention, "sliding_window", None) or 0  # 0: it sees everything
@@ -118,15 +177,47 @@ class _Layer:
             _Norm(getattr(layer, name)) if name else None for name in (kind.after_attention, kind.after_mlp)
         )
 
-    def project(
-        self, which: int, x: torch.Tensor, updates: Sequence[tuple[slice, Sequence[_Pair | None]]]
-    ) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], step: _Step) -> torch.Tensor:
+        """The layer's output for x (tokens, hidden); the tokens' keys and values are in their caches then."""
+        qkv = self._project(QKV, self.before_attention(x), step).view(len(x), -1, self.head_size)
+        qk, value = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        qk = self.heads_norm(qk) if self.heads_norm else qk
+        cos, sin = rotation
+        # sin has its first half negated, so that swapping the halves of a head completes the rotation.
+        qk = qk * cos + qk.roll(self.head_size // 2, -1) * sin
+        query, key = qk.split([self.heads, self.kv_heads], dim=1)
+        keys_values = torch.stack([key, value]).transpose(1, 2)
+        y = self._project(OUT, self._mix(query, keys_values, step), step)
+        x = x + (self.after_attention(y) if self.after_attention else y)
+        gate, up = self._project(GATE_UP, self.before_mlp(x), step).chunk(2, dim=-1)
+        y = self._project(DOWN, self.activation(gate) * up, step)
+        return x + (self.after_mlp(y) if self.after_mlp else y)
+
+    def _mix(self, query: torch.Tensor, keys_values: torch.Tensor, step: _Step) -> torch.Tensor:
+        """Attention of every token to its own sequence, (tokens, heads * head size); `keys_values` join the caches."""
+        *new, _ = keys_values.split(step.counts, dim=2)
+        torch._foreach_copy_([own[self.index] for own in step.new], new)
+        *queries, filling = query.view(len(query), self.kv_heads, -1, self.head_size).split(step.counts)
+        mixed = [
+            attend(own, view, self.index, self.scaling, self.cap)
+            for own, view in zip(queries, step.views[self.window], strict=True)
+        ]
+        return torch.cat([*mixed, filling]).reshape(len(query), -1)
+
+    def _project(self, which: int, x: torch.Tensor, step: _Step) -> torch.Tensor:
         """One of the four products of x (tokens, in), with every adapter's update on its own rows."""
         y = self.products[which](x)
-        for part, pairs in updates:
-            if pair := pairs[which]:
-                within = pair.down(x[part])
-                pair.up.add_to(y[part], within * pair.strength if pair.strength != 1 else within)
+        for lora, rows, others in step.updates:
+            if pair := lora.layers[self.index][which]:
+                within = pair.down(x[rows])
+                within = within * pair.strength if pair.strength != 1 else within
+                within = within if others is None else within.masked_fill(others, 0.0)
+                own = y[rows]
+                updated = pair.up.add_to(own, within)
+                if len(updated) == len(y):
+                    y = updated
+                elif updated is not own:
+                    own.copy_(updated)
         return y
 
 
@@ -140,7 +231,8 @@ class Decoder:
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
         self.head_product = Matrix(model.lm_head.weight.data)
-        self.layers = [_Layer(layer, kind, attention_cap(config)) for layer in inner.layers]
+        cap = attention_cap(config)
+        self.layers = [_Layer(layer, kind, cap, index) for index, layer in enumerate(inner.layers)]
         self.final_norm = _Norm(inner.norm)
         self.rotary = inner.rotary_emb
         self.head_size: int = config.head_dim
@@ -176,48 +268,14 @@ class Decoder:
         """
         # The rows of one adapter are neighbours, so that a product is corrected once an adapter and not once a row.
         order = sorted(range(len(segments)), key=lambda number: id(segments[number].lora))
-        segments = [segments[number] for number in order]
-        ends = [segment.cache.length + len(segment.ids) for segment in segments]
-        for segment, end in zip(segments, ends, strict=True):
-            segment.cache.reserve(end)
-        starts = itertools.accumulate((len(segment.ids) for segment in segments), initial=0)
-        rows = [slice(start, start + len(segment.ids)) for start, segment in zip(starts, segments, strict=False)]
-        ids = torch.tensor([i for segment in segments for i in segment.ids], device=self.device)
-        positions = [
-            torch.arange(s.cache.length, end, device=self.device) for s, end in zip(segments, ends, strict=True)
-        ]
-        x = self.embedding(ids)
-        rotations = self._rotations(x, torch.cat(positions))
-        counts = [len(segment.ids) for segment in segments]
-        views = {window: [_View(p, window) for p in positions] for window in {layer.window for layer in self.layers}}
-        new = [s.cache.part(s.cache.length, end).unbind(1) for s, end in zip(segments, ends, strict=True)]
-        pasts = {window: self._pasts(segments, ends, own) for window, own in views.items()}
-        adapters = _by_adapter(segments, rows)
-        for index, layer in enumerate(self.layers):
-            updates = [(part, lora.layers[index]) for part, lora in adapters]
-            qkv = layer.project(QKV, layer.before_attention(x), updates).view(len(x), -1, self.head_size)
-            qk, value = qkv.split([layer.heads + layer.kv_heads, layer.kv_heads], dim=1)
-            qk = layer.heads_norm(qk) if layer.heads_norm else qk
-            cos, sin = rotations[layer.kind]
-            # sin has its first half negated, so that swapping the halves of a head completes the rotation.
-            qk = qk * cos + qk.roll(self.head_size // 2, -1) * sin
-            keys_values = torch.stack([qk[:, layer.heads :], value]).transpose(1, 2)
-            torch._foreach_copy_([own[index] for own in new], list(keys_values.split(counts, dim=2)))
-            query = qk[:, : layer.heads].view(len(x), layer.kv_heads, -1, self.head_size).permute(1, 2, 0, 3)
-            mixed = [
-                _attend(own, keys[index], values[index], view, layer)
-                for own, (keys, values), view in zip(
-                    query.split(counts, dim=2), pasts[layer.window], views[layer.window], strict=True
-                )
-            ]
-            y = layer.project(OUT, torch.cat(mixed, 2).permute(2, 0, 1, 3).reshape(len(x), -1), updates)
-            x = x + (layer.after_attention(y) if layer.after_attention else y)
-            gate, up = layer.project(GATE_UP, layer.before_mlp(x), updates).chunk(2, dim=-1)
-            y = layer.project(DOWN, layer.activation(gate) * up, updates)
-            x = x + (layer.after_mlp(y) if layer.after_mlp else y)
-        for segment, end in zip(segments, ends, strict=True):
-            segment.cache.length = end
-        last = [range(part.stop - s.wanted, part.stop) for s, part in zip(segments, rows, strict=True)]
+        step = _Step([segments[number] for number in order], self)
+        x = self.embedding(step.ids)
+        rotations = self._rotations(x, step.positions)
+        for layer in self.layers:
+            x = layer(x, rotations[layer.kind], step)
+        step.finish()
+        ends = itertools.accumulate(step.counts)
+        last = [range(end - s.wanted, end) for s, end in zip(step.segments, ends, strict=False)]
         as_asked = sorted(zip(order, last, strict=True))
         return self.final_norm(x[[at for _, part in as_asked for at in part]])
 
@@ -225,20 +283,6 @@ class Decoder:
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (rows, vocabulary) in float32 of final hidden states (rows, hidden)."""
         return soft_cap(self.head_product(hidden).float(), self.logit_cap)
-
-    def _pasts(self, segments: Sequence[Segment], ends: Sequence[int], views: Sequence["_View"]) -> list[_Past]:
-        """What each segment sees: keys and values of every layer, (kv heads, group, past, head size).
-
-        Query heads that share a key head are a dimension of their own, so keys are never repeated in memory. It is cut
-        out once a step and row for all layers: what is done a layer and row is paid by every token of everyone.
-        """
-        group = self.layers[0].heads // self.layers[0].kv_heads
-        pasts = []
-        for segment, end, view in zip(segments, ends, views, strict=True):
-            seen = segment.cache.part(view.first, end)[:, :, :, None].expand(-1, -1, -1, group, -1, -1)
-            keys, values = seen.unbind()
-            pasts.append((keys.unbind(), values.unbind()))
-        return pasts
 
     def _rotations(self, x: torch.Tensor, positions: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Cosine and signed sine, (tokens, 1, head size), for every kind of layer."""
@@ -249,39 +293,3 @@ class Decoder:
             sin[..., : self.head_size // 2].neg_()
             rotations[kind] = cos[0, :, None], sin[0, :, None]
         return rotations
-
-
-def _by_adapter(segments: Sequence[Segment], rows: Sequence[slice]) -> list[tuple[slice, Lora]]:
-    """Each adapter with all of its rows, which are neighbours."""
-    adapters = []
-    for lora, own in itertools.groupby(zip(segments, rows, strict=True), key=lambda pair: pair[0].lora):
-        parts = [part for _, part in own]
-        if lora:
-            adapters.append((slice(parts[0].start, parts[-1].stop), lora))
-    return adapters
-
-
-class _View:
-    """Which past tokens the new ones at `positions` see: those from `first` on, less what `mask` (new, past) hides."""
-
-    def __init__(self, positions: torch.Tensor, window: int) -> None:
-        start, end = int(positions[0]), int(positions[-1]) + 1
-        self.first = max(0, start - window + 1) if window else 0
-        self.causal = start == 0 and (not window or end <= window)  # then no mask is needed
-        self.mask = None
-        if len(positions) > 1 and not self.causal:
-            past = torch.arange(self.first, end, device=positions.device)
-            distance = positions[:, None] - past
-            self.mask = (distance >= 0) & (distance < window) if window else distance >= 0
-
-
-def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, view: _View, layer: _Layer) -> torch.Tensor:
-    """Attention of the new tokens of one sequence, all (kv heads, group, tokens or past, head size)."""
-    tokens = query.shape[2]
-    causal = view.causal and tokens > 1
-    if layer.cap:
-        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril() if causal else view.mask
-        return capped_attention(query * layer.scaling, keys, values, seen, layer.cap)
-    return F.scaled_dot_product_attention(
-        query, keys, values, attn_mask=view.mask, is_causal=causal, scale=layer.scaling
-    )

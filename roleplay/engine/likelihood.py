@@ -37,9 +37,10 @@ class ScoredRow(RunningRow):
     def cost(self) -> int:
         return len(self.pending()) + COST * self.wanted
 
-    def take(self, logits: torch.Tensor) -> None:
+    def read(self, logits: torch.Tensor) -> bool:
         known = torch.tensor(self._known[len(self.nats) :][: len(logits)], device=logits.device)
         self.nats += logits.log_softmax(-1).gather(1, known[:, None])[:, 0].tolist()
         self.seconds = time.perf_counter() - self.started
         if len(self.nats) == len(self._known):
             self.end("end")
+        return False

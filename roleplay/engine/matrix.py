@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 _LONG_ROW = 1024  # float32: input features from which a matrix-vector product reads memory as fast as it can
 _MANY_ROWS = 256  # float32: rows from which `F.linear` is the quicker one
-_FEW_ROWS = 4  # blocked: fewer take longer than these
+_FEW_ROWS = 4  # blocked: fewer take longer than these, in another kernel
 
 
 class Matrix:
@@ -23,9 +23,17 @@ class Matrix:
         self.blocked: bool = able and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.blocked else weight
 
+    @property
+    def fewest(self) -> int:
+        """With fewer rows than these the product has to be filled up."""
+        return _FEW_ROWS if self.blocked else 1
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.blocked:
-            return torch.ops.mkldnn._linear_pointwise(_enough(x), self.weight, None, "none", [], "")[: len(x)]
+            missing = self.fewest - len(x)
+            if missing > 0:
+                return self(torch.cat([x, x[:1].expand(missing, -1)]))[: len(x)]
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
         if x.dtype != torch.float32 or x.device.type != "cpu" or len(x) >= _MANY_ROWS:
             return F.linear(x, self.weight)
         if len(x) == 1:
@@ -34,16 +42,8 @@ class Matrix:
             return torch.mm(self.weight, x.expand(2, -1).contiguous().t())[:, :1].t().contiguous()
         return torch.mm(self.weight, x.t()).t().contiguous()
 
-    def add_to(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        """Add the product to `y` (rows, out) in place, rounded once."""
+    def add_to(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`y` (rows, out) plus the product of at least `fewest` rows, rounded once: in `y` itself or beside it."""
         if self.blocked:
-            added = torch.ops.mkldnn._linear_pointwise.binary(_enough(x), _enough(y), self.weight, None, "add")
-            y.copy_(added[: len(y)])
-        else:
-            y.addmm_(x, self.weight.t())
-
-
-def _enough(x: torch.Tensor) -> torch.Tensor:
-    """At least so many rows that the quick kernel takes them, which is also the one that takes more."""
-    missing = _FEW_ROWS - len(x)
-    return torch.cat([x, x[:1].expand(missing, -1)]) if missing > 0 else x
+            return torch.ops.mkldnn._linear_pointwise.binary(x, y, self.weight, None, "add")
+        return y.addmm_(x, self.weight.t())

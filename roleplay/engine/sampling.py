@@ -6,7 +6,9 @@ distributions do, and neither the batch nor the device's generator has a part in
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -15,6 +17,15 @@ from roleplay.engine.protocol import Sampling
 _MASK = 2**64 - 1
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _TOP_P_CANDIDATES = 1024  # sorting these first spares sorting the vocabulary, unless top-p reaches beyond them
+_BLOCK = 256  # neighbouring tokens of which only the best is looked at, unless it is among the best of all
+
+
+class Drawing(NamedTuple):
+    """What decides on a row's next token, beside its logits."""
+
+    prompt: torch.Tensor  # its distinct ids, on the device of the logits
+    reply: Sequence[int]
+    sampling: Sampling
 
 
 def _signed(value: int) -> int:
@@ -33,50 +44,93 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
     return value ^ ((value >> 31) & (_MASK >> 31))
 
 
-def gumbel(seed: int, position: int, tokens: torch.Tensor) -> torch.Tensor:
-    """Gumbel noise of the given token ids at one position of the reply, float64 in the shape of `tokens`."""
-    state = _mix(torch.tensor(_signed((seed + 1) * _GOLDEN), device=tokens.device)) + _signed((position + 1) * _GOLDEN)
+def gumbel(seeds: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise of the given token ids at positions of replies, float64; all int64, of shapes that broadcast."""
+    state = _mix((seeds + 1) * _signed(_GOLDEN)) + (positions + 1) * _signed(_GOLDEN)
     bits = _mix(_mix(state) + (tokens + 1) * _signed(_GOLDEN))
     uniform = (((bits >> 11) & (_MASK >> 11)).double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log(uniform))
 
 
-def _candidates(scores: torch.Tensor, top_k: int, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and ids of the tokens that may be drawn: the best `top_k`, and of these the fewest that reach `top_p`."""
-    vocabulary = scores.shape[0]
-    if top_p >= 1.0:
-        kept = scores.topk(top_k or vocabulary, sorted=False)
-        return kept.values, kept.indices
-    for count in [top_k] if top_k else [_TOP_P_CANDIDATES, vocabulary]:
-        values, indices = scores.topk(min(count, vocabulary))
-        total = torch.logsumexp(values if top_k else scores, -1)
-        reached = torch.exp(values - total).cumsum(-1)
-        if top_k or reached[-1] >= top_p:
-            break
-    keep = 1 + int((reached[:-1] < top_p).sum())
-    return values[:keep], indices[:keep]
-
-
 @torch.inference_mode()
-def next_token(logits: torch.Tensor, prompt: torch.Tensor, reply: Sequence[int], sampling: Sampling) -> int | None:
-    """The token that follows `reply`, or None when the logits are not finite.
+def next_tokens(logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int | None]:
+    """The token that follows each reply, or None where the logits are not finite.
 
-    `logits` (vocabulary,) in float32 is overwritten; `prompt` holds the distinct ids of the prompt, on its device. The
-    order is that of vLLM: repetition penalty, frequency penalty, temperature, top-k, top-p.
+    `logits` (rows, vocabulary) in float32 are overwritten. The order is that of vLLM: repetition penalty, frequency
+    penalty, temperature, top-k, top-p. Rows with the same settings are drawn at once, and none depends on another.
     """
-    said = prompt.new_tensor(reply)
-    if not math.isfinite(logits.max().item()):  # NaN wins every comparison of max
-        return None
-    if sampling.repetition_penalty != 1.0:
-        seen = torch.cat([prompt, said])
-        old = logits[seen]
-        logits[seen] = torch.where(old < 0, old * sampling.repetition_penalty, old / sampling.repetition_penalty)
-    if sampling.frequency_penalty and reply:
-        tokens, times = said.unique(return_counts=True)
-        logits[tokens] -= sampling.frequency_penalty * times
+    _penalise(logits, drawings)
+    alike, found = defaultdict[object, list[int]](list), list[int | None]([None]) * len(drawings)
+    for number, (_, _, own) in enumerate(drawings):
+        # Without top-k the whole vocabulary may have to be sorted, and for the other rows it need not be.
+        alike[own.temperature, own.top_p, own.top_k or -number].append(number)
+    for numbers in alike.values():
+        part = logits if len(numbers) == len(logits) else logits[numbers]
+        tokens = _draw(part, [drawings[number] for number in numbers])
+        for number, token in zip(numbers, tokens, strict=True):
+            found[number] = token if token >= 0 else None
+    return found
+
+
+def _penalise(logits: torch.Tensor, drawings: Sequence[Drawing]) -> None:
+    """Take off, in place, what tokens lose that were there before."""
+    said, lost = list[int](), list[float]()
+    for number, (prompt, reply, sampling) in enumerate(drawings):
+        if sampling.repetition_penalty != 1.0:
+            own, seen = logits[number], torch.cat([prompt, prompt.new_tensor(reply)])
+            old = own[seen]
+            own[seen] = torch.where(old < 0, old * sampling.repetition_penalty, old / sampling.repetition_penalty)
+        if sampling.frequency_penalty:
+            said += [number * logits.shape[1] + token for token in reply]
+            lost += [-sampling.frequency_penalty] * len(reply)
+    if said:
+        places = torch.tensor(said, device=logits.device)
+        logits.view(-1).index_add_(0, places, torch.tensor(lost, device=logits.device))
+
+
+def _draw(logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
+    """A token of each row, -1 where the logits are not finite; all have the settings of the first."""
+    sampling = drawings[0].sampling
     if sampling.temperature == 0.0:
-        return int(logits.argmax())
-    scores, tokens = _candidates(logits / sampling.temperature, min(sampling.top_k, len(logits)), sampling.top_p)
+        scores, tokens = logits.max(-1, keepdim=True)
+    else:
+        scores, tokens = _candidates(logits, sampling)
     if scores.is_mps:  # an Apple GPU has no float64
         scores, tokens = scores.cpu(), tokens.cpu()
-    return int(tokens[(scores.double() + gumbel(sampling.seed, len(reply), tokens)).argmax()])
+    dice = torch.tensor([(own.sampling.seed, len(own.reply)) for own in drawings], device=tokens.device)
+    noisy = scores.double() + gumbel(dice[:, :1], dice[:, 1:], tokens)
+    drawn = tokens.gather(-1, noisy.argmax(-1, keepdim=True))[:, 0]
+    finite = scores.amax(-1).isfinite()  # NaN wins every comparison
+    return drawn.where(finite, -1).tolist()
+
+
+def _candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and ids (rows, candidates) of the tokens that may be drawn: the best `top_k`, and of these the fewest that
+    reach `top_p`; the scores of others are minus infinity."""
+    vocabulary = logits.shape[1]
+    top_k, top_p = min(sampling.top_k, vocabulary), sampling.top_p
+    if top_p == 1.0:
+        values, tokens = _best(logits, top_k or vocabulary)
+        return values / sampling.temperature, tokens
+    for count in [top_k] if top_k else [min(_TOP_P_CANDIDATES, vocabulary), vocabulary]:
+        values, tokens = _best(logits, count)
+        scores = values / sampling.temperature
+        of_all = scores if top_k else logits / sampling.temperature
+        shares = of_all.softmax(-1) if top_k else of_all.softmax(-1).gather(-1, tokens)
+        reached = shares.cumsum(-1)
+        if top_k or bool((reached[:, -1] >= top_p).all()):
+            break
+    scores[:, 1:].masked_fill_(reached[:, :-1] >= top_p, -torch.inf)
+    return scores, tokens
+
+
+def _best(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest `count` of each row in order, and where they are: in as many of its blocks, those with the highest
+    peaks."""
+    size = math.gcd(logits.shape[1], _BLOCK)
+    blocks = logits.unflatten(1, (-1, size))
+    if count >= blocks.shape[1]:
+        return logits.topk(count)
+    chosen = blocks.amax(-1).topk(count).indices
+    values, places = blocks.take_along_dim(chosen[..., None], 1).flatten(1).topk(count)
+    return values, chosen.gather(1, places // size) * size + places % size

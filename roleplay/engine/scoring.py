@@ -12,10 +12,10 @@ from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Segment
 from roleplay.engine.pieces import LIKELIEST, Seen, answer_ids, joined, name_of
 from roleplay.engine.protocol import Answer, Piece
-from roleplay.engine.sampling import next_token
+from roleplay.engine.sampling import Drawing, next_tokens
 from roleplay.errors import RoleplayError
 
-CHUNK = 32  # tokens whose logits are held at a time, at a megabyte each
+CHUNK = 32  # tokens whose logits are held at a time, at two megabytes each
 
 
 def score(
@@ -49,17 +49,21 @@ def _seen(decoder: Decoder, row: RunningRow, ids: Sequence[int], hidden: torch.T
     seen = list[Seen]()
     row.start(decoder.device)
     stops = list(row.encoder.stop_ids)  # any of them ends an answer
-    for number, token in enumerate(ids):
-        if number % CHUNK == 0:
-            block = decoder.head(hidden[number : number + CHUNK])
-        logits = block[number % CHUNK]
+    for start in range(0, len(ids), CHUNK):
+        logits = decoder.head(hidden[start : start + CHUNK])
         logprobs = logits.log_softmax(-1)
-        logprob = float(logprobs[stops if token in stops else [token]].logsumexp(0))
-        top = logprobs.topk(LIKELIEST)
-        names = [name_of(row.encoder, likely) for likely in top.indices.tolist()]
-        choice = next_token(logits, row.asked, ids[:number], row.sampling)  # overwrites the logits
-        if choice is None:
-            raise RoleplayError(NOT_FINITE)
-        likeliest = list(zip(names, top.values.exp().tolist(), strict=True))
-        seen.append(Seen(logprob, likeliest, stops[0] if choice in stops else choice))
+        values, likely = logprobs.topk(LIKELIEST)
+        numbers = range(start, start + len(logits))
+        # These overwrite the logits.
+        choices = next_tokens(logits, [Drawing(row.asked, ids[:number], row.sampling) for number in numbers])
+        for own, shares, top, number, choice in zip(
+            logprobs, values.exp().tolist(), likely.tolist(), numbers, choices, strict=True
+        ):
+            if choice is None:
+                raise RoleplayError(NOT_FINITE)
+            token = ids[number]
+            logprob = float(own[stops if token in stops else [token]].logsumexp(0))
+            names = [name_of(row.encoder, other) for other in top]
+            named = list(zip(names, shares, strict=True))
+            seen.append(Seen(logprob, named, stops[0] if choice in stops else choice))
     return seen

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from roleplay.engine.protocol import Sampling
-from roleplay.engine.sampling import next_token
+from roleplay.engine.sampling import Drawing, next_tokens
 from tests.roleplay.engine.test_decoder import (  # noqa: F401 - collected here once more, on the GPU
     model,
     test_adapter_logits_are_those_of_peft,
@@ -37,9 +37,8 @@ def on_the_gpu() -> Iterator[None]:
 def test_the_dice_are_those_of_the_cpu(temperature: float) -> None:
     sampling, reply = Sampling(temperature=temperature, frequency_penalty=0.5, seed=5), [7, 7, 9]
     scores, prompt = torch.randn(50, 1000, device="cpu"), torch.arange(3, device="cpu")
-    for row in scores:
-        here = next_token(row.cuda(), prompt.cuda(), reply, sampling)
-        assert here == next_token(row.clone(), prompt, reply, sampling)
+    here = next_tokens(scores.cuda(), [Drawing(prompt.cuda(), reply, sampling)] * len(scores))
+    assert here == next_tokens(scores, [Drawing(prompt, reply, sampling)] * len(scores))
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("flash_attn"), reason="flash-attn is not installed")

@@ -152,11 +152,11 @@ def test_a_list_has_the_same_replies_whatever_else_is_written(monkeypatch: pytes
     """Down to the bit: bfloat16 rounds by where a prompt is cut, which the prompts of others must not decide."""
     seen = list[torch.Tensor]()
 
-    def next_token(logits: torch.Tensor, *rest: Any) -> int | None:
-        seen.append(logits.clone())
-        return sampling.next_token(logits, *rest)
+    def next_tokens(logits: torch.Tensor, *rest: Any) -> list[int | None]:
+        seen.extend(logits.clone())
+        return sampling.next_tokens(logits, *rest)
 
-    monkeypatch.setattr(batch, "next_token", next_token)
+    monkeypatch.setattr(batch, "next_tokens", next_tokens)
     persona = "You are Amos Pascoe, keeper of the light on Crumb Island, and short of words. " * 3
     asks = [
         Ask("", "gemma", Question(persona, (), user), Sampling(max_new_tokens=4, seed=seed), later)

@@ -3,7 +3,7 @@
 import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from roleplay.engine import batch
+from roleplay.engine import batch, sampling
 from roleplay.engine import local as engine
 from roleplay.engine.batch import TextStream
 from roleplay.engine.cache import CachePool, KeyValues
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
-from roleplay.engine.sampling import gumbel, next_token
+from roleplay.engine.sampling import Drawing, gumbel, next_tokens
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import MARK, Retriever
@@ -253,13 +253,23 @@ def test_equal_distributions_draw_equal_tokens(folder: Path, tmp_path: Path) -> 
     assert both[ADAPTER] == both[BASE]
 
 
+NOTHING = torch.tensor([], dtype=torch.long)
+
+
+def draws(
+    logits: torch.Tensor, replies: Sequence[Sequence[int]], sampling: Sampling, prompt: torch.Tensor = NOTHING
+) -> list[int | None]:
+    """What follows each of the replies where all have the same logits."""
+    return next_tokens(logits.repeat(len(replies), 1), [Drawing(prompt, reply, sampling) for reply in replies])
+
+
 def test_noise_depends_on_seed_position_and_token_alone() -> None:
-    tokens = torch.arange(1000)
-    noise = gumbel(5, 2, tokens)
-    assert torch.equal(gumbel(5, 2, tokens[[7, 3]]), noise[[7, 3]])
-    for other in (gumbel(6, 2, tokens), gumbel(5, 3, tokens)):
+    tokens, (five, six, two, three) = torch.arange(1000), torch.tensor([5, 6, 2, 3])
+    noise = gumbel(five, two, tokens)
+    assert torch.equal(gumbel(five, two, tokens[[7, 3]]), noise[[7, 3]])
+    for other in (gumbel(six, two, tokens), gumbel(five, three, tokens)):
         assert abs(torch.corrcoef(torch.stack([noise, other]))[0, 1]) < 0.15
-    many = torch.cat([gumbel(seed, 0, torch.arange(10_000)) for seed in range(20)])
+    many = gumbel(torch.arange(20)[:, None], torch.tensor(0), torch.arange(10_000))
     assert abs(many.mean() - 0.5772) < 0.01
     assert abs(many.var() - torch.pi**2 / 6) < 0.03
 
@@ -280,8 +290,7 @@ def test_draws_follow_the_distribution(sampling: dict[str, Any], kept: dict[int,
     probabilities = torch.tensor([0.5, 0.25, 0.15, 0.1])
     fair = {"temperature": 1.0, "repetition_penalty": 1.0, "frequency_penalty": 0.0, "seed": 11}
     settings = Sampling(**(fair | sampling))
-    nothing = torch.tensor([], dtype=torch.long)
-    drawn = [next_token(probabilities.log(), nothing, [9] * position, settings) for position in range(3000)]
+    drawn = draws(probabilities.log(), [[9] * position for position in range(3000)], settings)
     shares = {token: drawn.count(token) / len(drawn) for token in range(4)}
     assert shares == pytest.approx({token: kept.get(token, 0.0) for token in range(4)}, abs=0.03)
     assert {token for token in range(4) if shares[token]} == set(kept)
@@ -291,24 +300,44 @@ def test_a_token_is_penalised_for_each_time_that_it_was_said() -> None:
     """As in the OpenAI API: the prompt does not count, and the repetition penalty comes first."""
     scores, prompt = torch.tensor([4.0, 3.0, 2.0, -1.0]), torch.tensor([1])
     settings = replace(GREEDY, frequency_penalty=0.6)
-    chosen = [next_token(scores.clone(), prompt, reply, settings) for reply in ([], [0], [0, 0], [0, 1, 0, 0, 1, 1])]
-    assert chosen == [0, 0, 1, 0]
+    assert draws(scores, [[], [0], [0, 0], [0, 1, 0, 0, 1, 1]], settings, prompt) == [0, 0, 1, 0]
     both = replace(settings, repetition_penalty=2.0)
-    assert next_token(scores.clone(), prompt, [0], both) == 2  # 4 / 2 - 0.6 and 3 / 2 are less
+    assert draws(scores, [[0]], both, prompt) == [2]  # 4 / 2 - 0.6 and 3 / 2 are less
 
 
 def test_top_p_beyond_the_first_candidates() -> None:
     """A flat distribution over more tokens than are sorted at first."""
     settings = Sampling(temperature=1.0, top_k=0, top_p=0.95, repetition_penalty=1.0, frequency_penalty=0.0)
-    nothing = torch.tensor([], dtype=torch.long)
-    drawn = {next_token(torch.linspace(1, 0, 8000), nothing, [9] * position, settings) for position in range(300)}
+    drawn = set(draws(torch.linspace(1, 0, 8000), [[9] * position for position in range(300)], settings))
     assert any(token > 2000 for token in drawn if token is not None)
     assert all(token < 7900 for token in drawn if token is not None)
 
 
+def test_a_row_draws_the_same_beside_any_others() -> None:
+    logits, greedy = torch.randn(12, 8192).to(torch.bfloat16).float(), replace(GREEDY, frequency_penalty=0.5)
+    alike = [Sampling(seed=seed) for seed in range(4)]
+    settings = [*alike, greedy, DICE, replace(DICE, top_k=20, top_p=0.9), replace(DICE, top_p=0.3)] * 2
+    drawings = [Drawing(torch.arange(9), range(n, 5 * n), own) for n, own in enumerate(settings[:12])]
+    alone = [next_tokens(row[None].clone(), [own])[0] for row, own in zip(logits, drawings, strict=True)]
+    assert next_tokens(logits.clone(), drawings) == alone
+    assert len(set(alone)) > 6
+
+
+def test_the_best_tokens_are_found_in_few_blocks() -> None:
+    logits = torch.randn(3, 8192)
+    logits[0, 512:530] += 9.0  # many in one block
+    values, tokens = sampling._best(logits, 20)
+    assert torch.equal(values, logits.topk(20).values) and torch.equal(logits.gather(1, tokens), values)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_scores_that_are_not_finite_draw_nothing(bad: float) -> None:
-    assert next_token(torch.tensor([0.0, bad]), torch.tensor([0]), [], GREEDY) is None
+    for settings in (GREEDY, DICE, Sampling()):
+        drawings = [Drawing(NOTHING, [], settings)] * 2
+        assert [token is None for token in next_tokens(torch.tensor([[0.0, bad], [0.0, 1.0]]), drawings)] == [
+            True,
+            False,
+        ]
 
 
 # Text

@@ -11,7 +11,7 @@ from peft import PeftModel
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.pieces import pieces
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
-from roleplay.engine.sampling import next_token
+from roleplay.engine.sampling import Drawing, next_tokens
 from roleplay.errors import RoleplayError
 from roleplay.text.prompts import PromptEncoder
 from roleplay.weights import base_models, inspection
@@ -58,7 +58,7 @@ def test_log_probabilities_are_those_of_transformers_also_after_a_kept_prompt(lo
 
 
 def test_the_sides_part_where_the_same_dice_draw_another_token(local: LocalEngine, folder: Path) -> None:
-    """The likeliest token with noise of the draw on it, as `next_token` has it, from the logits of transformers."""
+    """The likeliest token with noise of the draw on it, as `next_tokens` has it, from the logits of transformers."""
     encoder = PromptEncoder(tiny.tokenizer())
     models = {ADAPTER: PeftModel.from_pretrained(tiny.gemma(), str(folder)), BASE: tiny.gemma()}
     alike = list[bool]()
@@ -70,8 +70,8 @@ def test_the_sides_part_where_the_same_dice_draw_another_token(local: LocalEngin
             ids = torch.tensor([[*prompt, *encoder.encode(SAID)]])
             with torch.inference_mode():
                 logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-            rows = enumerate(logits)
-            choices.append([next_token(row, torch.tensor([0]), [0] * number, sampling) for number, row in rows])
+            drawings = [Drawing(torch.tensor([0]), [0] * number, sampling) for number in range(len(logits))]
+            choices.append(next_tokens(logits.contiguous(), drawings))
         found = local.score(request, Answer(SAID, stop="length"))
         same = [a == b or {a, b} <= set(encoder.stop_ids) for a, b in zip(*choices, strict=True)]
         assert [piece.same_choice for piece in found] == same
