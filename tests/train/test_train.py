@@ -44,7 +44,6 @@ WRITTEN = {
     "adapter_config.json",
     "adapter_model.safetensors",
     "chat_template.jinja",
-    "examples.json",
     "training.json",
     "training_curve.png",
 }
@@ -124,9 +123,6 @@ def test_end_to_end(base, data, home, monkeypatch):
 
     loaded = base_models.load(str(base), home)
     adapter = inspection.inspect(folder)
-    learnt, held_out, _ = training_rows.rows_of(adapter, [str(data)])
-    assert set(adapter.examples) == {row.turns[-1] for row in learnt}  # what it looks up
-    assert not {row.turns[-1] for row in held_out} & set(adapter.examples)
     assert training_rows.find_data(adapter) == [data]  # `train.evaluate --adapter adapters/me` needs no --data
     engine = LocalEngine(loaded, [adapter])
     question = Question(adapter.persona, (), "What of the moon?")
@@ -155,7 +151,9 @@ def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
     first = lora.train(
         settings(base, data, rank=4, alpha=4, projections=["q_proj"], retrieval=False, learning_rate=5e-2)
     )
-    again = lora.train(settings(base, data, adapter=str(first), name="again", keep=1.0, learning_rate=1e-9))
+    again = lora.train(
+        settings(base, data, adapter=str(first), name="again", keep=1.0, learning_rate=1e-9, retrieval=True)
+    )
     one, two = (inspection.inspect(folder) for folder in (first, again))
     assert (two.rank, two.scaling) == (one.rank, one.scaling) == (4, 1.0) and two.examples
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, again))
@@ -168,10 +166,14 @@ def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
     assert two.training["settings"]["adapter"] == "me" and two.training["settings"]["rank"] == 4
 
 
-def test_without_retrieval_nothing_is_looked_up(base, data, home):
-    folder = lora.train(settings(base, data, retrieval=False))
-    assert {path.name for path in folder.iterdir()} == WRITTEN - {"examples.json"}
-    assert inspection.inspect(folder).retriever is None
+def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):
+    folder = lora.train(settings(base, data, retrieval=True))
+    assert {path.name for path in folder.iterdir()} == WRITTEN | {"examples.json"}
+    adapter = inspection.inspect(folder)
+    learnt, held_out, _ = training_rows.rows_of(adapter)
+    assert set(adapter.examples) == {row.turns[-1] for row in learnt}
+    assert not {row.turns[-1] for row in held_out} & set(adapter.examples)
+    assert "It looks up: before it answers, it reads the 3 of 54 training rows" in (folder / "README.md").read_text()
 
 
 def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, capsys):

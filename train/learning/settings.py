@@ -95,7 +95,7 @@ class LoraFlags(RunFlags):
         "weight of what the base model says without a persona, beside the rows; higher forgets less",
         within=(0, inf),
     )
-    retrieval: bool = flag(True, "learn to use the rows nearest to a message, which are then looked up in every chat")
+    retrieval: bool = flag(False, "learn to use the rows nearest to a message, which are then looked up in every chat")
     loss_on: str = flag("all", "learn every reply of a conversation or the last", ("all", "last"))
 
 
