@@ -87,7 +87,9 @@ def gguf_card(adapter: Adapter, repo: str) -> str:
     training = adapter.training
     data = metadata(training, "finetune", "gguf", ["gguf", "gemma", "role-play"])
     values = {"base": training["base_model"], "persona": training["persona"], "metadata": data.to_yaml()}
-    return template(__file__, "gguf.md.jinja", FILTERS).render(name=adapter.name, repo=repo, **values)
+    return template(__file__, "gguf.md.jinja", FILTERS).render(
+        name=adapter.name, repo=repo, looks_up=bool(adapter.examples), **values
+    )
 
 
 def _card(
