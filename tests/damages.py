@@ -35,6 +35,8 @@ ROWS, CORPUS = "roleplay/weights/training_rows.py", "roleplay/weights/test_corpu
 ADOPT, ADOPTED = "train/adopt.py", "train/test_adopt.py"
 MODELS = "roleplay/weights/test_models.py"
 REMOTE = "roleplay/engine/test_remote.py"
+RETRIEVAL, RETRIEVED = "roleplay/text/retrieval.py", "roleplay/text/test_retrieval.py"
+PRACTICE, PRACTISED = "train/learning/practice.py", "train/test_practice.py"
 PNG, CARDS = "roleplay/text/png.py", "roleplay/text/test_cards.py"
 
 # fmt: off
@@ -51,6 +53,17 @@ DAMAGES = [
     Damage("votes do not become public", VOTES, "if not private and not public:", "if False:", BALLOTS, "public_dataset"),
     Damage("nothing but one's own votes is sent", VOTES, "allow_patterns=self.path.name", 'allow_patterns="*"', BALLOTS, "nothing_is_sent"),
     Damage("the order of a blind pair is drawn", "page/chat/exchanges.py", "dice.sample(SIDES, 2)", "SIDES", "page/test_app.py", "blind_orders"),
+    # Looking up
+    Damage("a row that is shown is marked as nobody's words", RETRIEVAL, "(MARK + user, reply)", "(user, reply)", RETRIEVED, "marked"),
+    Damage("rows go before turns where something has to", RETRIEVAL, "return (ids, 0) if len(ids) <= limit else self._plain.fit(persona, turns, user, limit)", "return super().fit(persona, turns, user, limit)", RETRIEVED, "marked"),
+    Damage("what is shown is not learnt", RETRIEVAL, "[IGNORED] * len(before) + own.labels[opening:]", "before + own.labels[opening:]", RETRIEVED, "learns_its_own"),
+    Damage("most rows are not shown their own answer", PRACTICE, "if itself or (", "if True or (", PRACTISED, "third_of_the_rows"),
+    Damage("a third of them is", PRACTICE, "lot.random() < ITSELF", "False", PRACTISED, "third_of_the_rows"),
+    Damage("no held-out row is looked up", "train/lora.py", "[row.turns[-1] for row in material.rows] if", "[row.turns[-1] for row in material.rows + material.held_out] if", TRAINING, "rows_that_it_learnt"),
+    Damage("an adapter looks its rows up in the chat", "roleplay/engine/local.py", "return attached[name].encoder, self", 'return self.encoders["gemma"], self', ENGINE, "looks_up"),
+    Damage("a stranger's rows are checked", "roleplay/weights/examples.py", "if not texts or", "if False or", ADAPTERS, "rows_of_a_stranger"),
+    Damage("it is told who looks rows up", "page/handlers.py", "if known and known.looks_up", "if False", HANDLERS, "sides_look_rows_up"),
+    Damage("going on begins with the adapter", "train/learning/adapter.py", "set_peft_model_state_dict(model, weights)", "pass", TRAINING, "goes_on_from_an_adapter"),
     # What strangers may send
     Damage("a text in a card is bounded", PNG, "if len(rest) > MAX_TEXT:", "if False:", CARDS, "refused_in_a_sentence"),
     Damage("a damaged PNG is refused", PNG, "if struct.pack(", "if False and struct.pack(", CARDS, "refused_in_a_sentence"),
