@@ -42,9 +42,9 @@ class About:
     folder: Path
     provenance: Mapping[str, str] = field(default_factory=dict)  # hashes and template, as a vote records them
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
-    looks_up: bool = False  # whether it reads what that finds before it answers
     persona: Persona | None = None  # whom it was trained to be; None where it does not say
     revision: str = ""  # of the repository that it came from, "" for a folder of this machine
+    looks_up: bool = False  # whether it reads what the retriever finds before it answers
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,10 @@ def _persona(adapter: Adapter) -> Persona | None:
 
 
 def _about(adapter: Adapter, fixed: Persona | None) -> About:
-    """All but its rows; `fixed` is who speaks whatever it was trained to be."""
-    about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision)
+    """All but rows that do not come with it; `fixed` is who speaks whatever it was trained to be."""
+    about = About(
+        adapter.folder, _provenance(adapter), adapter.retriever, bool(adapter.examples), fixed, adapter.revision
+    )
     try:
         return replace(about, persona=fixed or _persona(adapter))
     except DataError as error:
@@ -123,8 +125,8 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
 
 
 def _with_rows(about: About, adapter: Adapter) -> About:
-    if adapter.retriever:
-        return replace(about, retriever=adapter.retriever, looks_up=True)
+    if about.retriever:
+        return about
     try:
         training_rows.find_data(adapter)
         return replace(about, retriever=Retriever(lambda: training_rows.rows_of(adapter)[0]))
