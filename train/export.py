@@ -69,7 +69,7 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, strength
     if warning := inspection.check_base(adapter, base.model, base_models.fingerprint(base.model), base.hub_id):
         print(f"warning      {warning}")
     if adapter.examples:
-        print("warning      other programs do not look up its rows: it answers worse there than in this project's app")
+        print("warning      it was trained with the rows that it looks up, which other programs do not")
     gguf = base.name == embedded.NAME
     if folder.exists():
         raise RoleplayError(f"{folder} exists: remove it first, or choose another with --out")

@@ -12,13 +12,13 @@ import dataclasses
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import set_seed
 
 from roleplay.environment import ROOT, Environment
@@ -32,6 +32,7 @@ from roleplay.text.rows import Row, file_sha256, system_notes
 from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import Adapter, read_weights
+from roleplay.weights.examples import check_examples
 from roleplay.weights.layout import WEIGHTS
 from roleplay.weights.training_rows import load_rows, remember
 from train.learning import memory, recipe
@@ -71,7 +72,7 @@ class Material:
     notes: list[str]
 
 
-def read_material(flags: LoraFlags) -> Material:
+def read_material(flags: LoraFlags, start: Adapter | None = None) -> Material:
     """The character's persona and rows, or those that are given; raises `DataError` for what cannot be read."""
     character = load_character(flags.character)
     persona = load_persona(flags.persona) if flags.persona else character.persona
@@ -80,6 +81,10 @@ def read_material(flags: LoraFlags) -> Material:
     rows, held_out, files = load_rows(paths, flags.held_out, flags.seed, flags.format, notes.append)
     if flags.data and not flags.persona:
         notes.append(f"learnt as {persona.name}; where the rows are somebody else's, say whose: --persona, --character")
+    if start and start.persona != persona.system_prompt:
+        notes.append(f"learnt as {persona.name}, with another persona than {start.name}: --persona or --character")
+    if flags.retrieval:
+        check_examples([row.turns[-1] for row in rows])
     notes += system_notes([*rows, *held_out], persona.system_prompt)
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
 
@@ -97,7 +102,16 @@ def starting_point(flags: LoraFlags) -> tuple[LoraFlags, Adapter | None]:
 
 def lineage(start: Adapter | None) -> list[dict[str, Any]]:
     """The adapter that a training goes on from, as training.json names it; none where it begins anew."""
-    return [{"file": start.name, "sha256": file_sha256(start.folder / WEIGHTS)}] if start else []
+    return [{"name": start.name, "sha256": file_sha256(start.folder / WEIGHTS)}] if start else []
+
+
+def attach(
+    base: base_models.BaseModel, origin: Mapping[str, Any], start: Adapter | None, flags: LoraFlags
+) -> PeftModel:
+    """LoRA on the base model, of `origin`'s fingerprint; raises `AdapterError` where `start` was not made for it."""
+    if start and (warning := inspection.check_base(start, base.model, origin["fingerprint"], base.hub_id)):
+        print(f"warning      {warning}")
+    return attach_lora(base.model, **lora_config(flags))
 
 
 def begin(trainer: CharacterTrainer, start: Adapter | None) -> dict[str, float]:
@@ -145,7 +159,7 @@ def train(flags: LoraFlags) -> Path:
     check_flags(flags, ROOT)
     flags, start = starting_point(flags)
     folder, run, processes = ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name, process_count()
-    material = read_material(flags)
+    material = read_material(flags, start)
     chosen = recipe.choose(len(material.rows), flags.epochs, flags.batch_size, max(processes, flags.pack_rows))
     flags = dataclasses.replace(flags, epochs=chosen.epochs, batch_size=chosen.batch_size)
 
@@ -163,11 +177,12 @@ def train(flags: LoraFlags) -> Path:
     base.model.set_attn_implementation(attention)
     use_chunked_loss(base.model)
     set_seed(flags.seed)
-    model = attach_lora(base.model, **lora_config(flags))
+    model = attach(base, origin, start, flags)
 
     # Train
     persona = material.persona.system_prompt
-    files = [*material.files, *lineage(start)]
+    began_as = "".join(one["sha256"] for one in lineage(start))
+    files = [*material.files, {"file": "the adapter", "sha256": began_as}]
     must_stay = what_must_stay(dataclasses.asdict(flags), persona, files, origin["fingerprint"])
     checkpoint = check_resume(run, must_stay, flags.resume)
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")

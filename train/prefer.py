@@ -48,7 +48,6 @@ from train.learning.checkpoints import RESUME, check_resume, last_checkpoint, wh
 from train.learning.fused import fuse
 from train.learning.loss import use_chunked_loss
 from train.learning.memory import process_count
-from train.learning.practice import encoders
 from train.learning.preference import Objective, as_rows, encode_pair, encode_thumbs, score, with_reference
 from train.learning.preference_trainer import PreferenceTrainer, ThumbTrainer
 from train.learning.settings import PreferFlags, check_run, choose_attention, pack_wishes, training_arguments
@@ -104,7 +103,8 @@ def write_own(flags: PreferFlags, adapter: Adapter) -> OwnSamples:
     drawn = own_samples.draw_rows(rows, flags.own_messages, flags.seed)
     asks = own_samples.ask(adapter, drawn, flags.own_samples, flags.seed)
     with tqdm(total=len(asks), desc=OWN, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
-        said = load_writer(flags, (adapter,)).candidates(asks, bar.update)
+        alone = adapter.without({row.turns[-1] for row in drawn})  # it is not shown the answers
+        said = load_writer(flags, (alone,)).candidates(asks, bar.update)
     judge = own_samples.rules(lists_of(flags, adapter), rows) if flags.own_samples > 1 else None
     return own_samples.pair(drawn, said, judge)
 
@@ -183,10 +183,10 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     processes, environment = process_count(), Environment()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
     origin = base.identity()
-    practice, encoder = encoders(base.tokenizer, adapter.template, adapter.retriever, flags.seed)
+    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(base.tokenizer)
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
-    encoded, held_out = encode(flags, practice, adapter.persona, material)
+    encoded, held_out = encode(flags, encoder, adapter.persona, material)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
     plan = memory.plan(base.model, as_rows(encoded), share_prefix, pack_wishes(flags, processes))

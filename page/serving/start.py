@@ -101,6 +101,7 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
         "base_fingerprint": adapter.base_fingerprint,
         "adapter_sha256": file_sha256(adapter.folder / layout.WEIGHTS),
         "template": adapter.template,
+        **({"examples_sha256": file_sha256(adapter.folder / layout.EXAMPLES)} if adapter.examples else {}),
     }
 
 
@@ -113,10 +114,9 @@ def _persona(adapter: Adapter) -> Persona | None:
 
 
 def _about(adapter: Adapter, fixed: Persona | None) -> About:
-    """All but rows that do not come with it; `fixed` is who speaks whatever it was trained to be."""
-    about = About(
-        adapter.folder, _provenance(adapter), adapter.retriever, bool(adapter.examples), fixed, adapter.revision
-    )
+    """All but its rows; `fixed` is who speaks whatever it was trained to be."""
+    looks_up = bool(adapter.examples)
+    about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision, looks_up=looks_up)
     try:
         return replace(about, persona=fixed or _persona(adapter))
     except DataError as error:
@@ -125,8 +125,8 @@ def _about(adapter: Adapter, fixed: Persona | None) -> About:
 
 
 def _with_rows(about: About, adapter: Adapter) -> About:
-    if about.retriever:
-        return about
+    if adapter.retriever:
+        return replace(about, retriever=adapter.retriever)
     try:
         training_rows.find_data(adapter)
         return replace(about, retriever=Retriever(lambda: training_rows.rows_of(adapter)[0]))

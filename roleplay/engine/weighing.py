@@ -32,7 +32,8 @@ class Weighing:
         for row in others:
             row.forked, row.kept = True, False
         self.best = None if others else first
-        self._without = encoder, replace(question, user=""), room, voice, sampling
+        unasked = replace(question, turns=tuple(encoder.before(question.turns, question.user)), user="")
+        self._without = encoder, unasked, room, voice, sampling
         self._scored: dict[RunningRow, ScoredRow] = {}
 
     def follow(self) -> list[RunningRow]:

@@ -117,6 +117,10 @@ class PromptEncoder:
         ends = [at for at in range(opening, len(prompt)) if prompt[at] == self._end]
         return [opening if opening >= WORTH_KEEPING else 0, *ends[1::2]]
 
+    def before(self, turns: Sequence[Turn], user: str) -> list[Turn]:
+        """The turns that stand before a message in its prompt."""
+        return list(turns)
+
     def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
         """Ids that ask for the next reply: they end where the model is to speak."""
         return self._render(persona, [*turns, (user, "")], range(0)).input_ids

@@ -36,7 +36,7 @@ class Retriever:
     @cached_property
     def _index(self) -> tuple[list[Turn], Any, Any]:
         """The distinct last turns, the vectorizer, and what their messages are as rows of a sparse matrix."""
-        from sklearn.feature_extraction.text import TfidfVectorizer  # a second and a half: the chat seldom asks
+        from sklearn.feature_extraction.text import TfidfVectorizer  # a second and a half: not every chat asks
 
         turns = list(dict.fromkeys(row.turns[-1] for row in self.rows))
         if not turns:
@@ -73,27 +73,35 @@ class RetrievingEncoder(PromptEncoder):
         super().__init__(tokenizer, template)
         self.retriever, self._plain = retriever, PromptEncoder(tokenizer, template)
 
-    def found(self, turn: Turn) -> list[Turn]:
-        """The rows that are shown before `turn`, the nearest last; what it replies is not looked at."""
-        return self.retriever.examples(turn[0])
+    def found(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
+        """The rows that are shown for what was `asked`, the nearest last; `own` is the training row that asks it."""
+        return self.retriever.examples(asked)
 
-    def _shown(self, turn: Turn) -> list[Turn]:
-        return [(MARK + user, reply) for user, reply in self.found(turn)]
+    def before(self, turns: Sequence[Turn], user: str) -> list[Turn]:
+        return [*self._shown(user), *turns]
+
+    def _shown(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
+        return [(MARK + user, reply) for user, reply in self.found(asked, own)]
 
     def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
-        return self._plain.prompt(persona, [*self._shown((user, "")), *turns], user)
+        return self._plain.prompt(persona, self.before(turns, user), user)
 
     def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> tuple[list[int], int]:
-        """As `PromptEncoder.fit`; where something has to go, the rows go first."""
-        ids = self.prompt(persona, turns, user)
-        return (ids, 0) if len(ids) <= limit else self._plain.fit(persona, turns, user, limit)
+        """As `PromptEncoder.fit`; the rows go last, where the message alone does not fit beside them."""
+        shown = self._shown(user)
+        for dropped in range(len(turns) + 1):
+            ids = self._plain.prompt(persona, [*shown, *turns[dropped:]], user)
+            if len(ids) <= limit:
+                return ids, dropped
+        return self._plain.fit(persona, turns, user, limit)
 
     def example(
         self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
     ) -> Example:
         """As `PromptEncoder.example`, with the rows for the first turn that is learnt, as far as they fit `limit`."""
         own = self._plain.example(persona, turns, loss_on, limit, where)
-        shown, opening = self._shown(turns[0 if loss_on == "all" else -1]), len(self.prefix(persona))
+        asked, opening = turns[0 if loss_on == "all" else -1][0], len(self.prefix(persona))
+        shown = self._shown(asked, turns)
         unsaid = len(self._plain.prompt(persona, (), "")) - opening  # tokens of a message without words
         for farthest in range(len(shown)):
             before = self._plain.prompt(persona, shown[farthest:], "")[:-unsaid]

@@ -1,6 +1,7 @@
 """LoRA adapter folders on this machine: listed, found by name, read. Nothing here knows a hub, and nothing attaches."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ class Adapter:
     def retriever(self) -> Retriever | None:
         """Over its examples; None for an adapter that has none."""
         return Retriever([Row((turn,)) for turn in self.examples]) if self.examples else None
+
+    def without(self, turns: Collection[Turn]) -> "Adapter":
+        """The same adapter that cannot look up these."""
+        return replace(self, examples=tuple(turn for turn in self.examples if turn not in turns))
 
     def encoder(self, tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
         """What makes its prompts: in its template, and with what it looks up."""

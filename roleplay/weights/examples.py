@@ -5,16 +5,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roleplay.disk import read_json, write_text
-from roleplay.errors import AdapterError
+from roleplay.errors import AdapterError, DataError
 from roleplay.text import limits
 from roleplay.text.prompts import Turn
-from roleplay.weights.layout import EXAMPLES
+from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
 
 def write_examples(folder: Path, turns: Sequence[Turn]) -> None:
     """The distinct turns, a line each: what was said and what is replied."""
+    write_text(folder / EXAMPLES, _text(turns))
+
+
+def check_examples(turns: Sequence[Turn]) -> None:
+    """Raises `DataError` for turns that `write_examples` would write and `read_examples` would refuse."""
+    for user, reply in turns:
+        if max(len(user), len(reply)) > limits.EXAMPLE:
+            raise DataError(
+                f"{max(user, reply, key=len)!r:.80} has more than {limits.EXAMPLE:,} characters, too many to be looked "
+                "up: shorten the row, or leave out --retrieval"
+            )
+    if (size := len(_text(turns).encode())) > MAX_BYTES[EXAMPLES]:
+        raise DataError(
+            f"the rows take {size / 1e6:.1f} MB, and {MAX_BYTES[EXAMPLES] / 1e6:.1f} can be looked up: give fewer of "
+            "them, or leave out --retrieval"
+        )
+
+
+def _text(turns: Sequence[Turn]) -> str:
     lines = ",\n".join(json.dumps(turn, ensure_ascii=False) for turn in dict.fromkeys(turns))
-    write_text(folder / EXAMPLES, f"[\n{lines}\n]\n")
+    return f"[\n{lines}\n]\n"
 
 
 def read_examples(folder: Path) -> tuple[Turn, ...]:

@@ -19,14 +19,16 @@ def practice(seed: int = 0) -> PracticeEncoder:
 
 def test_a_third_of_the_rows_may_be_shown_themselves_and_no_other_its_message_or_reply() -> None:
     alike = [
-        turn for turn in TURNS if any(user == turn[0] or reply == turn[1] for user, reply in practice().found(turn))
+        turn
+        for turn in TURNS
+        if any(user == turn[0] or reply == turn[1] for user, reply in practice().found(turn[0], (turn,)))
     ]
     assert len(TURNS) / 6 < len(alike) < len(TURNS) / 2
-    assert all(practice().found(turn)[-1] == turn for turn in alike)  # nothing is nearer
+    assert all(practice().found(turn[0], (turn,))[-1] == turn for turn in alike)  # nothing is nearer
 
 
 def test_some_rows_are_shown_none_and_no_row_too_many_and_the_nearest_last() -> None:
-    shown = [practice().found(turn) for turn in TURNS]
+    shown = [practice().found(turn[0], (turn,)) for turn in TURNS]
     assert set(Counter(map(len, shown))) == set(range(NEAREST + 1))
     for turn, own in zip(TURNS, shown, strict=True):
         nearness = {other: near for near, other in RETRIEVER.ranked(turn[0], 99)}
@@ -34,7 +36,7 @@ def test_some_rows_are_shown_none_and_no_row_too_many_and_the_nearest_last() -> 
 
 
 def test_a_seed_always_shows_the_same_rows() -> None:
-    once, again, other = ([practice(seed).found(turn) for turn in TURNS] for seed in (1, 1, 2))
+    once, again, other = ([practice(seed).found(turn[0], (turn,)) for turn in TURNS] for seed in (1, 1, 2))
     assert once == again != other
 
 

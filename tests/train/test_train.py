@@ -159,7 +159,7 @@ def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, again))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)  # next to nothing was learnt
-    assert two.training["goes_on_from"] == [{"file": "me", "sha256": file_sha256(first / "adapter_model.safetensors")}]
+    assert two.training["goes_on_from"] == [{"name": "me", "sha256": file_sha256(first / "adapter_model.safetensors")}]
     results = two.training["results"]
     assert results["held_out_loss"] != results["base_held_out_loss"]
     assert results["log"][0]["eval_loss"] == pytest.approx(results["held_out_loss"], abs=1e-4)  # where it began

@@ -6,6 +6,7 @@ finds. Source: RAFT (Zhang et al., 2024), where it is the share of questions who
 """
 
 import random
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,12 +25,13 @@ class PracticeEncoder(RetrievingEncoder):
         super().__init__(tokenizer, template, retriever)
         self._seed = seed
 
-    def found(self, turn: Turn) -> list[Turn]:
-        lot = random.Random(f"{self._seed} {turn}")
+    def found(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
+        lot = random.Random(f"{self._seed} {next((turn for turn in own if turn[0] == asked), asked)}")
         (count,), itself = lot.choices(SHOWN, OF_TWENTY), lot.random() < ITSELF
-        ranked = [other for _, other in self.retriever.ranked(turn[0], RANKED)]
-        found = [other for other in ranked if itself or (other[0] != turn[0] and other[1] != turn[1])]
-        return found[:count][::-1]
+        users, replies = {user for user, _ in own}, {reply for _, reply in own}
+        ranked = [other for _, other in self.retriever.ranked(asked, RANKED)]
+        rows = [other for other in ranked if itself or not (other[0] in users or other[1] in replies)]
+        return rows[:count][::-1]
 
 
 def encoders(

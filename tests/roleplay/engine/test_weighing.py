@@ -10,6 +10,9 @@ from roleplay.engine.batch import Voice
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine.weighing import GAIN, Weighing
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder
+from roleplay.text.rows import Row
 from roleplay.weights import inspection
 from tests import tiny
 from tests.roleplay.engine.test_engine import base_model
@@ -81,3 +84,17 @@ def test_long_replies_are_weighed_as_short_ones_are(local: LocalEngine) -> None:
     assert [weighing._rank(row)[2] for row in weighing.rows] == pytest.approx(
         [rank(local, row.drawn) for row in weighing.rows], abs=1e-3
     )
+
+
+def test_what_is_looked_up_counts_as_no_part_of_the_question() -> None:
+    """Else a reply would gain by copying a row that is shown."""
+    plain = PromptEncoder(tiny.tokenizer())
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever([Row((("who is it", "It is I."),))]))
+    question, sampling = Question("", (("a", "b"),), "who"), Sampling(candidates=2, max_new_tokens=4)
+    side = Weighing(encoder, question, 300, Voice(BASE), sampling)
+    assert side.rows[0].prompt == plain.prompt("", [(MARK + "who is it", "It is I."), ("a", "b")], "who")
+    for row in side.rows:
+        row.drawn = [5]
+        row.end("end")
+    (scored,) = side.follow()
+    assert scored.prompt == plain.prompt("", [(MARK + "who is it", "It is I."), ("a", "b")], "")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma3ForCausalLM
 
 from roleplay.environment import ROOT
-from roleplay.errors import AdapterError
+from roleplay.errors import AdapterError, DataError
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.retrieval import RetrievingEncoder
 from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, probe
@@ -45,6 +45,11 @@ def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
     assert adapter.examples == (turns[0], turns[1])
     assert isinstance(adapter.encoder(tiny.tokenizer()), RetrievingEncoder)
     assert adapter.retriever and adapter.retriever.examples("who") == [turns[1]]
+    assert adapter.without({turns[1]}).examples == (turns[0],) and adapter.without(set(turns)).retriever is None
+    for long in ([("a" * 2001, "b")], [(f"{n}" * 20, "b" * 1900) for n in range(1200)]):
+        with pytest.raises(DataError, match="leave out --retrieval"):
+            examples.check_examples(long)
+    examples.check_examples(turns)
 
 
 @pytest.mark.parametrize(
