@@ -1,6 +1,8 @@
 """What has been answered and not fetched yet: at most `MAX_BYTES`, where Gradio keeps of 2,000 sessions all there is.
 
-A page fetches everything at once, so it is never dropped. Gradio counts sessions alone, of a name of any length.
+A page that waits reads every ten seconds at least, so others cost it its place only where `MAX_SESSIONS` of them come
+or read in between, or where they fill `MAX_BYTES` and none has left as much as the message that it is about to fetch.
+Gradio counts sessions alone, of a name of any length.
 """
 
 import asyncio
@@ -23,6 +25,10 @@ class Mailbox(asyncio.Queue[Any]):
         super().__init__()
         self.session, self.size, self._unfetched = session, 0, unfetched
 
+    async def get(self) -> Any:
+        self._unfetched.mark_read(self)
+        return await super().get()
+
     def _put(self, item: Any) -> None:
         message = pickle.dumps(item)
         super()._put(message)
@@ -42,7 +48,10 @@ class EventNames(dict[str, set[str]]):
 
 
 class Unfetched(dict[str, asyncio.Queue[Any]]):
-    """Mailboxes by session; where all take too much, the fullest is dropped, and its session is told so if it comes."""
+    """Mailboxes by session, the one that was not read for longest first.
+
+    It is dropped where there are too many, the fullest where all take too much; its session is told so if it comes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +69,11 @@ class Unfetched(dict[str, asyncio.Queue[Any]]):
         self.size -= self.size_of(session)
         self.pop(session, None)
         self.events.pop(session, None)
+
+    def mark_read(self, box: Mailbox) -> None:
+        """`box` is the last to be dropped for another session."""
+        if self.get(box.session) is box:
+            super().__setitem__(box.session, self.pop(box.session))
 
     def size_of(self, session: str) -> int:
         box = self.get(session)

@@ -4,6 +4,7 @@ The default character's rows and the command's own recipe; a stop or a restart g
 rows or recipe have changed since. Nothing here knows a model.
 """
 
+import itertools
 import re
 import shutil
 import signal
@@ -92,11 +93,19 @@ def train(base: str, settings: Environment, tell: Tell) -> Trained:
 
 
 def _set_aside(run: Path) -> None:
-    """Somebody may have begun it by hand: `train.lora` goes on with it under its new name."""
-    aside = run.with_name(f"{run.name}-set-aside")
+    """Somebody may have begun it by hand: `train.lora` goes on with it under its new name, which no other run has.
+
+    Raises `RoleplayError` where it cannot be renamed.
+    """
+    names = (run.with_name(f"{run.name}-set-aside-{number}") for number in itertools.count(1))
+    aside = next(path for path in names if not path.exists())
+    try:
+        run.rename(aside)
+    except OSError as error:
+        raise RoleplayError(
+            f"cannot set {run} aside as {aside.name} ({error.strerror}): move or remove it, and start again"
+        ) from error
     print(f"training     begins anew: the unfinished one is now in {aside}")
-    shutil.rmtree(aside, ignore_errors=True)
-    run.rename(aside)
 
 
 def _keep(folder: Path, settings: Environment, tell: Tell) -> Trained:

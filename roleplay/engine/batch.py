@@ -63,6 +63,7 @@ class RunningRow:
     """One reply that grows: its prompt, whose weights speak, and the tokens so far."""
 
     cut_loops = False  # whether a reply that says the same again and again ends there
+    draws = True  # its next token, from the last of its logits
 
     def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
         """The prompt takes at most `room` tokens, less the oldest turns; raises `RoleplayError` where none fits."""
@@ -120,9 +121,8 @@ class RunningRow:
         self.started = time.perf_counter()
         self.asked = torch.tensor(self.prompt, device=device).unique()  # for the repetition penalty
 
-    def read(self, logits: torch.Tensor) -> bool:
-        """Whether the next token is drawn from its logits (wanted, vocabulary): so it is of all rows that reply."""
-        return True
+    def read(self, logits: torch.Tensor) -> None:
+        """What a row that does not draw does with its logits, (wanted, vocabulary)."""
 
     def take(self, token: int | None, nat: float) -> None:
         """Append the token that was drawn and has this log-probability, or end."""
@@ -200,15 +200,24 @@ class RunningBatch:
             self._read(due, wanted, self.decoder.head(hidden))
 
     def _read(self, due: Sequence[RunningRow], wanted: Sequence[int], logits: torch.Tensor) -> None:
-        """What the rows do with their logits, (all wanted, vocabulary); one that fails ends alone."""
+        """What the rows do with their logits, (all wanted, vocabulary).
+
+        All tokens are drawn at once: where that fails no row has taken anything, and the step may be computed again.
+        After it a row whose own part fails ends alone.
+        """
         drawing = list[tuple[RunningRow, RunningRow, int]]()  # who draws, whose prompt it is, and from which logits
+        reading = list[tuple[RunningRow, slice]]()
         for row, count, end in zip(due, wanted, itertools.accumulate(wanted), strict=True):
-            with _ending(row):
-                if count and row.read(logits[end - count : end]):
-                    forks = [] if row.reply or row.given_up else row.forks
-                    drawing += [(own, row, end - 1) for own in (row, *forks)]
+            if count and row.draws:
+                forks = [] if row.reply or row.given_up else row.forks
+                drawing += [(own, row, end - 1) for own in (row, *forks)]
+            elif count:
+                reading.append((row, slice(end - count, end)))
         if drawing:
             self._draw(drawing, logits)
+        for row, part in reading:
+            with _ending(row):
+                row.read(logits[part])
 
     def _draw(self, drawing: Sequence[tuple[RunningRow, RunningRow, int]], logits: torch.Tensor) -> None:
         places = [at for _, _, at in drawing]

@@ -15,6 +15,8 @@ PART = CHUNK // (1 + COST)  # tokens of a reply scored in a step, which must fit
 class ScoredRow(RunningRow):
     """Known tokens after a prompt; `nats` has the logarithm of each one's probability."""
 
+    draws = False
+
     def __init__(self, asked: tuple[PromptEncoder, Question, int, Voice, Sampling], tokens: list[int]) -> None:
         super().__init__(*asked)
         self._known, self._from = tokens, len(self.prompt) - 1  # the first token that says something of the reply
@@ -37,10 +39,9 @@ class ScoredRow(RunningRow):
     def cost(self) -> int:
         return len(self.pending()) + COST * self.wanted
 
-    def read(self, logits: torch.Tensor) -> bool:
+    def read(self, logits: torch.Tensor) -> None:
         known = torch.tensor(self._known[len(self.nats) :][: len(logits)], device=logits.device)
         self.nats += logits.log_softmax(-1).gather(1, known[:, None])[:, 0].tolist()
         self.seconds = time.perf_counter() - self.started
         if len(self.nats) == len(self._known):
             self.end("end")
-        return False

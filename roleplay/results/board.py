@@ -9,7 +9,7 @@ card, `reading` where blind readers have read its replies, and how all of it was
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,7 @@ def read(path: Path) -> dict[str, Any]:
         numbers = list(board.get("rules", {}).values())
         for part in ("arms", "differences"):
             for arm, values in board[part].items():
-                if unknown := [name for name in (arm, *values) if name not in (*ARMS, *MEASURES)]:
-                    raise ValueError(f"{unknown[0]!r:.40} is unknown")
+                _check_names(arm, values)
                 for entry in values.values():
                     numbers += [entry[key] for key in ("value", "low", "high")]
         for arm, lists in flips_by_arm(board).items():
@@ -91,10 +90,17 @@ def flips_by_arm(board: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {BASE_WITH_PERSONA: board.get("flips", {}), **board.get("other_flips", {})}
 
 
+def _check_names(arm: str, measures: Iterable[str]) -> None:
+    """Raises `ValueError` for an arm or a measure that is none of ours."""
+    if arm not in ARMS:
+        raise ValueError(f"{arm!r:.40} is no arm")
+    if unknown := [name for name in measures if name not in MEASURES]:
+        raise ValueError(f"{unknown[0]!r:.40} is no measure")
+
+
 def _flip_numbers(arm: str, name: str, flip: Mapping[str, Any]) -> list[Any]:
     """What should be numbers in what was won and lost; raises `ValueError` for words that are none of ours."""
-    if unknown := [word for word in (arm, name) if word not in (*ARMS, *MEASURES)]:
-        raise ValueError(f"{unknown[0]!r:.40} is unknown")
+    _check_names(arm, [name])
     for item in [*flip.get("wins", ()), *flip.get("losses", ())]:
         if not all(isinstance(item[key], str) for key in ("item", TUNED, arm)):
             raise ValueError(f"{item!r:.40} is no item")

@@ -210,6 +210,23 @@ def test_the_fullest_mailbox_is_dropped_and_the_others_are_whole(monkeypatch: py
     assert boxes.size == 0 and "flood" not in boxes
 
 
+def test_a_page_that_waits_keeps_its_mailbox_however_many_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfetched, "MAX_SESSIONS", 3)
+    boxes, message = Unfetched(), EstimationMessage(queue_size=1)
+
+    async def wait() -> None:
+        for name in ("page", "gone"):
+            boxes[name] = asyncio.Queue()
+        for number in range(5):
+            with pytest.raises(asyncio.TimeoutError):  # nothing comes
+                await asyncio.wait_for(boxes["page"].get(), 0.001)
+            boxes[str(number)] = asyncio.Queue()
+            boxes[str(number)].put_nowait(message)
+
+    asyncio.run(wait())
+    assert list(boxes) == ["3", "page", "4"] and boxes.size == boxes.size_of("3") + boxes.size_of("4")
+
+
 def test_the_page_keeps_what_is_not_fetched_within_these_bounds(visitor: Visitor) -> None:
     queue, new = visitor.demo._queue, Visitor(visitor.demo, visitor.url)
     assert isinstance(queue, BoundedQueue)

@@ -21,7 +21,7 @@ from page.serving.loading_page import say_nothing
 from page.serving.start import Started
 from page.serving.training import Trained
 from roleplay.environment import Environment
-from roleplay.errors import RoleplayError
+from roleplay.errors import RoleplayError, StaleRunError
 from roleplay.results.votes import Box
 from roleplay.weights import layout
 from tests import space, tiny
@@ -81,7 +81,7 @@ def test_a_training_of_other_rows_is_begun_anew_and_one_that_was_stopped_goes_on
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
     assert re.search(r"error: .* but was .* set it back, .*\n.* begins anew: .*zhenhuan-base-set-aside", said(room))
-    assert list(room.glob("runs/*-set-aside/checkpoint-9999"))
+    assert list(room.glob("runs/*-set-aside-1/checkpoint-9999"))
     assert "the next start goes on from" in said(room) and list(kept.glob("checkpoint-*"))
     assert not (kept / "checkpoint-9999").exists()
 
@@ -144,6 +144,26 @@ def test_a_command_that_fails_is_one_sentence(
     monkeypatch.setattr(training, "PYTHON", (sys.executable, "-u"))
     with pytest.raises(RoleplayError, match=sentence):
         training._run([str(tmp_path / "command.py")], say_nothing)
+
+
+def test_a_run_that_is_set_aside_takes_the_place_of_no_other(tmp_path: Path) -> None:
+    run = tmp_path / "mara"
+    for text in ("first", "second"):
+        run.mkdir()
+        (run / training.RUN).write_text(text)
+        training._set_aside(run)
+    kept = [(tmp_path / f"mara-set-aside-{number}" / training.RUN).read_text() for number in (1, 2)]
+    assert kept == ["first", "second"] and not run.exists()
+
+
+def test_a_run_that_cannot_be_set_aside_leaves_the_page_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stale = (sys.executable, "-c", f"import sys; sys.exit({StaleRunError.status})")  # and its run is not there
+    monkeypatch.setattr(training, "PYTHON", stale)
+    monkeypatch.setattr(training, "ROOT", tmp_path)
+    problem = training.train("mara", Environment(), say_nothing).problem
+    assert re.fullmatch(r"cannot set .*zhenhuan-mara aside as zhenhuan-mara-set-aside-1 \(No such file.*again", problem)
 
 
 def test_the_bar_of_a_command_is_told_and_not_printed(

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from roleplay.engine.batch import Voice
+from roleplay.engine import batch
+from roleplay.engine.batch import RunningBatch, RunningRow, Voice
+from roleplay.engine.cache import CachePool
+from roleplay.engine.likelihood import PART, ScoredRow
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine.weighing import GAIN, Weighing
@@ -98,3 +101,51 @@ def test_what_is_looked_up_counts_as_no_part_of_the_question() -> None:
         row.end("end")
     (scored,) = side.follow()
     assert scored.prompt == plain.prompt("", [(MARK + "who is it", "It is I."), ("a", "b")], "")
+
+
+def test_memory_that_a_draw_lacks_shifts_no_score_beside_it(
+    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, known = local.encoders["gemma"], list(range(10, 10 + 2 * PART + 9))
+    asked = encoder, QUESTION, ROOM, Voice(BASE), replace(DICE, max_new_tokens=60)
+    speaker, scored, youngest = RunningRow(*asked), ScoredRow(asked, known), RunningRow(*asked)
+    running = RunningBatch(local._decoder, CachePool(0))
+    running.join(speaker)
+    while not speaker.reply:
+        running.step()
+    running.join(scored)
+    running.join(youngest)
+    while not scored.nats:
+        running.step()
+    said, seen = list(speaker.reply), list(scored.nats)
+
+    def full(*_: object) -> list[int]:
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(batch, "next_tokens", full)
+        running.step()
+    assert "no room" in youngest.stop and (speaker.reply, scored.nats) == (said, seen)
+    while running.rows:
+        running.step()
+    with torch.inference_mode():
+        prompt = encoder.prompt(QUESTION.persona, QUESTION.turns, QUESTION.user)
+        scores = tiny.gemma()(torch.tensor([prompt + known])).logits[0].log_softmax(-1)
+    wanted = [float(scores[len(prompt) - 1 + n, token]) for n, token in enumerate(known)]
+    assert scored.nats == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_reply_whose_scoring_fails_ends_alone(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = local.encoders["gemma"], QUESTION, ROOM, Voice(BASE), DICE
+    scored, youngest = ScoredRow(asked, [10, 11, 12]), RunningRow(*asked)
+    running = RunningBatch(local._decoder, CachePool(0))
+
+    def full(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(scored, "read", full)
+    for row in (scored, youngest):
+        running.join(row)
+    while running.rows:
+        running.step()
+    assert "no room" in scored.stop and youngest.stop in ("end", "length")

@@ -306,6 +306,19 @@ def test_a_strangers_board_is_refused(tmp_path: Path, change: str) -> None:
         read(tmp_path / "scoreboard.json")
 
 
+@pytest.mark.parametrize(
+    ("arm", "name", "fault"),
+    [("copied", "facts", "'copied' is no arm"), ("base", "adapter", "'adapter' is no measure")],
+)
+def test_a_measure_is_no_arm_and_an_arm_no_measure(tmp_path: Path, arm: str, name: str, fault: str) -> None:
+    figures = {"arms": {arm: {name: {"value": 1, "low": 1, "high": 1}}}, "differences": {}}
+    flips = {"arms": {}, "differences": {}, "other_flips": {arm: {name: {"items": 1, "won": 1, "lost": 0, "p": 1}}}}
+    for board in (figures, flips):
+        (tmp_path / "scoreboard.json").write_text(json.dumps(board))
+        with pytest.raises(DataError, match=fault):
+            read(tmp_path / "scoreboard.json")
+
+
 def test_plot_is_an_image(board: dict, tmp_path: Path) -> None:
     plots.scoreboard(board, tmp_path / layout.BOARD_PLOT)
     assert (tmp_path / layout.BOARD_PLOT).read_bytes().startswith(b"\x89PNG")
