@@ -105,6 +105,12 @@ def lineage(start: Adapter | None) -> list[dict[str, Any]]:
     return [{"name": start.name, "sha256": file_sha256(start.folder / WEIGHTS)}] if start else []
 
 
+def compared(material: Material, start: Adapter | None) -> list[dict[str, Any]]:
+    """What a run that goes on must find with the same content."""
+    sha256 = "".join(one["sha256"] for one in lineage(start))
+    return [*material.files, {"file": "the adapter", "sha256": sha256}]
+
+
 def attach(
     base: base_models.BaseModel, origin: Mapping[str, Any], start: Adapter | None, flags: LoraFlags
 ) -> PeftModel:
@@ -181,9 +187,7 @@ def train(flags: LoraFlags) -> Path:
 
     # Train
     persona = material.persona.system_prompt
-    began_as = "".join(one["sha256"] for one in lineage(start))
-    files = [*material.files, {"file": "the adapter", "sha256": began_as}]
-    must_stay = what_must_stay(dataclasses.asdict(flags), persona, files, origin["fingerprint"])
+    must_stay = what_must_stay(dataclasses.asdict(flags), persona, compared(material, start), origin["fingerprint"])
     checkpoint = check_resume(run, must_stay, flags.resume)
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
     data = {"train_dataset": examples, "eval_dataset": held_out}

@@ -169,7 +169,7 @@ def test_a_list_has_the_same_replies_whatever_else_is_written(monkeypatch: pytes
     def logits(*lists: list[Ask]) -> list[bytes]:
         base = base_model()
         writer = Writer(replace(base, model=wide.to(torch.bfloat16)), [], "")
-        writer._encoders = {"gemma": PromptEncoder(base.tokenizer, "gemma")}
+        writer._plain = {"gemma": PromptEncoder(base.tokenizer, "gemma")}
         for own in lists:
             seen.clear()
             writer.write(own)

@@ -368,7 +368,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_run(base, data, hom
 
 
 OF_NO_MATTER = {  # to what is learned
-    *("name", "character", "data", "persona", "resume", "overwrite"),
+    *("name", "character", "data", "adapter", "persona", "resume", "overwrite"),
     *("push", "push_modelscope", "trackio", "trackio_space"),
 }
 OTHER: dict[type, Callable[[Any], Any]] = {
@@ -408,6 +408,7 @@ def test_what_is_compared_is_what_is_trained(base, data, home, tmp_path, monkeyp
     with pytest.raises(InterruptedError):
         lora.train(settings(base, data))
     (home / "runs" / "me" / "checkpoint-2").mkdir()
+    begun = tiny.adapter(tmp_path / "begun")
     fewer, persona = tmp_path / data.name, tmp_path / "me.json"
     fewer.write_text(json.dumps(json.loads(data.read_text(encoding="utf-8"))[1:]), encoding="utf-8")
     persona.write_text('{"name": "Me", "system_prompt": "You are me."}', encoding="utf-8")
@@ -415,6 +416,7 @@ def test_what_is_compared_is_what_is_trained(base, data, home, tmp_path, monkeyp
         ({"rank": 4}, "rank is 4 but was 16"),
         ({"persona": str(persona)}, "persona is 'You are me.' but was"),
         ({"data": [str(fewer)]}, "rows.json is '.*' but was"),
+        ({"adapter": str(begun)}, "the adapter is '.*' but was ''"),
     ):
         with pytest.raises(RoleplayError, match=told):
             lora.train(settings(base, data, resume=True, **change))

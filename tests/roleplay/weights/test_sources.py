@@ -8,6 +8,7 @@ from huggingface_hub import constants
 
 from roleplay.errors import AdapterError, HubError, RoleplayError
 from roleplay.weights import adapters, inspection, layout, sources
+from roleplay.weights.examples import write_examples
 from tests import tiny
 from tests.hub_server import Hub
 
@@ -51,6 +52,7 @@ def test_a_private_adapter_is_fetched_once_a_revision(server: Hub, folder: Path,
 
 
 def test_two_first_starts_fetch_one_adapter(server: Hub, folder: Path, tmp_path: Path) -> None:
+    write_examples(folder, [("a", "b")])
     server.add("models/me/poet", tiny.contents(folder))
     server.faults = {"GET /me/poet/resolve/": [0.5]}  # the other start comes meanwhile
     with ThreadPoolExecutor(2) as starts:
@@ -69,6 +71,7 @@ def test_an_older_revision(server: Hub, folder: Path, tmp_path: Path) -> None:
 
 
 def test_from_modelscope(server: Hub, folder: Path, tmp_path: Path) -> None:
+    write_examples(folder, [("a", "b")])
     repo = server.add("scope/me/poet", tiny.contents(folder))
     first = fetch("modelscope:me/poet", tmp_path)
     assert first.name == "modelscope:me/poet" and len(first.revision) == 40
