@@ -143,7 +143,7 @@ DAMAGES = [
     Damage("kept caches are bounded", "roleplay/engine/cache.py", "while self.bytes > self.limit:", "while False:", ENGINE, "pool_is_bounded"),
     Damage("one step after the other", "roleplay/engine/scheduler.py", "if news or self._computing:", "if news:", ENGINE, "eight_threads_get"),
     Damage("a visitor takes no more than his share", "roleplay/engine/scheduler.py", ">= OF_A_VISITOR:", ">= 99:", ENGINE, "two_answers_running"),
-    Damage("a prompt is cut where it says itself", "roleplay/engine/batch.py", "persona if done < persona else asked", "asked", ENGINE, "nobody_changes"),
+    Damage("a prompt is cut where it says itself", "roleplay/engine/batch.py", "persona if done < persona else asked", "asked", ENGINE, "end_of_its_persona"),
     Damage("an answer gives its memory back", "roleplay/engine/local.py", "            heap.trim()\n", "", ENGINE, "memory_back"),
     Damage("holes go back to the system", "roleplay/heap.py", '_call("malloc_trim", 0)', "pass", "roleplay/test_heap.py", "holes"),
     Damage("caches go back to the system", "roleplay/heap.py", '_call("mallopt", _M_MMAP_THRESHOLD, size)', "pass", "roleplay/test_heap.py", "caches"),

@@ -117,6 +117,13 @@ def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(
     assert said[ADAPTER] != texts(local, bare)[ADAPTER] and said[BASE] == texts(local, bare)[BASE]
 
 
+def test_a_prompt_is_computed_to_the_end_of_its_persona_first(local: LocalEngine) -> None:
+    """There its cache begins, which every other conversation of the persona takes up."""
+    persona, encoder = "You are Amos. " * 9, local.encoders["gemma"]
+    row = batch.RunningRow(encoder, Question(persona, (), "Who?"), 300, batch.Voice(BASE), GREEDY)
+    assert row.pending() == encoder.prefix(persona) != row.prompt
+
+
 def test_greedy_text_is_that_of_generate(local: LocalEngine) -> None:
     base = base_model()
     encoder = PromptEncoder(base.tokenizer)
