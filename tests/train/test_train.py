@@ -26,6 +26,7 @@ from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError, StaleRunError
 from roleplay.flags import parse
+from roleplay.text.prompts import Example
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS, Adapter, read_weights
@@ -204,6 +205,15 @@ def test_an_update_has_as_many_rows_as_it_was_told(base, data, home, monkeypatch
     folder = lora.train(settings(base, data, batch_size=7))
     results = json.loads((folder / "training.json").read_text(encoding="utf-8"))["results"]
     assert results["updates"] == 8  # 54 rows to learn, the last 5 together
+
+
+def test_a_pack_is_a_whole_part_of_an_update(monkeypatch):
+    monkeypatch.setitem(memory.ENOUGH_TOKENS, "cpu", 25)
+    rows = [Example([1] * 10, [1] * 10)]
+    packs = {
+        asked: memory.plan(tiny.gemma(), rows, False, memory.Wishes(asked, True, "off")).rows for asked in (7, 9, 16)
+    }
+    assert packs == {7: 7, 9: 3, 16: 4}
 
 
 def test_lora_plus_teaches_b_faster(base, data, home):
