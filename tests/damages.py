@@ -54,9 +54,9 @@ DAMAGES = [
     Damage("nothing but one's own votes is sent", VOTES, "allow_patterns=self.path.name", 'allow_patterns="*"', BALLOTS, "nothing_is_sent"),
     Damage("the order of a blind pair is drawn", "page/chat/exchanges.py", "dice.sample(SIDES, 2)", "SIDES", "page/test_app.py", "blind_orders"),
     # Looking up
-    Damage("a row that is shown is marked as nobody's words", RETRIEVAL, "(MARK + user, reply)", "(user, reply)", RETRIEVED, "marked"),
-    Damage("turns go before rows where something has to", RETRIEVAL, "[*shown, *turns[dropped:]], user)", "turns[dropped:], user)", RETRIEVED, "marked"),
-    Damage("what is shown is not learnt", RETRIEVAL, "[IGNORED] * len(before) + own.labels[opening:]", "before + own.labels[opening:]", RETRIEVED, "learns_its_own"),
+    Damage("a row that is shown is marked as nobody's words", RETRIEVAL, "(MARK + asked, reply)", "(asked, reply)", RETRIEVED, "marked"),
+    Damage("turns go before rows where something has to", PROMPTS, "for before in [shown, []] if shown else [[]]:", "for before in [[]]:", RETRIEVED, "marked"),
+    Damage("what is shown is not learnt", PROMPTS, "[IGNORED] * len(before) + example.labels[opening:]", "before + example.labels[opening:]", RETRIEVED, "learns_its_own"),
     Damage("most rows are not shown their own answer", PRACTICE, "if itself or not (", "if True or not (", PRACTISED, "third_of_the_rows"),
     Damage("a third of them is", PRACTICE, "lot.random() < ITSELF", "False", PRACTISED, "third_of_the_rows"),
     Damage("no held-out row is looked up", "train/lora.py", "[row.turns[-1] for row in material.rows] if", "[row.turns[-1] for row in material.rows + material.held_out] if", TRAINING, "rows_that_it_learnt"),

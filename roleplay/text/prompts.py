@@ -117,13 +117,23 @@ class PromptEncoder:
         ends = [at for at in range(opening, len(prompt)) if prompt[at] == self._end]
         return [opening if opening >= WORTH_KEEPING else 0, *ends[1::2]]
 
-    def before(self, turns: Sequence[Turn], user: str) -> list[Turn]:
-        """The turns that stand before a message in its prompt."""
-        return list(turns)
+    def shown(self, user: str) -> list[Turn]:
+        """Turns that stand before the conversation in the prompt for a message, and are none of it."""
+        return []
 
     def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
         """Ids that ask for the next reply: they end where the model is to speak."""
-        return self._render(persona, [*turns, (user, "")], range(0)).input_ids
+        return self._render(persona, [*self.shown(user), *turns, (user, "")], range(0)).input_ids
+
+    def behind(self, persona: str, shown: Sequence[Turn], example: Example) -> Example:
+        """An example of a persona with turns before its conversation that are not learnt."""
+        if not shown:
+            return example
+        opening = len(self.prefix(persona))
+        before = self._render(persona, shown, range(0)).input_ids
+        before += [*self.encode("\n"), self._turn, *self.encode("user\n")]
+        ids = [*before, *example.input_ids[opening:]]
+        return Example(ids, [IGNORED] * len(before) + example.labels[opening:], example.where)
 
     def example(
         self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
@@ -160,10 +170,13 @@ class PromptEncoder:
     def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> tuple[list[int], int]:
         """The prompt in at most `limit` tokens and how many of the oldest turns were left out for it.
 
-        Whole turns go, persona and `<bos>` stay; raises `RoleplayError` when the last message alone does not fit.
+        Whole turns go, then what is shown before them; persona and `<bos>` stay. Raises `RoleplayError` when the last
+        message alone does not fit.
         """
-        for dropped in range(len(turns) + 1):
-            ids = self.prompt(persona, turns[dropped:], user)
-            if len(ids) <= limit:
-                return ids, dropped
+        shown = self.shown(user)
+        for before in [shown, []] if shown else [[]]:
+            for dropped in range(len(turns) + 1):
+                ids = self._render(persona, [*before, *turns[dropped:], (user, "")], range(0)).input_ids
+                if len(ids) <= limit:
+                    return ids, dropped
         raise RoleplayError(f"the message takes {len(ids)} tokens with its persona, {limit} fit: shorten it")

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import DataError
-from roleplay.text.prompts import IGNORED, Example, PromptEncoder, Turn
+from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
 NEAREST = 3  # rows that are shown
@@ -71,41 +71,28 @@ class RetrievingEncoder(PromptEncoder):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, retriever: Retriever) -> None:
         super().__init__(tokenizer, template)
-        self.retriever, self._plain = retriever, PromptEncoder(tokenizer, template)
+        self.retriever = retriever
 
     def found(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
         """The rows that are shown for what was `asked`, the nearest last; `own` is the training row that asks it."""
         return self.retriever.examples(asked)
 
-    def before(self, turns: Sequence[Turn], user: str) -> list[Turn]:
-        return [*self._shown(user), *turns]
-
-    def _shown(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
-        return [(MARK + user, reply) for user, reply in self.found(asked, own)]
-
-    def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
-        return self._plain.prompt(persona, self.before(turns, user), user)
-
-    def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> tuple[list[int], int]:
-        """As `PromptEncoder.fit`; the rows go last, where the message alone does not fit beside them."""
-        shown = self._shown(user)
-        for dropped in range(len(turns) + 1):
-            ids = self._plain.prompt(persona, [*shown, *turns[dropped:]], user)
-            if len(ids) <= limit:
-                return ids, dropped
-        return self._plain.fit(persona, turns, user, limit)
+    def shown(self, user: str, own: Sequence[Turn] = ()) -> list[Turn]:
+        return [(MARK + asked, reply) for asked, reply in self.found(user, own)]
 
     def example(
         self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
     ) -> Example:
         """As `PromptEncoder.example`, with the rows for the first turn that is learnt, as far as they fit `limit`."""
-        own = self._plain.example(persona, turns, loss_on, limit, where)
-        asked, opening = turns[0 if loss_on == "all" else -1][0], len(self.prefix(persona))
-        shown = self._shown(asked, turns)
-        unsaid = len(self._plain.prompt(persona, (), "")) - opening  # tokens of a message without words
+        own = super().example(persona, turns, loss_on, limit, where)
+        shown = self.shown(turns[0 if loss_on == "all" else -1][0], turns)
         for farthest in range(len(shown)):
-            before = self._plain.prompt(persona, shown[farthest:], "")[:-unsaid]
-            ids = [*before, *own.input_ids[opening:]]
-            if not limit or len(ids) <= limit:
-                return Example(ids, [IGNORED] * len(before) + own.labels[opening:], where)
+            whole = self.behind(persona, shown[farthest:], own)
+            if not limit or len(whole.input_ids) <= limit:
+                return whole
         return own
+
+
+def encoder_for(tokenizer: PreTrainedTokenizerBase, template: str, retriever: Retriever | None) -> PromptEncoder:
+    """What makes prompts: with the rows that a retriever finds, where there is one."""
+    return RetrievingEncoder(tokenizer, template, retriever) if retriever else PromptEncoder(tokenizer, template)

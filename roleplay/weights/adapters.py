@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder, Turn
-from roleplay.text.retrieval import Retriever, RetrievingEncoder
+from roleplay.text.retrieval import Retriever, encoder_for
 from roleplay.text.rows import Row
 from roleplay.weights.layout import CONFIG, NAME, WEIGHTS
 
@@ -49,9 +49,7 @@ class Adapter:
 
     def encoder(self, tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
         """What makes its prompts: in its template, and with what it looks up."""
-        if self.retriever:
-            return RetrievingEncoder(tokenizer, self.template, self.retriever)
-        return PromptEncoder(tokenizer, self.template)
+        return encoder_for(tokenizer, self.template, self.retriever)
 
 
 def local_adapters(root: Path) -> list[str]:

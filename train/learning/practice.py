@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from roleplay.text.prompts import PromptEncoder, Turn
-from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder
+from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder, encoder_for
 
 RANKED = 50  # rows that are looked at: a message or a reply may stand in many
 SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 4, 7, 8)  # how many are shown, and in how many rows of twenty
@@ -39,7 +39,5 @@ def encoders(
 ) -> tuple[PromptEncoder, PromptEncoder]:
     """What encodes the training rows, and what encodes all else as the chat will; both plain where nothing is looked
     up."""
-    if not retriever:
-        plain = PromptEncoder(tokenizer, template)
-        return plain, plain
-    return PracticeEncoder(tokenizer, template, retriever, seed), RetrievingEncoder(tokenizer, template, retriever)
+    chat = encoder_for(tokenizer, template, retriever)
+    return PracticeEncoder(tokenizer, template, retriever, seed) if retriever else chat, chat

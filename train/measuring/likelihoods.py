@@ -12,15 +12,10 @@ from train.measuring.subject import Bench, Subject
 
 def row_example(subject: Subject, arm: str, row: Row) -> Example:
     """A held-out row as an arm sees it, with labels on the row's own replies and nowhere else."""
-    persona = subject.persona(arm)
-    if arm == TUNED:
-        return subject.encodes(arm).example(persona, row.turns, where=row.where)
-    own = subject.encoder.example(persona, row.turns, where=row.where)
+    persona, encoder = subject.persona(arm), subject.encodes(arm)
+    own = encoder.example(persona, row.turns, where=row.where)
     shown = subject.shown(arm, row.turns[0][0])  # found by the opening message: a later one is not known yet
-    longer = subject.encoder.example(persona, [*shown, *row.turns], where=row.where)
-    prefix = len(subject.encoder.prefix(persona))
-    unlabelled = len(longer.input_ids) - len(own.input_ids) + prefix
-    return Example(longer.input_ids, [IGNORED] * unlabelled + own.labels[prefix:], row.where)
+    return encoder.behind(persona, shown, own)
 
 
 def loss(bench: Bench, board: Board) -> None:
