@@ -181,13 +181,11 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
 
 def compare(dtype: str, flags: Flags) -> dict[str, Any]:
     """Every arm as often as asked, in both orders: medians, and ours over the others."""
-    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in flags.arms}
-    for number in range(flags.repeats):
-        for arm in flags.arms[:: -1 if number % 2 else 1]:
-            run = recipes.in_own_process(measure, arm, dtype, flags)
-            runs[arm].append(run)
-            speed = f"{run[SPEED]:.3f} pairs/s, {run[MEMORY]:,.0f} MB"
-            print(f"repeat {number + 1} of {flags.repeats}: {arm} {speed}", file=sys.stderr, flush=True)
+
+    def told(run: dict[str, Any]) -> str:
+        return f"{run[SPEED]:.3f} pairs/s, {run[MEMORY]:,.0f} MB"
+
+    runs = recipes.in_turn(measure, flags.arms, flags.repeats, told, dtype, flags)
     arms = {arm: summary(found) for arm, found in runs.items()}
     others = [arm for arm in arms if arm != "ours" and "ours" in arms]
     ratios = {f"ours/{arm}": round(arms["ours"][SPEED] / arms[arm][SPEED], 3) for arm in others}

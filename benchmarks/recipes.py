@@ -7,6 +7,7 @@ same with checkpointing. An update is 16 rows in all of them. Nothing here knows
 
 import dataclasses
 import multiprocessing
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -182,3 +183,18 @@ def in_own_process(measure: Callable[..., Result], recipe: str, *arguments: Any)
             raise RoleplayError(
                 f"the process of {recipe} was killed, most likely for its memory: leave it out, or free some memory"
             ) from error
+
+
+def in_turn(
+    measure: Callable[..., Result], arms: Sequence[str], repeats: int, told: Callable[[Result], str], *arguments: Any
+) -> dict[str, list[Result]]:
+    """What `measure` returns for every arm as often as asked, each in a fresh process, every other time in reverse.
+
+    After each it prints what is `told` of it. Raises `RoleplayError` as `in_own_process` does.
+    """
+    runs: dict[str, list[Result]] = {arm: [] for arm in arms}
+    for number in range(repeats):
+        for arm in arms[:: -1 if number % 2 else 1]:
+            runs[arm].append(run := in_own_process(measure, arm, *arguments))
+            print(f"repeat {number + 1} of {repeats}: {arm} {told(run)}", file=sys.stderr, flush=True)
+    return runs

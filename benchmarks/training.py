@@ -184,13 +184,10 @@ def ratios(arms: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def compare(dtype: str, flags: Flags) -> dict[str, Any]:
-    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in flags.arms}
-    for number in range(flags.repeats):
-        for arm in flags.arms[:: -1 if number % 2 else 1]:
-            run = recipes.in_own_process(measure, arm, dtype, flags)
-            runs[arm].append(run)
-            speed = f"{run[SPEED]:.3f} rows/s, {run[MEMORY]:,.0f} MB"
-            print(f"{dtype} repeat {number + 1} of {flags.repeats}: {arm} {speed}", file=sys.stderr, flush=True)
+    def told(run: dict[str, Any]) -> str:
+        return f"{run[SPEED]:.3f} rows/s, {run[MEMORY]:,.0f} MB in {dtype}"
+
+    runs = recipes.in_turn(measure, flags.arms, flags.repeats, told, dtype, flags)
     arms = {arm: summary(found) for arm, found in runs.items()}
     return {"arms": arms, "ratios": ratios(arms)}
 

@@ -28,12 +28,11 @@ from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.retrieval import Retriever
-from roleplay.text.rows import Row, file_sha256, system_notes
+from roleplay.text.rows import Row, system_notes
 from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import Adapter, read_weights
 from roleplay.weights.examples import check_examples
-from roleplay.weights.layout import WEIGHTS
 from roleplay.weights.training_rows import load_rows, remember
 from train.learning import memory, recipe
 from train.learning.adapter import attach_lora, finish, go_on_from, told_of
@@ -102,7 +101,7 @@ def starting_point(flags: LoraFlags) -> tuple[LoraFlags, Adapter | None]:
 
 def lineage(start: Adapter | None) -> list[dict[str, Any]]:
     """The adapter that a training goes on from, as training.json names it; none where it begins anew."""
-    return [{"name": start.name, "sha256": file_sha256(start.folder / WEIGHTS)}] if start else []
+    return [start.identity] if start else []
 
 
 def compared(material: Material, start: Adapter | None) -> list[dict[str, Any]]:

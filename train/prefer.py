@@ -35,10 +35,8 @@ from roleplay.results.votes import Box
 from roleplay.text.characters import load_character, trained_as
 from roleplay.text.pairs import Pair, Thumb, apart, pairs_sha256, prompt_groups, read_pairs, settle, split_pairs
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import Adapter
-from roleplay.weights.layout import WEIGHTS
 from roleplay.weights.training_rows import recorded_name, rows_of
 from train.learning import memory
 from train.learning.adapter import finish, told_of
@@ -162,7 +160,7 @@ def stage_record(flags: PreferFlags, adapter: Adapter, material: Material) -> di
     """What training.json says of this stage; no path of this machine goes into it."""
     names = {key: Path(getattr(flags, key)).name for key in ("adapter", "votes", "character", "base_model")}
     return {
-        "adapter": {"name": adapter.name, "sha256": file_sha256(adapter.folder / WEIGHTS)},
+        "adapter": adapter.identity,
         "votes": material.votes,
         "files": material.files,
         "pairs": {"learnt": len(material.pairs), "held out": len(material.held_out)},

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder, Turn
 from roleplay.text.retrieval import Retriever, encoder_for
-from roleplay.text.rows import Row
+from roleplay.text.rows import Row, file_sha256
 from roleplay.weights.layout import CONFIG, NAME, WEIGHTS
 
 PROJECTIONS = {  # what an adapter may change, and the block of a layer that it stands in
@@ -42,6 +42,11 @@ class Adapter:
     def retriever(self) -> Retriever | None:
         """Over its examples; None for an adapter that has none."""
         return Retriever([Row((turn,)) for turn in self.examples]) if self.examples else None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Its name and the SHA-256 of its weights, as the record of an adapter that goes on from it has them."""
+        return {"name": self.name, "sha256": file_sha256(self.folder / WEIGHTS)}
 
     def without(self, turns: Collection[Turn]) -> "Adapter":
         """The same adapter that cannot look up these."""
