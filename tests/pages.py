@@ -87,6 +87,7 @@ def opened(
     page.goto(url)
     page.locator("#ask textarea").wait_for()
     expect(page.locator("#left .example, #left .message").first).to_be_visible()
+    page.wait_for_function("window.takeCard !== undefined")  # page.js has run, which may be after the first paint
     yield page
     assert (outside, errors) == ([], [])
     context.close()

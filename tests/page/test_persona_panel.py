@@ -121,7 +121,7 @@ def test_a_long_name_and_greeting_fit_and_begin_with_their_first_words(
 ) -> None:
     card = {"name": "Mara of the Light " * 5, "description": "Keeps it.", "first_mes": "It goes on. " * 200}
     with opened(browser, served.url, size) as page:
-        drop(page, "mara.json", json.dumps(card).encode())
+        assert drop(page, "mara.json", json.dumps(card).encode()) == [True, True]
         expect(page.locator("#title")).to_contain_text("Mara of the Light")
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         pane = page.locator("#left [role=log]").bounding_box()
