@@ -78,14 +78,15 @@ def test_no_acknowledged_vote_is_lost_by_a_kill(tmp_path: Path) -> None:
                 box.add(vote())
                 os.write(writer, b".")
         os.close(writer)
-        time.sleep(dice.uniform(0.005, 0.05))
+        acknowledged += len(os.read(reader, 1))  # a busy machine may take long to start it
+        time.sleep(dice.uniform(0.0, 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         while block := os.read(reader, 1 << 16):
             acknowledged += len(block)
         os.close(reader)
         assert len(Box(tmp_path).votes()) >= acknowledged
-    assert 0 < acknowledged <= len(Box(tmp_path).votes()) <= acknowledged + 20
+    assert acknowledged <= len(Box(tmp_path).votes()) <= acknowledged + 20
     Box(tmp_path).add(vote("tie"))
     assert Box(tmp_path).votes()[-1].choice == "tie"
 
