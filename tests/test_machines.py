@@ -132,11 +132,11 @@ def test_a_socks_proxy_is_spoken_to_and_one_that_is_none_is_told() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         Thread(target=greet, daemon=True).start()
-        client = httpx2.Client(proxy=f"socks5://127.0.0.1:{proxy.getsockname()[1]}", timeout=5)
+        client = httpx2.Client(proxy=f"socks5://127.0.0.1:{proxy.getsockname()[1]}", timeout=60)
         refused = pytest.raises(HubError, match="^me/base: the proxy does not answer as SOCKS does")
         with client, refused, hub.sentences("me/base"):
             client.get("http://hub.example")
-        assert greetings.get(timeout=5)[0] == 5  # the version
+        assert greetings.get(timeout=60)[0] == 5  # the version
 
 
 def test_debug_shows_the_traceback_above_the_line() -> None:

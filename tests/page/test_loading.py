@@ -34,7 +34,7 @@ def port() -> int:
 
 def get(port: int, path: str, language: str = "en") -> str:
     asked = Request(f"http://127.0.0.1:{port}/{path}", headers={"Accept-Language": language})
-    with urlopen(asked, timeout=10) as answer:
+    with urlopen(asked, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -54,11 +54,11 @@ def test_an_ipv6_address_is_served_first_by_one_then_by_the_other(tmp_path: Path
     with socket.socket(socket.AF_INET6) as one:
         one.bind(("::1", 0))
         port = int(one.getsockname()[1])
-    with loading("::1", port), urlopen(f"http://[::1]:{port}/?stage", timeout=10) as answer:
+    with loading("::1", port), urlopen(f"http://[::1]:{port}/?stage", timeout=60) as answer:
         assert answer.read().decode() == "Starting…"
     demo = build(Started(ScriptedEngine()), Box(tmp_path))
     demo.launch(server_name="[::1]", server_port=port, prevent_thread_lock=True, quiet=True, **launch_options())
-    with urlopen(f"http://[::1]:{port}/config", timeout=10) as answer:
+    with urlopen(f"http://[::1]:{port}/config", timeout=60) as answer:
         assert answer.status == 200
     demo.close()
 

@@ -61,7 +61,7 @@ def wait_for(found: Callable[[], object], room: Path) -> None:
 
 def stage(url: str) -> str:
     try:
-        with urlopen(f"{url}/?stage", timeout=5) as answer:
+        with urlopen(f"{url}/?stage", timeout=60) as answer:
             return str(answer.read().decode()) + f" {answer.headers['share-done']}"
     except OSError:  # nothing there yet, or no longer, or a busy machine
         return ""
