@@ -1,6 +1,8 @@
 # make demo: chat in a browser.  make test: set up and run every check and test.  Everything else is listed by make help.
 PYTHON ?= python3
-BIN := .venv/bin
+# An environment for each Python that is named: PYTHON=python3.12 has .venv-python3.12.
+VENV := .venv$(addprefix -,$(filter-out python python3,$(notdir $(PYTHON))))
+BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
@@ -10,60 +12,60 @@ export PYTHONUTF8 := 1
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-.venv/demo: requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
+$(VENV)/demo: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-.venv/dev: .venv/demo requirements-dev.txt
+$(VENV)/dev: $(VENV)/demo requirements-dev.txt
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && \
 	  $(SUDO) apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk; }
 	touch $@
 
-demo: .venv/demo ## set up once and serve the page on http://127.0.0.1:7860 (PORT and HOST override)
+demo: $(VENV)/demo ## set up once and serve the page on http://127.0.0.1:7860 (PORT and HOST override)
 	$(BIN)/python app.py
 
-train: .venv/demo ## teach a new adapter on the project's own rows (adapters/zhenhuan-mine)
+train: $(VENV)/demo ## teach a new adapter on the project's own rows (adapters/zhenhuan-mine)
 	$(BIN)/python -m train.lora
 
 CHARACTER ?= keeper
-character: .venv/demo ## train, measure and open dataset/keeper, about ten minutes on 2 cores (CHARACTER=NAME: another)
+character: $(VENV)/demo ## train, measure and open dataset/keeper, about ten minutes on 2 cores (CHARACTER=NAME: another)
 	$(BIN)/python -m train.lora --character $(CHARACTER) --name $(CHARACTER) --overwrite
 	$(BIN)/python -m train.evaluate --adapter adapters/$(CHARACTER)
 	ADAPTER=$(CHARACTER) $(BIN)/python app.py
 
-check: .venv/dev ## format, lint, types and Dockerfile
+check: $(VENV)/dev ## format, lint, types and Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
-test: check ## set up and run every test, offline
+test: check ## set up and run every test, offline (PYTHON=python3.12: on another Python, in an environment of its own)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-mutants: .venv/dev ## damage the product on purpose, a hundred times, and see that the tests notice (tests/damages.py)
+mutants: $(VENV)/dev ## damage the product on purpose, a hundred times, and see that the tests notice (tests/damages.py)
 	$(BIN)/python -m tests.mutants
 
-format: .venv/dev ## rewrite the code in the project's format
+format: $(VENV)/dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-screenshots: .venv/dev ## make the README's screenshots from the real page
+screenshots: $(VENV)/dev ## make the README's screenshots from the real page
 	$(BIN)/python -m tests.screenshots
 
-test-space: .venv/dev ## push to a stand-in hub, install what arrived and start it (2 GB in an environment of its own)
-	$(PYTHON) -m venv .venv-space
-	$(BIN)/python -m tests.space --python .venv-space/bin/python
+test-space: $(VENV)/dev ## push to a stand-in hub, install what arrived and start it (2 GB in an environment of its own)
+	$(PYTHON) -m venv $(VENV)-space
+	$(BIN)/python -m tests.space --python $(VENV)-space/bin/python
 
-test-vllm: .venv/dev ## check the app against a real vLLM server on loopback (3.5 GB in an environment of its own)
-	$(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/pip install --quiet --requirement tests/vllm/requirements.txt
-	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(BIN)/python -m tests.vllm.run --python .venv-vllm/bin/python
+test-vllm: $(VENV)/dev ## check the app against a real vLLM server on loopback (3.5 GB in an environment of its own)
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/pip install --quiet --requirement tests/vllm/requirements.txt
+	$(VENV)-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/python -m tests.vllm.run --python $(VENV)-vllm/bin/python
 
-test-llama: .venv/dev ## check the exported GGUF's words in a real llama.cpp (34 MB in an environment of its own)
-	$(PYTHON) -m venv .venv-llama
-	.venv-llama/bin/pip install --quiet --requirement tests/llama/requirements.txt
-	$(BIN)/python -m tests.llama.run --python .venv-llama/bin/python
+test-llama: $(VENV)/dev ## check the exported GGUF's words in a real llama.cpp (34 MB in an environment of its own)
+	$(PYTHON) -m venv $(VENV)-llama
+	$(VENV)-llama/bin/pip install --quiet --requirement tests/llama/requirements.txt
+	$(BIN)/python -m tests.llama.run --python $(VENV)-llama/bin/python

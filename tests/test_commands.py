@@ -60,7 +60,7 @@ def written(path: Path) -> Iterator[str]:
     """The commands in a file, as a shell would be given them."""
     text = path.read_text(encoding="utf-8")
     if path == MAKEFILE:
-        values = {"PYTHON": "python", "BIN": ".venv/bin", "CHARACTER": "keeper"}
+        values = {"PYTHON": "python", "VENV": ".venv", "BIN": ".venv/bin", "CHARACTER": "keeper"}
         yield from re.findall(r"^\t(.*python .*)$", re.sub(r"\$\((\w+)\)", lambda m: values.get(m[1], ""), text), re.M)
         return
     if path.suffix == ".ipynb":
