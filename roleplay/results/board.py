@@ -73,6 +73,8 @@ def read(path: Path) -> dict[str, Any]:
                 _check_names(arm, values)
                 for entry in values.values():
                     numbers += [entry[key] for key in ("value", "low", "high")]
+        if BASE_WITH_PERSONA in board.get("other_flips", {}):
+            raise ValueError(f"{BASE_WITH_PERSONA!r} is among other_flips, and its place is in flips")
         for arm, lists in flips_by_arm(board).items():
             for name, flip in lists.items():
                 numbers += _flip_numbers(arm, name, flip)

@@ -319,6 +319,14 @@ def test_a_measure_is_no_arm_and_an_arm_no_measure(tmp_path: Path, arm: str, nam
             read(tmp_path / "scoreboard.json")
 
 
+def test_no_second_entry_hides_what_a_board_won_from_the_check(tmp_path: Path) -> None:
+    fair, foul = ({"facts": {"items": 1, "won": won, "lost": 0, "p": 1}} for won in (1, "<b>"))
+    hidden = {"arms": {}, "differences": {}, "flips": foul, "other_flips": {BASE_WITH_PERSONA: fair}}
+    (tmp_path / "scoreboard.json").write_text(json.dumps(hidden))
+    with pytest.raises(DataError, match="'base [+] persona' is among other_flips, and its place is in flips"):
+        read(tmp_path / "scoreboard.json")
+
+
 def test_plot_is_an_image(board: dict, tmp_path: Path) -> None:
     plots.scoreboard(board, tmp_path / layout.BOARD_PLOT)
     assert (tmp_path / layout.BOARD_PLOT).read_bytes().startswith(b"\x89PNG")
