@@ -112,9 +112,8 @@ class Handlers:
             new = exchanges.begin(asked, choices, retriever, other)
         except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
             new, refused = exchanges.begin(asked, replace(choices, seed=""), retriever, other), refused or str(error)
-        about = {side: self.about.get(exchanges.speakers(new).speaker(side).adapter) for side in new.personas}
-        looking = tuple(side for side, known in about.items() if known and known.looks_up)
-        new = replace(new, revision=known.revision if (known := about.get(ADAPTER)) else "", looks_up=looking)
+        known = self.about.get(new.adapter)
+        new = replace(new, revision=known.revision if known else "")
         overtaken = self.running[visitor.session] = Event()
         free = False
         try:

@@ -39,6 +39,7 @@ class WhyHandlers:
         html = why_html(pieces, shown.names_of(visitor.language, asked), visitor.language)
         about = self.sides.about.get(asked.speaker(side).adapter)
         if about and about.retriever:
-            asked_for = exchange.user if about.looks_up else ""
-            html += taught_html(exchange.answers[side].text, asked_for, about.retriever, visitor.language)
+            answer = exchange.answers[side]
+            asked_for = exchange.user if answer.shown_rows else ""
+            html += taught_html(answer.text, asked_for, about.retriever, visitor.language)
         return {"why": [pane, number, html]}

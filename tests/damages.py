@@ -62,7 +62,7 @@ DAMAGES = [
     Damage("no held-out row is looked up", "train/lora.py", "[row.turns[-1] for row in material.rows] if", "[row.turns[-1] for row in material.rows + material.held_out] if", TRAINING, "rows_that_it_learnt"),
     Damage("an adapter looks its rows up in the chat", "roleplay/engine/local.py", "return attached[name].encoder, self", 'return self.encoders["gemma"], self', ENGINE, "looks_up"),
     Damage("a stranger's rows are checked", "roleplay/weights/examples.py", "if not texts or", "if False or", ADAPTERS, "rows_of_a_stranger"),
-    Damage("it is told who looks rows up", "page/handlers.py", "if known and known.looks_up", "if False", HANDLERS, "sides_look_rows_up"),
+    Damage("it is told where rows were looked up", PROMPTS, "len(before))", "0)", ENGINE, "looks_up"),
     Damage("going on begins with the adapter", "train/learning/adapter.py", "set_peft_model_state_dict(model, weights)", "pass", TRAINING, "goes_on_from_an_adapter"),
     # What strangers may send
     Damage("a text in a card is bounded", PNG, "if len(rest) > MAX_TEXT:", "if False:", CARDS, "refused_in_a_sentence"),

@@ -65,7 +65,6 @@ class Exchange:
     number: str = ""  # of a blind one: what a vote on it is kept under, once
     strength: float = 1.0  # of the adapter
     other: Speaker = field(default_factory=Speaker)  # who speaks on the base side
-    looks_up: tuple[str, ...] = ()  # the sides whose adapter reads training rows of its own accord
 
     @property
     def votable(self) -> bool:
@@ -75,7 +74,8 @@ class Exchange:
 
     def given(self, side: str) -> str:
         """What `side` read beside the conversation, one of `choices.GIVEN`."""
-        if side in self.looks_up or (side == BASE and self.examples):
+        looked_up = side in self.answers and self.answers[side].shown_rows
+        if looked_up or (side == BASE and self.examples):
             return EXAMPLES
         return PERSONA if self.personas.get(side) else NOTHING
 

@@ -91,10 +91,10 @@ def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
 
 def _answer(item: Any) -> Answer:
     first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
-    tokens, dropped = int(item["tokens"]), int(item["dropped_turns"])
-    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped)):
+    tokens, dropped, shown = int(item["tokens"]), int(item["dropped_turns"]), int(item.get("shown_rows", 0))
+    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped, shown)):
         raise ValueError("a number is out of range")
-    return Answer(str(item["text"])[:MAX_REPLY], tokens, first, whole, str(item["stop"])[:MAX_STOP], dropped)
+    return Answer(str(item["text"])[:MAX_REPLY], tokens, first, whole, str(item["stop"])[:MAX_STOP], dropped, shown)
 
 
 def _exchange(item: Any) -> Exchange:
@@ -110,9 +110,7 @@ def _exchange(item: Any) -> Exchange:
     user, adapter, revision = str(item["user"])[:MAX_MESSAGE], str(item["adapter"])[:MAX_NAME], item.get("revision", "")
     new = Exchange(user, answers, personas, adapter, Sampling(**item["sampling"]), order, verdict, examples)
     strength = Speaker(strength=float(item.get("strength", 1.0))).strength
-    looking = tuple(side for side in SIDES if side in item.get("looks_up", ()))
-    new = replace(new, revision=str(revision)[:MAX_NAME], strength=strength, looks_up=looking)
-    return replace(new, other=_other(item))
+    return replace(new, revision=str(revision)[:MAX_NAME], strength=strength, other=_other(item))
 
 
 def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:

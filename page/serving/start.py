@@ -44,7 +44,6 @@ class About:
     retriever: Retriever | None = None  # over its training rows; None where they are not on this machine
     persona: Persona | None = None  # whom it was trained to be; None where it does not say
     revision: str = ""  # of the repository that it came from, "" for a folder of this machine
-    looks_up: bool = False  # whether it reads what the retriever finds before it answers
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,7 @@ def _persona(adapter: Adapter) -> Persona | None:
 
 def _about(adapter: Adapter, fixed: Persona | None) -> About:
     """All but its rows; `fixed` is who speaks whatever it was trained to be."""
-    looks_up = bool(adapter.examples)
-    about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision, looks_up=looks_up)
+    about = About(adapter.folder, _provenance(adapter), persona=fixed, revision=adapter.revision)
     try:
         return replace(about, persona=fixed or _persona(adapter))
     except DataError as error:

@@ -67,7 +67,8 @@ class RunningRow:
 
     def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
         """The prompt takes at most `room` tokens, less the oldest turns; raises `RoleplayError` where none fits."""
-        self.prompt, self.dropped_turns = encoder.fit(question.persona, question.turns, question.user, room)
+        self.fitted = encoder.fit(question.persona, question.turns, question.user, room)
+        self.prompt = self.fitted.ids
         self.cuts = encoder.cuts(question.persona, self.prompt)
         self.encoder, self.voice, self.sampling = encoder, voice, sampling
         self.stream = TextStream(encoder)

@@ -24,7 +24,7 @@ from roleplay.engine.loops import repeats
 from roleplay.engine.pieces import answer_ids, joined
 from roleplay.engine.protocol import ADAPTER, LOOP, SCORE, STRENGTH, Answer, Piece, Request, Sampling
 from roleplay.errors import ModelError, RoleplayError
-from roleplay.text.prompts import TEMPLATES, PromptEncoder
+from roleplay.text.prompts import TEMPLATES, Fitted, PromptEncoder
 from roleplay.weights.adapters import Adapter
 
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
@@ -100,9 +100,9 @@ class RemoteEngine:
         if request.sampling.candidates > 1:
             raise RoleplayError(f"candidates is {request.sampling.candidates}: a server weighs none; choose 1")
         started, answers, bodies = time.monotonic(), {}, {}
-        for side, (model, encoder, ids, dropped) in self._prompts(request).items():
-            answers[side] = Answer(dropped_turns=dropped)
-            bodies[side] = _body(model, ids, encoder.stop_ids, request.sampling.of(side))
+        for side, (model, encoder, prompt) in self._prompts(request).items():
+            answers[side] = Answer(dropped_turns=prompt.dropped_turns, shown_rows=prompt.shown_rows)
+            bodies[side] = _body(model, prompt.ids, encoder.stop_ids, request.sampling.of(side))
         news: SimpleQueue[tuple[str, Answer]] = SimpleQueue()
         sockets: list[socket.socket] = []
         try:
@@ -127,9 +127,9 @@ class RemoteEngine:
     def score(self, request: Request, answer: Answer) -> list[Piece]:
         """As vLLM's `prompt_logprobs` have it; without its dice, what a side would have chosen is the likeliest."""
         prompts, readings = self._prompts(request), {}
-        for side, (model, encoder, ids, _) in prompts.items():
+        for side, (model, encoder, prompt) in prompts.items():
             said = answer_ids(encoder, answer)
-            value = self._post(remote_scoring.body(model, [*ids, *said]))
+            value = self._post(remote_scoring.body(model, [*prompt.ids, *said]))
             readings[side] = remote_scoring.read(encoder, value, said)
         return joined(encoder, said, readings)
 
@@ -146,8 +146,8 @@ class RemoteEngine:
         finally:
             connection.close()
 
-    def _prompts(self, request: Request) -> dict[str, tuple[str, PromptEncoder, list[int], int]]:
-        """By side: the model's name on the server, what encodes for it, its prompt, and how many turns did not fit."""
+    def _prompts(self, request: Request) -> dict[str, tuple[str, PromptEncoder, Fitted]]:
+        """By side: the model's name on the server, what encodes for it, and its prompt."""
         base, context, served = self._served()
         usable = self._usable(served)
         beside = request.adapter or (usable or [""])[0]
@@ -161,8 +161,7 @@ class RemoteEngine:
             if speaker.strength != 1:
                 raise RoleplayError(f"the strength is {speaker.strength}, but {NO_STRENGTH}: choose 1")
             encoder = self._known[name] if name else self._encoders[self._template(beside)]
-            ids, dropped = encoder.fit(question.persona, question.turns, question.user, limit)
-            prompts[side] = name or base, encoder, ids, dropped
+            prompts[side] = name or base, encoder, encoder.fit(question.persona, question.turns, question.user, limit)
         return prompts
 
     def _template(self, adapter: str) -> str:

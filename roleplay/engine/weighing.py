@@ -69,8 +69,9 @@ class Weighing:
         """What is to be shown of it just now: nothing while several are weighed."""
         row = self.best or self.rows[0]
         first, seconds = row.seconds_to_first_token, row.seconds
+        _, dropped, shown = row.fitted
         if len(self.rows) > 1:
             if not self.best:
-                return Answer(dropped_turns=row.dropped_turns, place=place, weighing=len(self.rows))
+                return Answer(dropped_turns=dropped, shown_rows=shown, weighing=len(self.rows), place=place)
             first = seconds = max(own.seconds for own in (*self.rows, *self._scored.values()))
-        return Answer(row.stream.text, len(row.reply), first, seconds, row.stop, row.dropped_turns, 0, place)
+        return Answer(row.stream.text, len(row.reply), first, seconds, row.stop, dropped, shown, 0, place)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -47,6 +48,14 @@ class Example:
     input_ids: list[int]
     labels: list[int]
     where: str = ""  # the row's file and number, for messages
+
+
+class Fitted(NamedTuple):
+    """A prompt that fits its limit."""
+
+    ids: list[int]
+    dropped_turns: int  # oldest ones, which were left out for it
+    shown_rows: int  # turns before the conversation that are none of it
 
 
 def template_name(jinja: str) -> str:
@@ -167,8 +176,8 @@ class PromptEncoder:
                 labels += said if number in labelled else [IGNORED] * len(said)
         return Example(ids, labels, where)
 
-    def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> tuple[list[int], int]:
-        """The prompt in at most `limit` tokens and how many of the oldest turns were left out for it.
+    def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> Fitted:
+        """The prompt in at most `limit` tokens.
 
         Whole turns go, then what is shown before them; persona and `<bos>` stay. Raises `RoleplayError` when the last
         message alone does not fit.
@@ -178,5 +187,5 @@ class PromptEncoder:
             for dropped in range(len(turns) + 1):
                 ids = self._render(persona, [*before, *turns[dropped:], (user, "")], range(0)).input_ids
                 if len(ids) <= limit:
-                    return ids, dropped
+                    return Fitted(ids, dropped, len(before))
         raise RoleplayError(f"the message takes {len(ids)} tokens with its persona, {limit} fit: shorten it")

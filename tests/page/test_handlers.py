@@ -53,14 +53,6 @@ def test_an_answer_leaves_the_page_as_it_may_go_on(handlers: Handlers) -> None:
     assert [message["role"] for message in last["right"]] == ["user", "assistant"]
 
 
-def test_it_is_told_which_sides_look_rows_up(handlers: Handlers) -> None:
-    handlers.about["two"] = replace(handlers.about["two"], looks_up=True)
-    (plain,) = said(handlers, "hi", [])
-    (other,) = said(handlers, "hi", [], other="two")
-    (both,) = said(handlers, "hi", [], adapter="two", other="two", other_strength=0.5)
-    assert (plain.looks_up, other.looks_up, both.looks_up) == ((), (BASE,), (ADAPTER, BASE))
-
-
 def test_a_seed_that_is_no_number_is_the_answer(handlers: Handlers) -> None:
     (exchange,) = said(handlers, "hi", [], seed="abc")
     assert {answer.stop for answer in exchange.answers.values()} == {

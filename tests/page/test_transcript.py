@@ -22,6 +22,7 @@ from roleplay.results.tally import Tally
 from roleplay.text.rows import read_rows
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
+LOOKED_UP = Answer("it says", 5, 0.1, 0.5, "end", shown_rows=2)
 
 
 def exchange(user: str, *sides: str, **changes: object) -> Exchange:
@@ -152,7 +153,7 @@ def test_a_vote_closes_the_exchange() -> None:
 
 
 def test_what_a_browser_keeps_comes_back() -> None:
-    last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),), looks_up=(ADAPTER,))
+    last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),), answers={ADAPTER: LOOKED_UP, BASE: DONE[BASE]})
     kept = Kept([*RECORD, last], True, "persona", NOTHING)
     back = saved.from_json(saved.to_json(kept))
     assert list(back.record[:3]) == RECORD
@@ -175,7 +176,7 @@ def test_what_a_browser_keeps_comes_back() -> None:
         lambda value: value["record"][0]["sampling"].update(temperature=99),
         lambda value: value["record"][0].update(order=["adapter", "adapter"]),
         lambda value: value["record"][0].update(verdict="won"),
-        lambda value: value["record"][0].update(looks_up=3),
+        lambda value: value["record"][0]["answers"]["adapter"].update(shown_rows="<b>"),
     ],
 )
 def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-untyped-def]
@@ -191,8 +192,8 @@ def test_a_foreign_conversation_is_refused(change) -> None:  # type: ignore[no-u
         ({}, PERSONA, "seed 7"),
         ({"personas": {BASE: ""}}, NOTHING, "seed 7 · without a persona"),
         ({"examples": (("a", "b"),)}, EXAMPLES, "seed 7 · with training rows as examples"),
-        ({"looks_up": (BASE,)}, EXAMPLES, "seed 7 · with training rows as examples"),
-        ({"looks_up": (ADAPTER,)}, PERSONA, "seed 7"),
+        ({"answers": {ADAPTER: DONE[ADAPTER], BASE: LOOKED_UP}}, EXAMPLES, "seed 7 · with training rows as examples"),
+        ({"answers": {ADAPTER: LOOKED_UP, BASE: DONE[BASE]}}, PERSONA, "seed 7"),
     ],
 )
 def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given: str, told: str) -> None:

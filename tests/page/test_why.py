@@ -78,8 +78,8 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     assert html.index("晚膳呢<br>→") and "<i>" not in html
     assert "training" not in handlers.explain([1, 0], record, False, VISITOR)["why"][2]
     assert "looked up" not in html
-    looking = {"one": replace(about["one"], looks_up=True)}
-    html = handlers_of(looking).explain([0, 0], [replace(record[0], user="晚膳")], False, VISITOR)["why"][2]
+    looking = said | {ADAPTER: replace(said[ADAPTER], shown_rows=1)}
+    html = handlers.explain([0, 0], [replace(record[0], user="晚膳", answers=looking)], False, VISITOR)["why"][2]
     assert html.index("that it looked up for this message") < html.index("晚膳呢<br>→") < html.index("nearest to it")
     other = {ADAPTER: Answer("好", 1, stop="end")}
     html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]

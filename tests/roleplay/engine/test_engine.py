@@ -115,6 +115,11 @@ def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(
     assert len(shown) == 2 and said[ADAPTER] == texts(local, plain)[ADAPTER]
     bare = replace(ask("who is it"), adapter="tiny")
     assert said[ADAPTER] != texts(local, bare)[ADAPTER] and said[BASE] == texts(local, bare)[BASE]
+    for message, count in (("who is it", 2), ("你好", 0)):
+        for candidates in (1, 2):
+            asked = replace(ask(message), sampling=Sampling(max_new_tokens=2, candidates=candidates))
+            read = [{side: answer.shown_rows for side, answer in answers.items()} for answers in local.answer(asked)]
+            assert {tuple(rows.items()) for rows in read} == {((ADAPTER, count), (BASE, 0))}
 
 
 def test_a_prompt_is_computed_to_the_end_of_its_persona_first(local: LocalEngine) -> None:

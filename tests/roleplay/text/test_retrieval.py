@@ -61,12 +61,12 @@ def test_a_prompt_has_the_nearest_rows_before_the_conversation_and_marked(templa
     assert shown and prompt == plain.prompt("你是甄嬛。", [*shown, *turns], user)
     assert encoder.prompt("", (), "ξψ") == plain.prompt("", (), "ξψ")
     persona, whole = "你是甄嬛。", len(prompt)
-    assert encoder.fit(persona, turns, user, whole) == (prompt, 0)
+    assert encoder.fit(persona, turns, user, whole) == (prompt, 0, len(shown))
     shorter = plain.prompt(persona, shown, user)  # turns go first
-    assert encoder.fit(persona, turns, user, whole - 1) == (shorter, 1)
+    assert encoder.fit(persona, turns, user, whole - 1) == (shorter, 1, len(shown))
     alone = plain.prompt(persona, (), user)  # the rows last
     assert encoder.fit(persona, turns, user, len(shorter) - 1) == plain.fit(persona, turns, user, len(shorter) - 1)
-    assert encoder.fit(persona, turns, user, len(alone)) == (alone, 1)
+    assert encoder.fit(persona, turns, user, len(alone)) == (alone, 1, 0)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
