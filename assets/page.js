@@ -139,7 +139,7 @@
 
   let due = false;
   new MutationObserver((changes) => {
-    const enabled = changes.some(({ type, target }) => type === "attributes" && target.matches("#ask textarea:enabled"));
+    const enabled = changes.some(({ type, target }) => type === "attributes" && target.matches("#ask textarea:enabled, body:not([inert])"));
     // Not on a touch screen, where it would open the on-screen keyboard over the answer.
     if (enabled && document.activeElement === document.body && matchMedia("(pointer: fine)").matches) {
       document.querySelector("#ask textarea").focus();
@@ -147,7 +147,7 @@
     if (due) return;
     due = true;
     requestAnimationFrame(() => { due = false; label(); translate(); offerChoices(); explain(); level(); follow(); });
-  }).observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["disabled"] });
+  }).observe(document.body, { childList: true, subtree: true, characterData: true, attributeFilter: ["disabled", "inert"] });
   window.addEventListener("resize", level);
   label();
   level();
@@ -193,6 +193,7 @@
       reader.onload = () => done(reader.result);
       reader.readAsDataURL(file);
     });
+    while (document.body.inert) await new Promise(requestAnimationFrame); // what the tab kept is to come back first
     card = [file.name, url ? url.slice(url.indexOf(",") + 1) : null];
     take().click();
   };

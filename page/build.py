@@ -46,6 +46,7 @@ def launch_options() -> dict[str, Any]:
     """The look and the closed doors, as `launch` takes them: no uploads, files or monitoring, no calls by name."""
     return {
         **look(),
+        "head": events.HOLD,
         "app_kwargs": {"middleware": [Middleware(Doors), Middleware(Logins), Middleware(Faults)]},
         "enable_monitoring": False,
         "ssr_mode": False,  # Spaces would put a Node server before this one

@@ -31,6 +31,10 @@ STORE = "roleplay-conversation"  # in the tab's own storage: a BrowserState woul
 # A Space is shown in a frame, where a browser may forbid storage: then these fail, Gradio goes on, and nothing is kept.
 WRITE = f"(text) => {{ sessionStorage.setItem('{STORE}', text); }}"
 READ = f"() => sessionStorage.getItem('{STORE}')"
+# What a visitor did before the tab's conversation is back would be lost: nothing can be touched until then. This runs
+# before anything is drawn.
+HOLD = f"<script>try {{ document.body.inert = Boolean(sessionStorage.getItem('{STORE}')); }} catch {{}}</script>"
+RELEASE = "() => { document.body.inert = false; }"
 
 
 def wiring(controls: Mapping[str, Any]) -> Callable[..., Any]:
@@ -65,7 +69,9 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     converse(c, h, on, at_once)
 
     on([demo.load, c.message.submit], h.show_problem, ["problem"], {**FREE, "queue": False})
-    on(demo.load, h.restore, [*PANES, *SPEAKER, "record", *SIDES], {**FREE, "js": READ})
+    restored = on(demo.load, h.restore, [*PANES, *SPEAKER, "record", *SIDES], {**FREE, "js": READ})
+    for ended in (restored.success, restored.failure):
+        ended(None, None, None, js=RELEASE)
     c.saved.change(None, c.saved, None, js=WRITE)
     on(c.message.stop, h.mark_stopped, ["record", *PANES, *IDLE])
     on(c.left.undo, h.undo_last, ["record", *PANES, *IDLE])
@@ -103,13 +109,9 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
         taken = FREE | {"js": "(card, ...rest) => [window.takeCard(), ...rest]"}
         on(c.take.click, h.cards.load_card, [*SPEAKER, "left", "saved"], taken)
     c.choose_chat.click(None, js="() => window.chooseChat()")
-    restored = [*PANES, *SPEAKER, "record", "saved", *SIDES, "adapter", *NUMBERS, "seed"]
-    on(
-        c.take_chat.click,
-        h.shared.load_chat,
-        restored,
-        FREE | {"js": "(chat, ...rest) => [window.takeChat(), ...rest]"},
-    )
+    changed = [*PANES, *SPEAKER, "record", "saved", *SIDES, "adapter", *NUMBERS, "seed"]
+    brought = FREE | {"js": "(chat, ...rest) => [window.takeChat(), ...rest]"}
+    on(c.take_chat.click, h.shared.load_chat, changed, brought)
     made = [on(button.click, h.export, ["file"], kind=kind) for kind, button in c.exports.items()]
     made.append(on(c.share.click, h.shared.share, ["file"]))
     made += [on(button.click, h.cards.save_card, ["file"], kind=kind) for kind, button in c.saves.items()]

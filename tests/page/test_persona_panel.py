@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from roleplay.text import card_files, png
 from roleplay.text.personas import load_persona
 from roleplay.weights import layout
-from tests.pages import PHONE, WIDE, Served, answered, opened, serious
+from tests.pages import PHONE, WIDE, Served, answered, ask, opened, serious
 from tests.scripted import ScriptedEngine
 
 pytest_plugins = ("pages",)
@@ -69,6 +69,36 @@ def test_a_card_that_is_dropped_speaks_from_then_on(page: Page, engine: Scripted
     open_persona(page)
     page.get_by_role("button", name="Reset").click()
     expect(page.locator("#title")).to_contain_text("甄嬛")
+
+
+def test_nothing_is_touched_before_what_the_tab_kept_is_back(
+    page: Page, served: Served, engine: ScriptedEngine
+) -> None:
+    """Here the event that brings it back is late, then fails; a card that is dropped meanwhile speaks afterwards."""
+    ask(page, "first")
+    number = next(number for number, fn in served.demo.fns.items() if fn.name == "restore")
+    late = list[Route]()
+
+    def wait(route: Route) -> None:
+        asked = json.loads(route.request.post_data or "{}")
+        late.append(route) if asked.get("fn_index") == number else route.continue_()
+
+    page.route("**/queue/join*", wait)
+    for brings in (Route.continue_, lambda route: route.fulfill(status=503, json={"detail": "no"})):
+        page.reload()
+        opener = page.locator("#left .example").first.bounding_box()
+        while not late:
+            page.wait_for_timeout(20)
+        page.keyboard.type("lost")
+        page.mouse.click(opener["x"] + 9, opener["y"] + 9)
+        drop(page, "mara.json", json.dumps(CARD).encode())
+        expect(page.locator("#title")).to_contain_text("甄嬛")
+        brings(late.pop())
+        expect(page.locator("#title")).to_contain_text("Mara")
+        expect(page.locator("#ask textarea")).to_be_focused()
+        expect(page.locator("#ask textarea")).to_have_value("")
+        expect(page.locator("#left .user.message")).to_have_text(["first"] if brings is Route.continue_ else [])
+    assert len(engine.requests) == 1
 
 
 @pytest.mark.parametrize(
