@@ -44,6 +44,10 @@ SHAPES = {  # of random weights
         num_key_value_heads=1,
     ),
     "gemma-2-2b": Gemma2Config(),
+    "tiny": GemmaConfig(  # of no use but to see that a benchmark works
+        vocab_size=262144, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8,
+    ),
 }  # fmt: skip
 
 

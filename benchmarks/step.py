@@ -1,6 +1,7 @@
 """What a step of the running batch costs, for 1 to 32 rows: layers, head and dice apart.
 
     python -m benchmarks.step --json runs/step.json
+    python -m benchmarks.step --json runs/step-2b.json --shape gemma-2b    # random weights and adapter
     OMP_NUM_THREADS=1 python -m benchmarks.step --rows 1 16    # on a busy machine
 
 Half of the rows are the adapter's, half the base model's, each with a past of its own length. Two clocks: the wall's,
@@ -9,19 +10,22 @@ them as JSON.
 """
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.generation import EMBEDDED, SHAPES, load, random_adapter
+from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.report import write
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import Sampling
 from roleplay.engine.sampling import Drawing, next_tokens
-from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import adapters, base_models, inspection
@@ -31,7 +35,9 @@ SHORTEST, LONGER = 60, 5  # tokens of the first row's past, and how many more th
 
 @dataclass(frozen=True)
 class Flags:
-    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter of every other row")
+    shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of a larger", (EMBEDDED, *SHAPES))
+    dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
+    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the embedded model's, of every other row")
     rows: list[int] = flag([1, 2, 8, 16, 32], "numbers of rows")
     repeats: int = flag(9, "steps of each; more make steadier medians", within=(1, inf))
     json: str = flag("", "file for the figures")
@@ -43,6 +49,8 @@ def measured(work: Callable[[], object], repeats: int) -> dict[str, float]:
     for _ in range(repeats + 1):
         started = time.perf_counter(), time.process_time()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # a GPU computes while the program goes on
         wall.append(time.perf_counter() - started[0])
         cpu.append(time.process_time() - started[1])
     return {"wall": 1e3 * statistics.median(wall[1:]), "cpu": 1e3 * statistics.median(cpu[1:])}
@@ -70,11 +78,19 @@ def step(decoder: Decoder, lora: Lora, count: int, repeats: int) -> dict[str, di
     }
 
 
+def prepared(base: base_models.BaseModel, flags: Flags) -> tuple[Decoder, Lora]:
+    """What computes the steps, and the adapter of every other row."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = flags.shape == EMBEDDED
+        adapter = inspection.inspect(Path(flags.adapter)) if own else random_adapter(base, Path(folder) / "random")
+        decoder = Decoder(base.model)
+        return decoder, Lora(decoder, adapters.read_weights(adapter), adapter.scaling)
+
+
 def main() -> None:
-    flags, environment = parse(Flags, __doc__), Environment()
-    base = base_models.load(environment.base_model, environment.cache)
-    adapter, decoder = inspection.inspect(Path(flags.adapter)), Decoder(base.model)
-    lora, figures = Lora(decoder, adapters.read_weights(adapter), adapter.scaling), {}
+    flags, figures = parse(Flags, __doc__), dict[int, Any]()
+    base = load(GenerationFlags(shape=flags.shape, dtype=flags.dtype))
+    decoder, lora = prepared(base, flags)
     print(f"{'rows':>4}  " + "  ".join(f"{part:>20}" for part in ("layers", "head", "dice")) + "   ms, wall / cpu")
     for count in flags.rows:
         figures[count] = step(decoder, lora, count, flags.repeats)
