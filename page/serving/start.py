@@ -195,6 +195,7 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
     guests = Guests(engine, base.hub_id, settings.cache, settings.hub_adapters, arrived)
     joining = guests if settings.hub_adapters else None
     adopts_for = base.name if settings.host in LOCAL else ""
+    engine.choose_steps()
     engine.choose_at_once(settings.at_once)
     at_once = -(-engine.at_once // 2)
     return Started(engine, about, persona, at_once, joining, command, trained, length, adopts_for=adopts_for)

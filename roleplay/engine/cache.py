@@ -26,7 +26,7 @@ class KeyValues:
         """Make room for `tokens` in all, at least doubling what there is; what is held stays."""
         capacity = self._store.shape[3]
         if tokens > capacity:
-            self._resize(max(tokens, 2 * capacity, FIRST_CAPACITY))
+            self.move(self.new_store(max(tokens, 2 * capacity)))
 
     def part(self, first: int, end: int) -> torch.Tensor:
         """Keys and values of some positions, (2, layers, heads, positions, head size), to be read or written."""
@@ -36,14 +36,23 @@ class KeyValues:
         """The first `tokens` of it, on their own."""
         other = object.__new__(KeyValues)
         other.length, other._store = tokens, self._store
-        other._resize(max(tokens, FIRST_CAPACITY))
+        other.move(self.new_store(tokens))
         return other
 
+    def new_store(self, tokens: int) -> torch.Tensor:
+        """Room for so many tokens or a few more, to `move` to."""
+        shape = self._store.shape
+        return self._store.new_empty(*shape[:3], max(tokens, FIRST_CAPACITY), shape[4])
+
     @torch.inference_mode()
-    def _resize(self, capacity: int) -> None:
-        grown = self._store.new_empty(*self._store.shape[:3], capacity, self._store.shape[4])
-        grown[:, :, :, : self.length] = self._store[:, :, :, : self.length]
-        self._store = grown
+    def move(self, store: torch.Tensor) -> None:
+        """Hold in `store`, (2, layers, heads, capacity, head size), what is held, and what comes."""
+        store[:, :, :, : self.length] = self._store[:, :, :, : self.length]
+        self._store = store
+
+    def is_in(self, store: torch.Tensor) -> bool:
+        """Whether it is held in `store`, which may be a part of a larger one."""
+        return self._store.data_ptr() == store.data_ptr()
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

@@ -6,10 +6,9 @@ and the transformers model goes on working. Nothing here knows text or sampling.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from roleplay.engine.attention import View, attend
 from roleplay.engine.cache import KeyValues
 from roleplay.engine.matrix import Matrix
+from roleplay.engine.norm import Norm
 from roleplay.engine.soft_caps import soft_cap
 from roleplay.weights.architectures import Architecture, architecture_of, attention_cap, logit_cap
 
@@ -39,12 +39,13 @@ def _fuse(modules: Sequence[nn.Linear]) -> Matrix:
 class _Pair(NamedTuple):
     down: Matrix  # (rank, in)
     up: Matrix  # (out, rank), scaled
-    strength: float = 1.0  # by which the whole is multiplied
 
 
 class Lora:
     """An adapter's matrices on the model's device, fused like the projections: A (rank, in), B (out, rank) with the
     scaling folded in."""
+
+    strength = 1.0  # by which the whole is multiplied
 
     def __init__(self, decoder: "Decoder", weights: Mapping[str, torch.Tensor], scaling: float) -> None:
         """`weights` has peft's keys, A (rank, in) and B (out, rank), for every layer or none of a projection."""
@@ -88,6 +89,20 @@ class _Update(NamedTuple):
     others: torch.Tensor | None
 
 
+class Step(Protocol):
+    """What differs between steps: how tokens attend, and how adapters act."""
+
+    ids: torch.Tensor  # of all tokens
+    positions: torch.Tensor
+
+    def mix(self, layer: "Layer", query: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+        """Attention of `query` (tokens, heads, head size) to what is held of each token's sequence, which
+        `keys_values` (2, kv heads, tokens, head size) join; (tokens, heads * head size)."""
+
+    def correct(self, layer: "Layer", which: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """`y` (tokens, out), one of the layer's products of `x`, with every adapter's update on its own rows."""
+
+
 class _Step:
     """What the layers share in one forward pass over `segments`, those of one adapter neighbours.
 
@@ -129,29 +144,37 @@ class _Step:
                 yield _Update(lora, slice(first, last), others)
             start = end
 
+    def mix(self, layer: "Layer", query: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+        *new, _ = keys_values.split(self.counts, dim=2)
+        torch._foreach_copy_([own[layer.index] for own in self.new], new)
+        *queries, filling = query.view(len(query), layer.kv_heads, -1, layer.head_size).split(self.counts)
+        mixed = [
+            attend(own, view, layer.index, layer.scaling, layer.cap)
+            for own, view in zip(queries, self.views[layer.window], strict=True)
+        ]
+        return torch.cat([*mixed, filling]).reshape(len(query), -1)
+
+    def correct(self, layer: "Layer", which: int, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        for lora, rows, others in self.updates:
+            if pair := lora.layers[layer.index][which]:
+                within = pair.down(x[rows])
+                within = within * lora.strength if lora.strength != 1 else within
+                within = within if others is None else within.masked_fill(others, 0.0)
+                own = y[rows]
+                updated = pair.up.add_to(own, within)
+                if len(updated) == len(y):
+                    y = updated
+                elif updated is not own:
+                    own.copy_(updated)
+        return y
+
     def finish(self) -> None:
         """The caches hold the tokens."""
         for segment in self.segments:
             segment.cache.length = segment.end
 
 
-class _Norm:
-    """Root-mean-square norm in float32 with the weight stored as its distance from one."""
-
-    def __init__(self, *modules: Any, repeats: Sequence[int] = (1,)) -> None:
-        """Several norms of the same size act on neighbouring heads: `repeats` says on how many each."""
-        rows = [(1.0 + m.weight.data.float()).expand(n, -1) for m, n in zip(modules, repeats, strict=True)]
-        size = rows[0].shape[-1]
-        self.weight, self.eps = torch.cat(rows) * math.sqrt(size), modules[0].eps * size
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        # Of the sum of squares instead of their mean: `F.rms_norm` takes three times as long for a few rows on a CPU.
-        wide = x.float()
-        inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().add_(self.eps).rsqrt_()
-        return (wide * inverse).mul_(self.weight).to(x.dtype)
-
-
-class _Layer:
+class Layer:
     """One layer's fused weights (out, in) and its norms, by reference."""
 
     def __init__(self, layer: Any, kind: Architecture, cap: float, index: int) -> None:
@@ -171,13 +194,13 @@ class _Layer:
         self.kind = attention.layer_type if kind.rotary_by_kind else ""
         self.window: int = getattr(attention, "sliding_window", None) or 0  # 0: it sees everything
         of_heads = [getattr(attention, name) for name in kind.heads]
-        self.heads_norm = _Norm(*of_heads, repeats=(self.heads, self.kv_heads)) if of_heads else None
-        self.before_attention, self.before_mlp = _Norm(layer.input_layernorm), _Norm(getattr(layer, kind.before_mlp))
+        self.heads_norm = Norm(*of_heads, repeats=(self.heads, self.kv_heads)) if of_heads else None
+        self.before_attention, self.before_mlp = Norm(layer.input_layernorm), Norm(getattr(layer, kind.before_mlp))
         self.after_attention, self.after_mlp = (
-            _Norm(getattr(layer, name)) if name else None for name in (kind.after_attention, kind.after_mlp)
+            Norm(getattr(layer, name)) if name else None for name in (kind.after_attention, kind.after_mlp)
         )
 
-    def __call__(self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], step: _Step) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], step: Step) -> torch.Tensor:
         """The layer's output for x (tokens, hidden); the tokens' keys and values are in their caches then."""
         qkv = self._project(QKV, self.before_attention(x), step).view(len(x), -1, self.head_size)
         qk, value = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
@@ -187,38 +210,15 @@ class _Layer:
         qk = qk * cos + qk.roll(self.head_size // 2, -1) * sin
         query, key = qk.split([self.heads, self.kv_heads], dim=1)
         keys_values = torch.stack([key, value]).transpose(1, 2)
-        y = self._project(OUT, self._mix(query, keys_values, step), step)
+        y = self._project(OUT, step.mix(self, query, keys_values), step)
         x = x + (self.after_attention(y) if self.after_attention else y)
         gate, up = self._project(GATE_UP, self.before_mlp(x), step).chunk(2, dim=-1)
         y = self._project(DOWN, self.activation(gate) * up, step)
         return x + (self.after_mlp(y) if self.after_mlp else y)
 
-    def _mix(self, query: torch.Tensor, keys_values: torch.Tensor, step: _Step) -> torch.Tensor:
-        """Attention of every token to its own sequence, (tokens, heads * head size); `keys_values` join the caches."""
-        *new, _ = keys_values.split(step.counts, dim=2)
-        torch._foreach_copy_([own[self.index] for own in step.new], new)
-        *queries, filling = query.view(len(query), self.kv_heads, -1, self.head_size).split(step.counts)
-        mixed = [
-            attend(own, view, self.index, self.scaling, self.cap)
-            for own, view in zip(queries, step.views[self.window], strict=True)
-        ]
-        return torch.cat([*mixed, filling]).reshape(len(query), -1)
-
-    def _project(self, which: int, x: torch.Tensor, step: _Step) -> torch.Tensor:
-        """One of the four products of x (tokens, in), with every adapter's update on its own rows."""
-        y = self.products[which](x)
-        for lora, rows, others in step.updates:
-            if pair := lora.layers[self.index][which]:
-                within = pair.down(x[rows])
-                within = within * pair.strength if pair.strength != 1 else within
-                within = within if others is None else within.masked_fill(others, 0.0)
-                own = y[rows]
-                updated = pair.up.add_to(own, within)
-                if len(updated) == len(y):
-                    y = updated
-                elif updated is not own:
-                    own.copy_(updated)
-        return y
+    def _project(self, which: int, x: torch.Tensor, step: Step) -> torch.Tensor:
+        """One of the four products of x (tokens, in)."""
+        return step.correct(self, which, x, self.products[which](x))
 
 
 class Decoder:
@@ -232,8 +232,8 @@ class Decoder:
         self.embedding = inner.embed_tokens
         self.head_product = Matrix(model.lm_head.weight.data)
         cap = attention_cap(config)
-        self.layers = [_Layer(layer, kind, cap, index) for index, layer in enumerate(inner.layers)]
-        self.final_norm = _Norm(inner.norm)
+        self.layers = [Layer(layer, kind, cap, index) for index, layer in enumerate(inner.layers)]
+        self.final_norm = Norm(inner.norm)
         self.rotary = inner.rotary_emb
         self.head_size: int = config.head_dim
 
@@ -269,15 +269,20 @@ class Decoder:
         # The rows of one adapter are neighbours, so that a product is corrected once an adapter and not once a row.
         order = sorted(range(len(segments)), key=lambda number: id(segments[number].lora))
         step = _Step([segments[number] for number in order], self)
-        x = self.embedding(step.ids)
-        rotations = self._rotations(x, step.positions)
-        for layer in self.layers:
-            x = layer(x, rotations[layer.kind], step)
+        x = self.through(step)
         step.finish()
         ends = itertools.accumulate(step.counts)
         last = [range(end - s.wanted, end) for s, end in zip(step.segments, ends, strict=False)]
         as_asked = sorted(zip(order, last, strict=True))
         return self.final_norm(x[[at for _, part in as_asked for at in part]])
+
+    def through(self, step: Step) -> torch.Tensor:
+        """All tokens of a step through all layers, (tokens, hidden)."""
+        x = self.embedding(step.ids)
+        rotations = self._rotations(x, step.positions)
+        for layer in self.layers:
+            x = layer(x, rotations[layer.kind], step)
+        return x
 
     @torch.inference_mode()
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ import torch
 
 from roleplay import heap
 from roleplay.engine import apple, capacity
+from roleplay.engine import fixed as fixed_steps
 from roleplay.engine.batch import Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
@@ -76,6 +77,7 @@ class LocalEngine:
         self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in TEMPLATES}
         self._pool, self._strengths = CachePool(cache_bytes), Strengths()
         self._scheduler, self._reason = Scheduler(self._decoder, self._pool, at_once), "not measured"
+        self._steps = list[str]()
         self._attached: dict[str, _Attached] = {}  # replaced and never changed, so that a reader needs no lock
         self._attaching, self._serial = threading.Lock(), itertools.count()
         for adapter in adapters:
@@ -134,6 +136,12 @@ class LocalEngine:
         chosen, reason = (asked, "as AT_ONCE says") if asked else capacity.choose(self._decoder, self.context)
         self._scheduler.at_once, self._reason = chosen, reason
 
+    def choose_steps(self) -> None:
+        """Have steps computed as CUDA graphs where they give the same logits; `describe` then says why or why not."""
+        fixed, reason = fixed_steps.choose(self._decoder)
+        self._scheduler.take_steps(fixed)
+        self._steps = [f"steps        {reason}"]
+
     @property
     def at_once(self) -> int:
         """Rows that are computed at the same time; a request has one for each side."""
@@ -150,7 +158,7 @@ class LocalEngine:
         warnings = [f"warning      {attached.warning}" for attached in self._attached.values() if attached.warning]
         batch = f"batch        up to {self.at_once} rows: {self._reason}; {self._decoder.promise}"
         loaded = loaded or ["adapter      none: only the base model answers"]
-        return [*self._base.describe(), batch, *loaded, *warnings]
+        return [*self._base.describe(), batch, *self._steps, *loaded, *warnings]
 
     def adapters(self) -> list[str]:
         """The names that `Request.adapter` may take, the default first."""

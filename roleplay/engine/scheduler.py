@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from roleplay.engine.batch import RunningBatch, RunningRow
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder
+from roleplay.engine.fixed import FixedSteps
 
 AT_ONCE = 32  # rows, where nothing is measured
 OF_A_VISITOR = 2  # answers of one visitor that run at the same time
@@ -54,6 +55,11 @@ class Scheduler:
             yield
         finally:
             self._next_turn()
+
+    def take_steps(self, fixed: FixedSteps | None) -> None:
+        """Have steps that read no prompt computed by `fixed`."""
+        with self.alone():
+            self._batch.fixed = fixed
 
     def forget(self) -> None:
         """Drop the kept caches."""

@@ -44,7 +44,5 @@ class Strengths:
 def scaled(lora: Lora, strength: float) -> Lora:
     """The same adapter with its update multiplied; the matrices are shared."""
     other = copy.copy(lora)
-    other.layers = [
-        [pair and pair._replace(strength=pair.strength * strength) for pair in layer] for layer in lora.layers
-    ]
+    other.strength = lora.strength * strength
     return other

@@ -15,6 +15,11 @@ from tests.roleplay.engine.test_decoder import (  # noqa: F401 - collected here 
     test_logits_are_those_of_transformers,
     test_the_base_side_is_the_same_bits_beside_any_adapter,
 )
+from tests.roleplay.engine.test_fixed import (  # noqa: F401 - likewise, as CUDA graphs
+    test_a_running_batch_says_the_same_by_fixed_steps,
+    test_logits_are_those_of_the_decoder_while_rows_join_and_leave,
+    test_what_does_not_fit_is_left_to_the_decoder,
+)
 from tests.train import test_packing
 from tests.train.test_packing import (  # noqa: F401 - likewise
     test_a_row_does_not_see_its_neighbours,
