@@ -106,7 +106,7 @@ def choose_dtype(device: str) -> Reasoned:
     if device == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", "the GPU has it"
-        return "float32", "the GPU has no bfloat16"
+        return "float32", "the GPU has no bfloat16, and float16 overflows in a Gemma"
     able = torch.cpu.get_capabilities()
     if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return "bfloat16", "the CPU has bfloat16 instructions"

@@ -61,6 +61,14 @@ def test_nothing_set_means_embedded_without_a_gpu(monkeypatch):
     assert base_models.choose_source("google/gemma-2b-it") == ("google/gemma-2b-it", "as set")
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_a_gpu_without_bfloat16_gets_float32_and_never_float16(able, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able or including_emulation)
+    dtype, why = base_models.choose_dtype("cuda")
+    assert dtype == ("bfloat16" if able else "float32")
+    assert ("float16 overflows" in why) is not able
+
+
 def test_with_a_gpu_access_decides(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with hub_server(monkeypatch) as hub:
