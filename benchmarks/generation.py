@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig
 from transformers.generation.streamers import BaseStreamer
 
 from benchmarks import agreement
+from benchmarks.gauges import PeakMemory
 from benchmarks.report import write
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
@@ -189,22 +190,27 @@ def read_speed(device: torch.device) -> float:
     return block.nbytes / timed(lambda: block.sum().item(), 5) / 1e6
 
 
-def time_arms(engine: LocalEngine, model: PeftModel, encoder: PromptEncoder, flags: Flags) -> dict[str, list[Timed]]:
-    """Every arm's times, run after run, in both orders."""
+def time_arms(
+    engine: LocalEngine, model: PeftModel, encoder: PromptEncoder, flags: Flags
+) -> tuple[dict[str, list[Timed]], dict[str, float]]:
+    """Every arm's times, run after run, in both orders, and the most memory that it takes, in MB above the weights."""
     arms: dict[str, Callable[[], Timed]] = {
         "stock_one": lambda: stock(model, encoder, flags.tokens),
         "two_calls": lambda: two_calls(model, encoder, flags.tokens),
         "one": lambda: ours(engine, (ADAPTER,), flags.tokens),
         "both": lambda: ours(engine, (ADAPTER, BASE), flags.tokens),
     }
-    measured: dict[str, list[Timed]] = {name: [] for name in arms}
-    for number in range(flags.repeats + 1):
-        for name in list(arms)[:: -1 if number % 2 else 1]:
+    measured, memory = {name: list[Timed]() for name in arms}, dict[str, float]()
+    for name, run in arms.items():  # to warm up, while watching costs no time
+        engine.forget()
+        with PeakMemory(model.device.type) as peak:
+            run()
+        memory[name] = round(peak.above / 1e6, 1)
+    for number in range(flags.repeats):
+        for name in list(arms)[:: 1 if number % 2 else -1]:
             engine.forget()
-            times = arms[name]()
-            if number > 0:  # the first round warms up
-                measured[name].append(times)
-    return measured
+            measured[name].append(arms[name]())
+    return measured, memory
 
 
 def summarise(measured: dict[str, list[Timed]], weights: int, read: float) -> dict[str, dict[str, float]]:
@@ -223,6 +229,7 @@ def summarise(measured: dict[str, list[Timed]], weights: int, read: float) -> di
 
 def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) -> dict[str, Any]:
     engine = LocalEngine(base, [adapter])
+    engine.choose_steps()
     encoder = engine.encoders[adapter.template]
     encoder.stop_ids = ()  # every arm says the same number of tokens
     prompt = encoder.prompt("", (), USER)
@@ -235,7 +242,7 @@ def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) ->
     with torch.inference_mode(), model.disable_adapter():
         plain = timed(lambda: model(input_ids=ids, logits_to_keep=keep, use_cache=False), flags.repeats)
 
-    measured = time_arms(engine, model, encoder, flags)
+    measured, memory = time_arms(engine, model, encoder, flags)
     said = {
         side: {arm: [run.said[side] for run in runs] for arm, runs in measured.items() if side in runs[0].said}
         for side in (ADAPTER, BASE)
@@ -252,6 +259,7 @@ def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) ->
         "settings": asdict(flags),
         "machine": {"device": base.device, "dtype": base.dtype, "threads": torch.get_num_threads()},
         "versions": {"torch": torch.__version__},
+        "engine": engine.describe(),
         "adapter": adapter.name,
         "prompt_tokens": len(prompt),
         "weights_gb": round(weights / 1e9, 3),
@@ -259,6 +267,7 @@ def run(flags: Flags, base: base_models.BaseModel, adapter: adapters.Adapter) ->
         "plain_forward_ms": plain,
         "answers": answers,
         "arms": figures,
+        "peak_memory_mb": memory,
         "late_turn": late,
         "ratios": {
             "both/stock_one": ratio("both", "stock_one", each),

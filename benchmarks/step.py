@@ -24,6 +24,7 @@ from benchmarks.generation import EMBEDDED, SHAPES, load, random_adapter
 from benchmarks.generation import Flags as GenerationFlags
 from benchmarks.report import write
 from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.fixed import FixedSteps, choose
 from roleplay.engine.protocol import Sampling
 from roleplay.engine.sampling import Drawing, next_tokens
 from roleplay.errors import one_line_errors
@@ -56,26 +57,34 @@ def measured(work: Callable[[], object], repeats: int) -> dict[str, float]:
     return {"wall": 1e3 * statistics.median(wall[1:]), "cpu": 1e3 * statistics.median(cpu[1:])}
 
 
-def step(decoder: Decoder, lora: Lora, count: int, repeats: int) -> dict[str, dict[str, float]]:
-    """The three parts of a step for `count` rows; what it appends to the caches is taken back."""
+def step(
+    decoder: Decoder, lora: Lora, count: int, repeats: int, fixed: FixedSteps | None
+) -> dict[str, dict[str, float]]:
+    """The three parts of a step for `count` rows, and as a graph, which is layers and head, where steps are `fixed`.
+
+    What it appends to the caches is taken back.
+    """
     lengths = [SHORTEST + LONGER * number for number in range(count)]
     longest = decoder.new_cache()
     decoder.forward([Segment([9] * lengths[-1], longest)])
     caches = [longest.copy(length) for length in lengths]
     drawings = [Drawing(torch.arange(50, device=decoder.device), [5, 6, 7], Sampling())] * count
 
-    def layers() -> torch.Tensor:
+    def again(compute: Callable[[list[Segment]], torch.Tensor]) -> torch.Tensor:
         for cache, length in zip(caches, lengths, strict=True):
             cache.length = length
-        return decoder.forward([Segment([7], cache, (lora, None)[n % 2]) for n, cache in enumerate(caches)])
+        return compute([Segment([7], cache, (lora, None)[n % 2]) for n, cache in enumerate(caches)])
 
-    hidden = layers()
+    hidden = again(decoder.forward)
     logits = decoder.head(hidden)
-    return {
-        "layers": measured(layers, repeats),
+    figures = {
+        "layers": measured(lambda: again(decoder.forward), repeats),
         "head": measured(lambda: decoder.head(hidden), repeats),
         "dice": measured(lambda: next_tokens(logits.clone(), drawings), repeats),
     }
+    if fixed:
+        figures["graph"] = measured(lambda: again(fixed.logits), repeats)
+    return figures
 
 
 def prepared(base: base_models.BaseModel, flags: Flags) -> tuple[Decoder, Lora]:
@@ -91,13 +100,16 @@ def main() -> None:
     flags, figures = parse(Flags, __doc__), dict[int, Any]()
     base = load(GenerationFlags(shape=flags.shape, dtype=flags.dtype))
     decoder, lora = prepared(base, flags)
-    print(f"{'rows':>4}  " + "  ".join(f"{part:>20}" for part in ("layers", "head", "dice")) + "   ms, wall / cpu")
+    fixed, reason = choose(decoder)
+    print(f"steps are computed {reason}")
+    parts = ("layers", "head", "dice", *(("graph",) if fixed else ()))
+    print(f"{'rows':>4}  " + "  ".join(f"{part:>20}" for part in parts) + "   ms, wall / cpu")
     for count in flags.rows:
-        figures[count] = step(decoder, lora, count, flags.repeats)
+        figures[count] = step(decoder, lora, count, flags.repeats, fixed)
         times = (f"{own['wall']:>11.1f} /{own['cpu']:>7.1f}" for own in figures[count].values())
         print(f"{count:>4}  " + "  ".join(times), flush=True)
     if flags.json:
-        write({"settings": asdict(flags), "dtype": base.dtype[0], "figures": figures}, flags.json)
+        write({"settings": asdict(flags), "dtype": base.dtype[0], "steps": reason, "figures": figures}, flags.json)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from roleplay.text import personas
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
+from train.learning.memory import activation_bytes
 from train.learning.settings import LoraFlags
 from train.lora import encode
 
@@ -145,14 +146,17 @@ def measure(arm: str, dtype: str, flags: Flags) -> dict[str, Any]:
     seconds = watch.ended[-1] - watch.ended[0]
     labels = sum(label != IGNORED for example in examples[:UPDATE] for label in example.labels)
     passes = watch.passes[0]
+    tokens, values = watch.tokens[0] // passes, base.model.dtype.itemsize
+    estimated = activation_bytes(base.model.config, tokens, values, flags.dropout > 0)  # of ours, which recomputes none
     achieved = watch.operations.count / (watch.ended[1] - watch.ended[0])
-    possible = product_rate(base.model, embeddings.weight, watch.tokens[0] // passes, max(1, labels // passes))
+    possible = product_rate(base.model, embeddings.weight, tokens, max(1, labels // passes))
     return {
         SPEED: UPDATE * flags.updates / seconds,
         "seconds_per_update": seconds / flags.updates,
         "tokens_computed": sum(watch.tokens[1:]),
         "passes_per_update": passes,
         MEMORY: memory.above / 1e6,
+        "estimated_memory_mb": estimated / 1e6,
         "gflop_per_update": watch.operations.count / 1e9,
         "gflop_per_second": achieved / 1e9,
         "product_gflop_per_second": possible / 1e9,

@@ -34,7 +34,8 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> Arms:
     encoder = engine.encoders["gemma"]
     encoder.stop_ids = ()
     attached = PeftModel.from_pretrained(base.model, str(adapter.folder)).eval()
-    measured = time_arms(engine, attached, encoder, FLAGS)
+    measured, memory = time_arms(engine, attached, encoder, FLAGS)
+    assert memory.keys() == measured.keys()
     return (
         attached,
         encoder,

@@ -89,7 +89,7 @@ def shared_prefix_attention(
     Returns (1, tokens, heads, dim). A GPU, which waits for the next kernel rather than for products, masks one product
     over the whole pack; a CPU computes part after part, none of them between tokens that may not see each other.
     """
-    attend = _attend_at_once if query.is_cuda else _attend_by_part
+    attend = _attend_by_part if query.device.type == "cpu" else _attend_at_once
     return attend(Heads(query, key, value), pack, Scores(scaling, sliding_window or 0, softcap or 0.0)), None
 
 
