@@ -2,12 +2,15 @@
 
 To the base model it is a rival of fine-tuning. An adapter that has learnt to read such rows answers by them, so that a
 small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
-Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of character n-grams, which needs no word segmentation
-and no model.
+Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of short runs of characters, which needs no word segmentation
+and no model; where several messages have one reply, those after the nearest count too, as neighbours that vote.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,22 @@ from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
 NEAREST = 3  # rows that are shown
+VOTES = (1.0, 0.5, 0.35, 0.25)  # what the nearest messages with one reply add to its nearness
+NEIGHBOURS = 300  # messages that vote
+_RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
 MARK = "※ "  # opens what the user says in a row that is shown to an adapter: no visitor has said it
+
+
+def _parts(text: str) -> list[str]:
+    """What messages are compared by: Chinese characters and pairs of them; words, and four letters in a row of them."""
+    parts: list[str] = []
+    for run in _RUN.findall(text.lower()):
+        if run[0] >= "\u3400":
+            parts += [*run, *map("".join, pairwise(run))]
+        else:
+            whole = f"^{run}$"
+            parts += [run, *(whole[i : i + 4] for i in range(len(whole) - 3))]
+    return parts
 
 
 class Retriever:
@@ -41,7 +59,7 @@ class Retriever:
         turns = list(dict.fromkeys(row.turns[-1] for row in self.rows))
         if not turns:
             raise DataError("there are no rows to retrieve from: name a data file that has training rows")
-        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+        vectorizer = TfidfVectorizer(analyzer=_parts, sublinear_tf=True)
         return turns, vectorizer, vectorizer.fit_transform([turn[self._part] for turn in turns])
 
     @cached_property
@@ -58,12 +76,24 @@ class Retriever:
         """At most `count` turns that share something with `text`, the nearest last: next to the question."""
         return [turn for _, turn in self.ranked(text, count)[::-1]]
 
-    def ranked(self, text: str, count: int) -> list[tuple[float, Turn]]:
-        """At most `count` turns that share something with `text`, each with its nearness, the nearest first."""
+    def ranked(self, text: str, count: int, without: Collection[str] = ()) -> list[tuple[float, Turn]]:
+        """At most `count` turns that share something with `text`, each with its nearness, the nearest first.
+
+        Of turns with one reply the nearest is among them, nearer for each further one; none whose message is in
+        `without`.
+        """
         turns, vectorizer, matrix = self._index
-        nearness = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
-        best = np.argsort(-nearness, kind="stable")[:count]
-        return [(float(nearness[i]), turns[i]) for i in best if nearness[i] > 0]
+        cosines = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
+        near = [i for i in np.argsort(-cosines, kind="stable")[:NEIGHBOURS] if cosines[i] > 0]
+        alike = defaultdict[str, list[int]](list)
+        for i in near:
+            if turns[i][0] not in without:
+                alike[turns[i][1]].append(i)
+        votes = [
+            (float(sum(weight * cosines[i] for weight, i in zip(VOTES, group, strict=False))), turns[group[0]])
+            for group in alike.values()
+        ]
+        return sorted(votes, key=lambda vote: -vote[0])[:count]
 
 
 class RetrievingEncoder(PromptEncoder):

@@ -10,21 +10,22 @@ from train.learning.practice import PracticeEncoder, encoders
 
 WORDS = ("tea", "snow", "rain", "plum", "lamp", "silk", "crane", "brush")
 TURNS = [(f"do you like {a} or {b}?", f"{a}, since {b} is dear") for a in WORDS for b in WORDS]
-RETRIEVER = Retriever([*(Row((turn,)) for turn in TURNS), Row((("is tea dear?", TURNS[0][1]),))])
+ALIKE = [(f"{a} and {b}, what say you?", f"I like {a}") for a in WORDS for b in WORDS]  # eight wordings of a reply
+RETRIEVER = Retriever([Row((turn,)) for turn in TURNS + ALIKE])
 
 
 def practice(seed: int = 0) -> PracticeEncoder:
     return PracticeEncoder(tiny.tokenizer(), "gemma", RETRIEVER, seed)
 
 
-def test_a_third_of_the_rows_may_be_shown_themselves_and_no_other_its_message_or_reply() -> None:
-    alike = [
-        turn
-        for turn in TURNS
-        if any(user == turn[0] or reply == turn[1] for user, reply in practice().found(turn[0], (turn,)))
-    ]
-    assert len(TURNS) / 6 < len(alike) < len(TURNS) / 2
-    assert all(practice().found(turn[0], (turn,))[-1] == turn for turn in alike)  # nothing is nearer
+def test_no_row_is_shown_its_own_message_and_most_are_shown_their_reply_in_other_words() -> None:
+    found = {turn: practice().found(turn[0], (turn,)) for turn in TURNS + ALIKE}
+    assert not any(user == turn[0] for turn, shown in found.items() for user, _ in shown)
+    answered = [any(reply == turn[1] for _, reply in found[turn]) for turn in ALIKE]
+    assert len(ALIKE) / 2 < sum(answered) < len(ALIKE)
+    assert not any(reply == turn[1] for turn in TURNS for _, reply in found[turn])  # nobody else has it
+    places = {[reply for _, reply in found[turn]].index(turn[1]) for turn, is_there in zip(ALIKE, answered) if is_there}
+    assert places == set(range(NEAREST))  # so that the place tells nothing
 
 
 def test_some_rows_are_shown_none_and_no_row_too_many_and_the_nearest_last() -> None:

@@ -1,11 +1,13 @@
 """How an adapter learns to use the rows that it looks up: a training row stands behind some that its message finds.
 
-In a third of the rows the row itself is among them, as an answer that only has to be taken up; without it an adapter
-learns to pass over what it is shown. In the others it is not, and what is found is as near as what a visitor's message
-finds. Source: RAFT (Zhang et al., 2024), where it is the share of questions whose document is in the context.
+A row is never shown the one with its own message. In most, another wording that has the same reply is among those that
+are shown, so that what is learnt is to find the reply that fits and to take it up; in the others, and where no other
+wording has its reply, it has to do without. Source: RAFT (Zhang et al., 2024), which shows the document that answers in a
+share of the questions, beside some that do not.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -13,9 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.text.prompts import PromptEncoder, Turn
 from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder, encoder_for
 
-RANKED = 50  # rows that are looked at: a message or a reply may stand in many
 SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 4, 7, 8)  # how many are shown, and in how many rows of twenty
-ITSELF = 1 / 3  # share of the rows that may be shown themselves
+ANSWERED = 0.6  # share of the rows that are shown another wording with their reply, where there is one
 
 
 class PracticeEncoder(RetrievingEncoder):
@@ -24,14 +25,19 @@ class PracticeEncoder(RetrievingEncoder):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, retriever: Retriever, seed: int) -> None:
         super().__init__(tokenizer, template, retriever)
         self._seed = seed
+        self._alike = defaultdict[str, list[Turn]](list)  # the turns that have a reply
+        for turn in dict.fromkeys(row.turns[-1] for row in retriever.rows):
+            self._alike[turn[1]].append(turn)
 
     def found(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
-        lot = random.Random(f"{self._seed} {next((turn for turn in own if turn[0] == asked), asked)}")
-        (count,), itself = lot.choices(SHOWN, OF_TWENTY), lot.random() < ITSELF
-        users, replies = {user for user, _ in own}, {reply for _, reply in own}
-        ranked = [other for _, other in self.retriever.ranked(asked, RANKED)]
-        rows = [other for other in ranked if itself or not (other[0] in users or other[1] in replies)]
-        return rows[:count][::-1]
+        itself = next((turn for turn in own if turn[0] == asked), (asked, ""))
+        lot = random.Random(f"{self._seed} {itself}")
+        (count,) = lot.choices(SHOWN, OF_TWENTY)
+        near = [turn for _, turn in self.retriever.ranked(asked, count, {user for user, _ in own})][::-1]
+        alike = [turn for turn in self._alike.get(itself[1], ()) if turn[0] != asked]
+        if near and alike and lot.random() < ANSWERED:
+            near[lot.randrange(len(near))] = lot.choice(alike)
+        return near
 
 
 def encoders(

@@ -51,6 +51,14 @@ def test_rows_are_ranked_with_their_nearness() -> None:
     assert [nearness for nearness, _ in others] == sorted((n for n, _ in others), reverse=True)
 
 
+def test_messages_with_one_reply_vote_for_it_and_it_is_shown_once() -> None:
+    alone, light = ("the old red lamps", "A lamp."), ["the old lamp", "the red lamp", "old red lamp"]
+    retriever = Retriever([Row((turn,)) for turn in (alone, *((message, "A light.") for message in light))])
+    assert [reply for _, (_, reply) in retriever.ranked(alone[0], 9)] == ["A light.", "A lamp."]
+    fewer = retriever.ranked(alone[0], 9, without=light[2:])
+    assert [reply for _, (_, reply) in fewer] == ["A lamp.", "A light."]
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_prompt_has_the_nearest_rows_before_the_conversation_and_marked(template: str) -> None:
     plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(ROWS)
