@@ -27,8 +27,10 @@ $(VENV)/dev: $(VENV)/demo requirements-dev.txt
 demo: $(VENV)/demo ## set up once and serve the page on http://127.0.0.1:7860 (PORT and HOST override)
 	$(BIN)/python app.py
 
-train: $(VENV)/demo ## teach a new adapter on the project's own rows (adapters/zhenhuan-mine)
-	$(BIN)/python -m train.lora
+train: $(VENV)/demo ## teach a new adapter to speak as her, then to look up what it says (adapters/zhenhuan-mine)
+	$(BIN)/python -m train.lora --name zhenhuan-mine-alone
+	$(BIN)/python -m train.lora --adapter adapters/zhenhuan-mine-alone --retrieval --data dataset/zhenhuan/intents.json \
+	  --epochs 0.1 --learning-rate 6e-4 --keep 1 --loss-on last
 
 CHARACTER ?= keeper
 character: $(VENV)/demo ## train, measure and open dataset/keeper, about ten minutes on 2 cores (CHARACTER=NAME: another)

@@ -31,7 +31,7 @@ QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作
 
 @dataclass(frozen=True)
 class Flags:
-    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is compared with its base")
+    adapter: str = flag("adapters/zhenhuan-alone-gemma3-270m", "the adapter that is compared with its base")
     users: list[int] = flag([1, 4, 8], "numbers of users at once")
     questions: int = flag(3, "messages that each user sends, one after the other's answer", within=(1, inf))
     tokens: int = flag(64, "longest reply, in tokens", within=(1, inf))

@@ -37,7 +37,7 @@ from roleplay.text.prompts import TEMPLATES, PromptEncoder, Turn
 from roleplay.weights import adapters, base_models, inspection, layout
 
 USER = "What do you miss most about your old home?"
-DEFAULT_ADAPTER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
+DEFAULT_ADAPTER = ROOT / "adapters" / "zhenhuan-alone-gemma3-270m"
 EMBEDDED = "embedded"
 SHAPES = {  # of random weights
     "gemma-2b": GemmaConfig(

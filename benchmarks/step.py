@@ -38,7 +38,7 @@ SHORTEST, LONGER = 60, 5  # tokens of the first row's past, and how many more th
 class Flags:
     shape: str = flag(EMBEDDED, "the embedded model, or random weights in the shape of a larger", (EMBEDDED, *SHAPES))
     dtype: str = flag("", "float32 or bfloat16; without it, what suits the machine")
-    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the embedded model's, of every other row")
+    adapter: str = flag("adapters/zhenhuan-alone-gemma3-270m", "the embedded model's, of every other row")
     rows: list[int] = flag([1, 2, 8, 16, 32], "numbers of rows")
     repeats: int = flag(9, "steps of each; more make steadier medians", within=(1, inf))
     json: str = flag("", "file for the figures")

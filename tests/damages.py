@@ -57,7 +57,7 @@ DAMAGES = [
     Damage("a row that is shown is marked as nobody's words", RETRIEVAL, "(MARK + asked, reply)", "(asked, reply)", RETRIEVED, "marked"),
     Damage("turns go before rows where something has to", PROMPTS, "for before in [shown, []] if shown else [[]]:", "for before in [[]]:", RETRIEVED, "marked"),
     Damage("what is shown is not learnt", PROMPTS, "[IGNORED] * len(before) + example.labels[opening:]", "before + example.labels[opening:]", RETRIEVED, "learns_its_own"),
-    Damage("no row is shown its own message", PRACTICE, "{user for user, _ in own}", "()", PRACTISED, "no_row_is_shown"),
+    Damage("no row is shown its own message", PRACTICE, "{user for user, _ in turns}", "()", PRACTISED, "no_row_is_shown"),
     Damage("most are shown another wording of theirs", PRACTICE, "lot.random() < ANSWERED", "False", PRACTISED, "no_row_is_shown"),
     Damage("wordings vote for their reply", RETRIEVAL, "alike[turns[i][1]].append(i)", "alike[str(i)].append(i)", RETRIEVED, "vote_for_it"),
     Damage("no held-out row is looked up", "train/lora.py", "[row.turns[-1] for row in material.rows] if", "[row.turns[-1] for row in material.rows + material.held_out] if", TRAINING, "rows_that_it_learnt"),

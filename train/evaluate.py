@@ -7,7 +7,7 @@
     python -m train.evaluate --sheet sheet.html                          # replies for people to read blind
     python -m train.evaluate --sheet sheet.html --scores ann.json bo.json
 
-The arms are the base model without and with the persona, the base model with the persona and the three nearest
+The arms are the base model without and with the persona, the base model with the persona and the four nearest
 training rows as example turns (retrieval), and the adapter. It is judged by the lists of the character that it was
 trained as (dataset/NAME/); what that character lacks is skipped. It prints a table, and writes scoreboard.json,
 scoreboard.png and a new card into the adapter's folder, unless a scoreboard of it there has more figures. A base model

@@ -1,6 +1,6 @@
 """Merge an adapter into its base model, for programs that know no adapters: vLLM, Ollama, transformers.
 
-    python -m train.export adapters/zhenhuan-gemma3-270m
+    python -m train.export adapters/zhenhuan-alone-gemma3-270m
     python -m train.export adapters/mine --base-model google/gemma-2b-it --out exports/mine
     python -m train.export adapters/mine --strength 0.7    # as the page's slider has it
 
@@ -49,7 +49,7 @@ class ExportFlags:
 def main(arguments: Sequence[str] | None = None) -> None:
     settings = parse(ExportFlags, __doc__, arguments)
     if not settings.adapter:
-        raise RoleplayError("no adapter to export: give its folder first, such as adapters/zhenhuan-gemma3-270m")
+        raise RoleplayError("no adapter to export: give its folder first, such as adapters/zhenhuan-alone-gemma3-270m")
     strength = Speaker(settings.adapter, settings.strength).strength
     if not strength:
         raise RoleplayError("a strength of 0 is the base model: choose one above it")

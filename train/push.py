@@ -1,7 +1,7 @@
 """Send an adapter to the Hugging Face Hub and ModelScope, and this page with it to a Space.
 
     python -m train.push adapters/zhenhuan-gemma3-270m --hub me/zhenhuan --modelscope me/zhenhuan
-    python -m train.push adapters/zhenhuan-gemma3-270m --gguf me/zhenhuan-gguf
+    python -m train.push adapters/zhenhuan-alone-gemma3-270m --gguf me/zhenhuan-gguf
     python -m train.push adapters/mine --hub me/mine --space me/room --secrets HF_TOKEN
     python -m train.push --space me/room --adapter adapters/mine --variables BASE_MODEL=embedded --secrets APP_AUTH
 

@@ -32,7 +32,7 @@ class Weighing:
         for row in others:
             row.forked, row.kept = True, False
         self.best = None if others else first
-        unasked = replace(question, turns=(*encoder.shown(question.user), *question.turns), user="")
+        unasked = replace(question, turns=(*encoder.shown(question.user, question.turns), *question.turns), user="")
         self._without = encoder, unasked, room, voice, sampling
         self._scored: dict[RunningRow, ScoredRow] = {}
 

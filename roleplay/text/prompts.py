@@ -126,13 +126,13 @@ class PromptEncoder:
         ends = [at for at in range(opening, len(prompt)) if prompt[at] == self._end]
         return [opening if opening >= WORTH_KEEPING else 0, *ends[1::2]]
 
-    def shown(self, user: str) -> list[Turn]:
-        """Turns that stand before the conversation in the prompt for a message, and are none of it."""
+    def shown(self, user: str, turns: Sequence[Turn] = ()) -> list[Turn]:
+        """Turns that stand before the conversation in the prompt for a message, which `turns` precede."""
         return []
 
     def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
         """Ids that ask for the next reply: they end where the model is to speak."""
-        return self._render(persona, [*self.shown(user), *turns, (user, "")], range(0)).input_ids
+        return self._render(persona, [*self.shown(user, turns), *turns, (user, "")], range(0)).input_ids
 
     def behind(self, persona: str, shown: Sequence[Turn], example: Example) -> Example:
         """An example of a persona with turns before its conversation that are not learnt."""
@@ -182,7 +182,7 @@ class PromptEncoder:
         Whole turns go, then what is shown before them; persona and `<bos>` stay. Raises `RoleplayError` when the last
         message alone does not fit.
         """
-        shown = self.shown(user)
+        shown = self.shown(user, turns)
         for before in [shown, []] if shown else [[]]:
             for dropped in range(len(turns) + 1):
                 ids = self._render(persona, [*before, *turns[dropped:], (user, "")], range(0)).input_ids

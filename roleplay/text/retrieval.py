@@ -2,8 +2,8 @@
 
 To the base model it is a rival of fine-tuning. An adapter that has learnt to read such rows answers by them, so that a
 small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
-Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of short runs of characters, which needs no word segmentation
-and no model; where several messages have one reply, those after the nearest count too, as neighbours that vote.
+Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of words and short runs of characters, which needs no
+word segmentation and no model. Where several messages have one reply, all of them vote for it.
 """
 
 import re
@@ -20,7 +20,7 @@ from roleplay.errors import DataError
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
-NEAREST = 3  # rows that are shown
+NEAREST = 4  # rows that are shown
 VOTES = (1.0, 0.5, 0.35, 0.25)  # what the nearest messages with one reply add to its nearness
 NEIGHBOURS = 300  # messages that vote
 _RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
@@ -72,28 +72,32 @@ class Retriever:
         """The same rows, searched by what is replied."""
         return Retriever(lambda: self.rows, in_replies=True)
 
-    def examples(self, text: str, count: int = NEAREST) -> list[Turn]:
-        """At most `count` turns that share something with `text`, the nearest last: next to the question."""
-        return [turn for _, turn in self.ranked(text, count)[::-1]]
+    def examples(self, text: str, count: int = NEAREST, without: Collection[str] = ()) -> list[Turn]:
+        """As `ranked`, the nearest last: next to the question."""
+        return [turn for _, turn in self.ranked(text, count, without)[::-1]]
 
     def ranked(self, text: str, count: int, without: Collection[str] = ()) -> list[tuple[float, Turn]]:
         """At most `count` turns that share something with `text`, each with its nearness, the nearest first.
 
-        Of turns with one reply the nearest is among them, nearer for each further one; none whose message is in
-        `without`.
+        Of turns with one reply the nearest is among them, nearer for each further one; none whose message or reply
+        is in `without`.
         """
         turns, vectorizer, matrix = self._index
         cosines = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
         near = [i for i in np.argsort(-cosines, kind="stable")[:NEIGHBOURS] if cosines[i] > 0]
         alike = defaultdict[str, list[int]](list)
         for i in near:
-            if turns[i][0] not in without:
+            if not {*turns[i]} & {*without}:
                 alike[turns[i][1]].append(i)
         votes = [
             (float(sum(weight * cosines[i] for weight, i in zip(VOTES, group, strict=False))), turns[group[0]])
             for group in alike.values()
         ]
         return sorted(votes, key=lambda vote: -vote[0])[:count]
+
+
+def _marked(found: Sequence[Turn]) -> list[Turn]:
+    return [(MARK + asked, reply) for asked, reply in found]
 
 
 class RetrievingEncoder(PromptEncoder):
@@ -103,19 +107,23 @@ class RetrievingEncoder(PromptEncoder):
         super().__init__(tokenizer, template)
         self.retriever = retriever
 
-    def found(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
-        """The rows that are shown for what was `asked`, the nearest last; `own` is the training row that asks it."""
-        return self.retriever.examples(asked)
+    def found(self, asked: str, turns: Sequence[Turn] = ()) -> list[Turn]:
+        """The rows that are shown for what is `asked` after `turns`, the nearest last; none says a reply again."""
+        return self.retriever.examples(asked, without={reply for _, reply in turns})
 
-    def shown(self, user: str, own: Sequence[Turn] = ()) -> list[Turn]:
-        return [(MARK + asked, reply) for asked, reply in self.found(user, own)]
+    def found_for(self, turns: Sequence[Turn], learnt: int) -> list[Turn]:
+        """The rows that are shown for a row to learn from, of which the first turn that is learnt has this number."""
+        return self.found(turns[learnt][0], turns[:learnt])
+
+    def shown(self, user: str, turns: Sequence[Turn] = ()) -> list[Turn]:
+        return _marked(self.found(user, turns))
 
     def example(
         self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
     ) -> Example:
         """As `PromptEncoder.example`, with the rows for the first turn that is learnt, as far as they fit `limit`."""
         own = super().example(persona, turns, loss_on, limit, where)
-        shown = self.shown(turns[0 if loss_on == "all" else -1][0], turns)
+        shown = _marked(self.found_for(turns, 0 if loss_on == "all" else len(turns) - 1))
         for farthest in range(len(shown)):
             whole = self.behind(persona, shown[farthest:], own)
             if not limit or len(whole.input_ids) <= limit:

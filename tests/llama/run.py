@@ -31,7 +31,7 @@ AGREE = 0.7
 @dataclass(frozen=True)
 class Flags:
     python: str = flag(".venv-llama/bin/python", "the interpreter of the environment that has xllamacpp")
-    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter, of the embedded base model")
+    adapter: str = flag("adapters/zhenhuan-alone-gemma3-270m", "the adapter, of the embedded base model")
     tokens: int = flag(24, "length of the replies that are compared")
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from roleplay.text.prompts import PromptEncoder
+from roleplay.text.prompts import IGNORED, PromptEncoder
 from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
 from tests import tiny
@@ -19,25 +19,35 @@ def practice(seed: int = 0) -> PracticeEncoder:
 
 
 def test_no_row_is_shown_its_own_message_and_most_are_shown_their_reply_in_other_words() -> None:
-    found = {turn: practice().found(turn[0], (turn,)) for turn in TURNS + ALIKE}
+    found = {turn: practice().found_for([turn], 0) for turn in TURNS + ALIKE}
     assert not any(user == turn[0] for turn, shown in found.items() for user, _ in shown)
     answered = [any(reply == turn[1] for _, reply in found[turn]) for turn in ALIKE]
     assert len(ALIKE) / 2 < sum(answered) < len(ALIKE)
     assert not any(reply == turn[1] for turn in TURNS for _, reply in found[turn])  # nobody else has it
-    places = {[reply for _, reply in found[turn]].index(turn[1]) for turn, is_there in zip(ALIKE, answered) if is_there}
-    assert places == set(range(NEAREST))  # so that the place tells nothing
+    there = [turn for turn, is_there in zip(ALIKE, answered, strict=True) if is_there]
+    places = {[reply for _, reply in found[turn]].index(turn[1]) for turn in there}
+    assert places == set(range(NEAREST))  # the nearest is a hint, and no more
 
 
 def test_some_rows_are_shown_none_and_no_row_too_many_and_the_nearest_last() -> None:
-    shown = [practice().found(turn[0], (turn,)) for turn in TURNS]
+    shown = [practice().found_for([turn], 0) for turn in TURNS]
     assert set(Counter(map(len, shown))) == set(range(NEAREST + 1))
     for turn, own in zip(TURNS, shown, strict=True):
         nearness = {other: near for near, other in RETRIEVER.ranked(turn[0], 99)}
         assert [nearness[other] for other in own] == sorted(nearness[other] for other in own)
 
 
+def test_a_row_may_stand_behind_others_and_only_its_own_reply_is_learnt() -> None:
+    plain = PromptEncoder(tiny.tokenizer(), "gemma")
+    learnt = [tuple(i for i in practice().example("", [turn]).labels if i != IGNORED) for turn in TURNS]
+    assert learnt == [tuple(i for i in plain.example("", [turn]).labels if i != IGNORED) for turn in TURNS]
+    behind = [len(practice().example("", [turn]).labels) for turn in TURNS]
+    found = [len(RetrievingEncoder.example(practice(), "", [turn]).labels) for turn in TURNS]
+    assert len(TURNS) / 6 < sum(a > b for a, b in zip(behind, found, strict=True)) < len(TURNS) / 2
+
+
 def test_a_seed_always_shows_the_same_rows() -> None:
-    once, again, other = ([practice(seed).found(turn[0], (turn,)) for turn in TURNS] for seed in (1, 1, 2))
+    once, again, other = ([practice(seed).found_for([turn], 0) for turn in TURNS] for seed in (1, 1, 2))
     assert once == again != other
 
 

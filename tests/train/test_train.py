@@ -174,7 +174,7 @@ def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):
     learnt, held_out, _ = training_rows.rows_of(adapter)
     assert set(adapter.examples) == {row.turns[-1] for row in learnt}
     assert not {row.turns[-1] for row in held_out} & set(adapter.examples)
-    assert "It looks up: before it answers, it reads the 3 of 54 training rows" in (folder / "README.md").read_text()
+    assert "It looks up: before it answers, it reads the 4 of 54 training rows" in (folder / "README.md").read_text()
 
 
 def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, capsys):

@@ -44,7 +44,7 @@ PAGE_PORT = 8766
 @dataclass(frozen=True)
 class Flags:
     python: str = flag(".venv-vllm/bin/python", "the interpreter of the environment that has vLLM")
-    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter that is served beside the base model")
+    adapter: str = flag("adapters/zhenhuan-alone-gemma3-270m", "the adapter that is served beside the base model")
     tokens: int = flag(32, "length of the replies that are compared")
 
 

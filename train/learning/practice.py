@@ -1,9 +1,10 @@
 """How an adapter learns to use the rows that it looks up: a training row stands behind some that its message finds.
 
-A row is never shown the one with its own message. In most, another wording that has the same reply is among those that
-are shown, so that what is learnt is to find the reply that fits and to take it up; in the others, and where no other
-wording has its reply, it has to do without. Source: RAFT (Zhang et al., 2024), which shows the document that answers in a
-share of the questions, beside some that do not.
+A row is never shown the one with its own message. In most, another wording that has the same reply is among what is
+shown: to be learnt is which reply fits, and to take it up. In the others, and where no other wording has its reply, it
+has to do without. Some rows of one turn stand behind others, as if those had been said before, so that no earlier reply
+is taken up again. Source: RAFT (Zhang et al., 2024), which shows the document that answers in a share of the questions,
+beside some that do not.
 """
 
 import random
@@ -12,11 +13,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from roleplay.text.prompts import PromptEncoder, Turn
+from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder, encoder_for
 
-SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 4, 7, 8)  # how many are shown, and in how many rows of twenty
+SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 2, 3, 5, 9)  # how many are shown, and in how many rows of twenty
 ANSWERED = 0.6  # share of the rows that are shown another wording with their reply, where there is one
+FIRST = 0.5  # share of these in which it is the nearest; in the others it stands anywhere
+BEHIND = 0.3  # share of the rows of one turn that stand behind others
 
 
 class PracticeEncoder(RetrievingEncoder):
@@ -26,17 +29,27 @@ class PracticeEncoder(RetrievingEncoder):
         super().__init__(tokenizer, template, retriever)
         self._seed = seed
         self._alike = defaultdict[str, list[Turn]](list)  # the turns that have a reply
-        for turn in dict.fromkeys(row.turns[-1] for row in retriever.rows):
+        self._turns = list(dict.fromkeys(row.turns[-1] for row in retriever.rows))
+        for turn in self._turns:
             self._alike[turn[1]].append(turn)
 
-    def found(self, asked: str, own: Sequence[Turn] = ()) -> list[Turn]:
-        itself = next((turn for turn in own if turn[0] == asked), (asked, ""))
-        lot = random.Random(f"{self._seed} {itself}")
+    def example(
+        self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
+    ) -> Example:
+        lot = random.Random(f"{self._seed} behind {turns[-1]}")
+        if len(turns) == 1 and lot.random() < BEHIND:
+            turns, loss_on = [*lot.choices(self._turns, k=lot.choice((1, 2))), *turns], "last"
+        return super().example(persona, turns, loss_on, limit, where)
+
+    def found_for(self, turns: Sequence[Turn], learnt: int) -> list[Turn]:
+        asked, reply = turns[learnt]
+        lot = random.Random(f"{self._seed} {(asked, reply)}")
         (count,) = lot.choices(SHOWN, OF_TWENTY)
-        near = [turn for _, turn in self.retriever.ranked(asked, count, {user for user, _ in own})][::-1]
-        alike = [turn for turn in self._alike.get(itself[1], ()) if turn[0] != asked]
+        near = self.retriever.examples(asked, count, without={user for user, _ in turns})
+        alike = [turn for turn in self._alike[reply] if turn[0] != asked]
         if near and alike and lot.random() < ANSWERED:
-            near[lot.randrange(len(near))] = lot.choice(alike)
+            place = -1 if lot.random() < FIRST else lot.randrange(len(near))
+            near[place] = lot.choice(alike)
         return near
 
 

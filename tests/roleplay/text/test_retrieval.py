@@ -59,6 +59,13 @@ def test_messages_with_one_reply_vote_for_it_and_it_is_shown_once() -> None:
     assert [reply for _, (_, reply) in fewer] == ["A lamp.", "A light."]
 
 
+def test_no_row_is_shown_whose_reply_was_said_before() -> None:
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(ROWS))
+    asked, reply = ROWS[1].turns[-1]
+    assert encoder.shown(asked)[-1] == (MARK + asked, reply)
+    assert reply not in [reply for _, reply in encoder.shown(asked, [("饿了", reply)])]
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_prompt_has_the_nearest_rows_before_the_conversation_and_marked(template: str) -> None:
     plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(ROWS)
