@@ -29,6 +29,11 @@ def _kept(shape: torch.Size, dropout: float, device: torch.device) -> torch.Tens
     return torch.ge(draws.view(torch.int16)[: shape.numel()], lowest, out=kept).view(shape)
 
 
+def _factors(kept: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What `x` is multiplied with: on a GPU the bytes as they are, one kernel less."""
+    return kept.to(x.dtype) if x.device.type == "cpu" else kept
+
+
 class _LoraProduct(torch.autograd.Function):
     """`x` W^T + scaling * dropout(`x`) A^T B^T with gradients for `x` (rows, in), A (rank, in) and B (out, rank)."""
 
@@ -43,23 +48,24 @@ class _LoraProduct(torch.autograd.Function):
         dropout: float,
     ) -> torch.Tensor:
         kept = _kept(x.shape, dropout, x.device) if dropout else None
-        ctx.scaling = scaling / (1.0 - dropout)
-        low = (x if kept is None else x * kept.to(x.dtype)) @ a.to(x.dtype).t()
+        ctx.scaling, ctx.learnt_in = scaling / (1.0 - dropout), a.dtype
+        down, up = a.to(x.dtype), (b * ctx.scaling).to(x.dtype)
+        low = (x if kept is None else x * _factors(kept, x)) @ down.t()
         y = F.linear(x, weight)
-        y.addmm_(low, (b * ctx.scaling).to(x.dtype).t())
-        ctx.save_for_backward(x, weight, a, b, low, kept)
+        y.addmm_(low, up.t())
+        ctx.save_for_backward(x, weight, down, up, low, kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (dy,), (x, weight, a, b, low, kept) = grads, ctx.saved_tensors
-        dlow = dy @ (b * ctx.scaling).to(x.dtype)
-        db = (low.t() @ dy).t().to(b.dtype) * ctx.scaling
-        da = (dlow.t() @ (x if kept is None else x * kept.to(x.dtype))).to(a.dtype)
+        (dy,), (x, weight, down, up, low, kept) = grads, ctx.saved_tensors
+        dlow = dy @ up
+        db = (low.t() @ dy).t().to(ctx.learnt_in) * ctx.scaling
+        da = (dlow.t() @ (x if kept is None else x * _factors(kept, x))).to(ctx.learnt_in)
         dx = None
         if ctx.needs_input_grad[0]:
-            through = dlow @ a.to(x.dtype)
-            dx = (dy @ weight).add_(through if kept is None else through.mul_(kept.to(x.dtype)))
+            through = dlow @ down
+            dx = (dy @ weight).add_(through if kept is None else through.mul_(_factors(kept, x)))
         return dx, None, da, db, None, None
 
 
@@ -70,14 +76,15 @@ class _RootMeanSquareNorm(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         wide = x.float()
         inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, inverse)
-        return (wide * inverse).mul_(1.0 + weight.float()).to(x.dtype)
+        scale = 1.0 + weight.float()
+        ctx.save_for_backward(x, scale, inverse)
+        return (wide * inverse).mul_(scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (dy,), (x, weight, inverse) = grads, ctx.saved_tensors
+        (dy,), (x, scale, inverse) = grads, ctx.saved_tensors
         normed = x.float() * inverse  # a product of two dtypes would be several times slower
-        dnormed = dy.float() * (1.0 + weight.float())
+        dnormed = dy.float() * scale
         along = (normed * dnormed).mean(-1, keepdim=True)
         return dnormed.addcmul_(normed, along, value=-1.0).mul_(inverse).to(x.dtype), None, None
 

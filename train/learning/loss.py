@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from roleplay.engine.soft_caps import soft_cap
 from roleplay.weights.architectures import logit_cap, plain_attention
 
+LOGITS_AT_ONCE = 1 << 24  # of a GPU, which few labels keep waiting for the next part of the vocabulary
 TOKENS_AT_ONCE = 16  # whose capped logits over the whole vocabulary are in memory in `_cross_entropy`
 
 
@@ -70,7 +71,8 @@ def _cross_entropy(hidden: torch.Tensor, others: torch.Tensor, weight: torch.Ten
 class ChunkedLoss:
     """A causal language model's `loss_function` that is handed hidden states in place of logits.
 
-    `chunk` is how many entries of the vocabulary have their logits in memory at once; `cap` bounds logits softly.
+    `chunk` is how many entries of the vocabulary have their logits in memory at once, on a GPU more for few labels;
+    `cap` bounds logits softly.
     """
 
     def __init__(self, weight: torch.Tensor, chunk: int = 8192, cap: float = 0.0) -> None:
@@ -81,7 +83,9 @@ class ChunkedLoss:
         return self._per_weight(hidden, self.weight[labels])
 
     def _per_weight(self, hidden: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return _ChunkedCrossEntropy.apply(hidden, self.weight, wanted, self.chunk, self.cap)
+        at_once = LOGITS_AT_ONCE if hidden.device.type != "cpu" else 0
+        chunk = max(self.chunk, at_once // max(1, len(hidden)))
+        return _ChunkedCrossEntropy.apply(hidden, self.weight, wanted, chunk, self.cap)
 
     def remembered(self, hidden: torch.Tensor) -> torch.Tensor:
         """One vector a token, (tokens, hidden), that `per_remembered` knows the distribution after `hidden` by.
