@@ -272,6 +272,8 @@ class RunningBatch:
     def leave(self, row: RunningRow) -> None:
         """`row` is computed no more; its cache is kept for what follows, unless something failed."""
         self.rows.remove(row)
+        if self.fixed and row.cache:
+            self.fixed.free(row.cache)
         for fork in row.forks:
             if not fork.cache and not fork.stop:  # it never began
                 fork.end(row.stop)

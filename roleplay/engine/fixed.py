@@ -7,7 +7,8 @@ of two, so that few graphs serve. Prompts, longer conversations and CPUs are com
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +38,19 @@ class Seats:
     def seat(self, caches: Sequence[KeyValues]) -> list[int]:
         """Where the caches are held now; those of others are moved out, each to a store of its own."""
         for number, cache in enumerate(self._taken):
-            held = cache and cache.is_in(self.store[:, :, number])  # else it has outgrown its seat
-            if cache and held and not any(cache is other for other in caches):
-                cache.move(cache.new_store(cache.length))
-                held = False
-            self._taken[number] = cache if held else None
+            if cache and not cache.is_in(self.store[:, :, number]):  # it has outgrown its seat
+                self._taken[number] = None
+            elif cache and not any(cache is other for other in caches):
+                self.free(cache)
         return [self._seat(cache) for cache in caches]
+
+    def free(self, cache: KeyValues) -> None:
+        """Have `cache` held in a store of its own, where it was held here."""
+        for number, other in enumerate(self._taken):
+            if other is cache:
+                if cache.is_in(self.store[:, :, number]):
+                    cache.move(cache.new_store(cache.length))
+                self._taken[number] = None
 
     def _seat(self, cache: KeyValues) -> int:
         for number, other in enumerate(self._taken):
@@ -194,6 +202,10 @@ class FixedSteps:
             segment.cache.length += 1
         return logits
 
+    def free(self, cache: KeyValues) -> None:
+        """Have a row that leaves take no more memory than it needs."""
+        self._seats.free(cache)
+
     def _know(self, loras: Sequence[Lora]) -> None:
         """Have the adapters side by side; with another one, every step is made anew."""
         needed = list({id(lora.layers): lora for lora in loras}.values())
@@ -211,15 +223,16 @@ def _power(number: int, least: int) -> int:
     return least
 
 
-def graph(step: FixedStep) -> Step:
-    """The step as a CUDA graph: a single launch."""
+def graph(step: FixedStep, memory: Any) -> Step:
+    """The step as a CUDA graph: a single launch. Graphs share `memory`, as one is replayed at a time."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         step()  # outside of the graph, libraries set up what they need
     torch.cuda.current_stream().wait_stream(stream)
     captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured, capture_error_mode="thread_local"):  # another thread may be loading an adapter
+    # Another thread may be loading an adapter.
+    with torch.cuda.graph(captured, pool=memory, capture_error_mode="thread_local"):
         logits = step()
 
     def replay() -> torch.Tensor:
@@ -237,7 +250,7 @@ def choose(decoder: Decoder) -> tuple[FixedSteps | None, str]:
         cache = decoder.new_cache()
         cache.reserve(POSITIONS)
         rows = rows_in(MEMORY_SHARE * torch.cuda.mem_get_info(decoder.device)[0], cache.bytes)
-        steps = FixedSteps(decoder, graph, rows)
+        steps = FixedSteps(decoder, partial(graph, memory=torch.cuda.graph_pool_handle()), rows)
         kl = difference(decoder, steps)
     except AdapterError:
         return None, "one kernel after the other: a CUDA graph's logits are not finite"
