@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PYTHONUTF8 := 1
 
-.PHONY: help demo train character test mutants check format screenshots test-space test-vllm test-llama
+.PHONY: help demo train character test mutants check format screenshots test-space test-vllm test-llama bench-peers
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -71,3 +71,7 @@ test-llama: $(VENV)/dev ## check the exported GGUF's words in a real llama.cpp (
 	$(PYTHON) -m venv $(VENV)-llama
 	$(VENV)-llama/bin/pip install --quiet --requirement tests/llama/requirements.txt
 	$(BIN)/python -m tests.llama.run --python $(VENV)-llama/bin/python
+
+bench-peers: $(VENV)/dev ## our engine against llama.cpp and peft: speed, memory, loss (30 MB through npm)
+	npm install --silent --no-audit --no-fund --prefix .venv-peers @node-llama-cpp/linux-x64@3.22.1
+	$(BIN)/python -m benchmarks.peers
