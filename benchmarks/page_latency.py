@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.report import write
 from page.build import build, launch_options
-from page.chat.choices import PERSONA
+from page.chat.choices import Choices
 from page.serving.start import About, Started
 from page.state import CHOSEN
 from roleplay.engine.protocol import Answer, Request, Sampling
@@ -59,6 +59,15 @@ class StampedEngine:
 
     def adapters(self) -> list[str]:
         return [NAME]
+
+    def problem(self) -> str:
+        return ""
+
+    def lacks(self) -> dict[str, str]:
+        return {}
+
+    def kl_to_base(self, adapter: str) -> None:
+        return None
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         text, started = "", time.monotonic()
@@ -101,15 +110,8 @@ def measure(flags: Flags) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         demo = build(Started(engine, {NAME: About(Path(folder))}), Box(Path(folder)))
         url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
-        asked = {
-            "compare": True,
-            "blind": False,
-            "persona": personas.default().system_prompt,
-            "given": PERSONA,
-            "adapter": NAME,
-        }
-        values = asdict(Sampling()) | asked
-        settings = [values[name] for name in CHOSEN]
+        chosen = Choices(persona=personas.default().system_prompt, adapter=NAME)
+        settings = [(asdict(Sampling()) | vars(chosen))[name] for name in CHOSEN]
         arguments = (url, number_of(demo, "send"), number_of(demo, "answer"), settings)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             pool.submit(read, *arguments).result()
