@@ -1,5 +1,6 @@
 """A Space whose base model has no adapter: it trains one at its start, shows how far it is, keeps it and speaks."""
 
+import html
 import json
 import os
 import re
@@ -13,24 +14,23 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, expect
 
-from page.build import build, launch_options
-from page.serving import training
+from page.build import build
+from page.look import I18N
+from page.serving import start, training
 from page.serving.loading_page import say_nothing
 from page.serving.start import Started
 from page.serving.training import Trained
+from page.words import WORDS
 from roleplay.environment import Environment
 from roleplay.errors import RoleplayError, StaleRunError
 from roleplay.results.votes import Box
 from roleplay.weights import layout
 from tests import space, tiny
 from tests.hub_server import TOKEN, Hub
-from tests.pages import opened
 from tests.scripted import ScriptedEngine
 from train import push
 
-pytest_plugins = ("pages",)
 APP = [sys.executable, "app.py"]
 MARA = {"name": "Mara", "system_prompt": "You are Mara.", "openers": ["Who are you?"]}
 
@@ -98,15 +98,25 @@ def test_a_training_of_other_rows_is_begun_anew_and_one_that_was_stopped_goes_on
     assert brought == whole and layout.CONFIG in whole
 
 
-def test_a_token_that_may_write_keeps_it_in_a_repository(room: Path, server: Hub, tmp_path: Path) -> None:
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> Started:
+    """A start in this process, with the base model in `folder`."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    environment = Environment(cache=folder / "cache", engine_url="", persona="", adapter="")
+    return start.start(environment, str(folder / "base"))
+
+
+def test_a_token_that_may_write_keeps_it_in_a_repository_that_the_next_start_finds(
+    room: Path, server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub = {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always", "ADAPTER_REPO": "me/own"} | hub
     with space.running(APP, room, 240, **settings):
         assert "kept         zhenhuan-base: repo" in said(room)
     assert server.repos["models/me/own"].private and layout.WEIGHTS in server.repos["models/me/own"].files
-    shutil.rmtree(room / "adapters" / "zhenhuan-base")
-    with space.running(APP, room, 240, **settings):
-        assert "adapter      me/own: rank" in said(room) and "training " not in said(room)
+    monkeypatch.setattr(start, "FOLDER", tmp_path / "adapters")
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
+    assert begun(tmp_path, monkeypatch, TRAIN_MISSING="always", ADAPTER_REPO="me/own").engine.adapters() == ["me/own"]
 
 
 def test_a_training_ends_with_the_server_that_started_it(room: Path, tmp_path: Path) -> None:
@@ -120,12 +130,15 @@ def test_a_training_ends_with_the_server_that_started_it(room: Path, tmp_path: P
     assert children
 
 
-def test_a_failure_leaves_the_page_with_one_sentence(room: Path, tmp_path: Path, browser: Browser) -> None:
+def test_a_failure_leaves_the_page_with_one_sentence(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (room / "dataset/zhenhuan/rows.json").write_text("[]")
-    settings = {"BASE_MODEL": str(tmp_path / "base"), "TRAIN_MISSING": "always"}
-    with space.running(APP, room, 240, **settings) as (url, _), opened(browser, url) as page:
-        expect(page.locator("#adapters")).to_contain_text("No adapter could be trained at the start")
-        expect(page.locator("#problem")).to_contain_text("holds no rows")
+    monkeypatch.setattr(training, "ROOT", room)
+    monkeypatch.setattr(start, "FOLDER", room / "adapters")
+    shown = values(begun(tmp_path, monkeypatch, TRAIN_MISSING="always"), tmp_path)
+    assert "holds no rows" in html.unescape(shown["problem"]) and "make" in shown
+    assert str(I18N("train_failed")) in shown.values()
 
 
 SAYS: dict[str, tuple[str, str]] = {  # what a command does, and the sentence that it fails with
@@ -191,12 +204,16 @@ tqdm.write("  Who are you?  →  Mara.")
     assert capsys.readouterr().out == "  Who are you?  →  Mara.\n"
 
 
+def values(started: Started, folder: Path) -> dict[str, str]:
+    """What stands on a page, by the name of its element."""
+    blocks = build(started, Box(folder)).blocks.values()
+    return {str(block.elem_id or block._id): str(getattr(block, "value", "")) for block in blocks}
+
+
 @pytest.mark.parametrize("kept", ["folder", "storage", "repo", "restart"])
-def test_the_page_says_where_an_adapter_is_kept(browser: Browser, tmp_path: Path, kept: str) -> None:
-    demo = build(Started(ScriptedEngine(), trained=Trained(kept)), Box(tmp_path))
-    with opened(browser, demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]) as page:
-        expect(page.locator("#kept")).to_contain_text("trained at the start")
-    demo.close()
+def test_the_page_says_where_an_adapter_is_kept(tmp_path: Path, kept: str) -> None:
+    shown = values(Started(ScriptedEngine(), trained=Trained(kept)), tmp_path)
+    assert shown["kept"] == str(I18N(f"kept_{kept}")) and "trained at the start" in WORDS["en"][f"kept_{kept}"]
 
 
 @pytest.mark.parametrize(
