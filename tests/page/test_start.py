@@ -30,9 +30,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
         persona(tiny.adapter(tmp_path / "adapters" / name), {"name": name, "system_prompt": f"You are {name}."})
         time.sleep(0.02)
     monkeypatch.setattr(start, "FOLDER", tmp_path / "adapters")
-    return Environment(
-        base_model=str(tmp_path / "base"), cache=tmp_path / "cache", engine_url="", persona="", adapter=""
-    )
+    plain = dict.fromkeys(("engine_url", "persona", "adapter"), "")
+    return Environment(base_model=str(tmp_path / "base"), cache=tmp_path / "cache", at_once=8, **plain)
 
 
 def persona(folder: Path, value: object) -> None:

@@ -83,19 +83,6 @@ def test_requirements_cover_every_import(arrived: Path) -> None:
     assert lacking == set()
 
 
-def test_what_arrived_starts_and_answers_in_a_browser(
-    arrived: Path, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny.gemma().save_pretrained(tmp_path / "base")
-    tiny.tokenizer().save_pretrained(tmp_path / "base")
-    settings = {"BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny", "PERSONA": "dataset/keeper/persona.json"}
-    with space.running([sys.executable, "app.py"], arrived, 240, **settings) as (url, _):
-        said = (arrived.parent / "said.txt").read_text()
-        space.chat(browser, url)
-    assert "adapter      tiny: rank 4" in said and "http://0.0.0.0:" in said
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["left", "right"]
-
-
 # As Gradio does where it renders on the server: `launch` puts handlers of its own in place of whatever is there.
 # The file that this process writes and sends gets a name that the test knows.
 LIKE_GRADIO = """
@@ -114,12 +101,17 @@ runpy.run_path("app.py", run_name="__main__")
 """
 
 
-def test_votes_are_sent_when_a_space_is_stopped(arrived: Path, server: Hub, tmp_path: Path) -> None:
+def test_what_arrived_starts_answers_in_a_browser_and_sends_its_votes_when_it_is_stopped(
+    arrived: Path, server: Hub, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny.gemma().save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
     hub = {"VOTES_REPO": "me/votes", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     settings = hub | {"HF_HUB_OFFLINE": "0", "BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny"}
-    with space.running([sys.executable, "-c", LIKE_GRADIO], arrived, 240, **settings) as (_, process):
+    settings |= {"PERSONA": "dataset/keeper/persona.json"}
+    with space.running([sys.executable, "-c", LIKE_GRADIO], arrived, 240, **settings) as (url, process):
+        said = (arrived.parent / "said.txt").read_text()
+        space.chat(browser, url)
         (arrived / "votes" / "votes-late.jsonl").write_text("{}\n")
         deadline = time.monotonic() + 30
         while "launched" not in (arrived.parent / "said.txt").read_text() and time.monotonic() < deadline:
@@ -127,6 +119,8 @@ def test_votes_are_sent_when_a_space_is_stopped(arrived: Path, server: Hub, tmp_
         time.sleep(1)
         process.terminate()
         assert process.wait(30) == 128 + signal.SIGTERM
+    assert "adapter      tiny: rank 4" in said and "http://0.0.0.0:" in said
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["left", "right"]
     assert "votes-late.jsonl" in server.repos["datasets/me/votes"].files
     assert "node stopped" in (arrived.parent / "said.txt").read_text()
 
