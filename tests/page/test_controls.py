@@ -18,12 +18,10 @@ pytest_plugins = ("pages",)
 OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE])
-def test_one_composer_spans_two_equal_panes(
-    browser: Browser, served: Served, engine: ScriptedEngine, size: tuple[int, int]
-) -> None:
-    with opened(browser, served.url, size) as page:
-        ask(page, "长" * 600 + " " + "a" * 600)
+def test_one_composer_spans_two_equal_panes(page: Page) -> None:
+    ask(page, "长" * 600 + " " + "a" * 600)
+    for size in (WIDE, PHONE):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
         left, right, composer = (page.locator(f"#{name}").bounding_box() for name in ("left", "right", "composer"))
         assert left
         assert right
@@ -267,7 +265,7 @@ def test_blind_answer_is_never_shown_under_a_label(page: Page, engine: ScriptedE
     expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER].format(user="hold on"))
 
 
-@pytest.mark.parametrize(("size", "dark"), [(WIDE, False), (WIDE, True), (PHONE, False), (PHONE, True)])
+@pytest.mark.parametrize(("size", "dark"), [(WIDE, False), (PHONE, True)])
 def test_accessibility(
     browser: Browser, served: Served, engine: ScriptedEngine, size: tuple[int, int], dark: bool
 ) -> None:
@@ -278,11 +276,9 @@ def test_accessibility(
         for name in ("Persona", "Sampling", "Keep"):
             page.get_by_role("button", name=name).click()
         page.get_by_role("textbox", name="Seed").wait_for()
-        page.wait_for_timeout(400)  # transitions change colours
-        assert serious(page) == {}
         ask(page, "x" * 2001, wait=False)
         expect(page.locator("#ask")).to_contain_text("2,001")
-        page.wait_for_timeout(400)
+        page.wait_for_timeout(400)  # transitions change colours
         assert serious(page) == {}
 
 

@@ -1,5 +1,7 @@
 """Conversations in a real browser: both sides stream, and stop, retry, undo, edit and clear keep them in step."""
 
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -45,13 +47,6 @@ def test_comparison_off_and_on_again(page: Page, engine: ScriptedEngine) -> None
     expect(bots(page, "right").last).to_contain_text(REPLIES[BASE].format(user="second"))
 
 
-def test_each_side_keeps_its_own_history(page: Page, engine: ScriptedEngine) -> None:
-    ask(page, "first")
-    ask(page, "second")
-    for side in (ADAPTER, BASE):
-        assert engine.requests[1].questions[side].turns == (("first", REPLIES[side].format(user="first")),)
-
-
 def test_stop_ends_the_generation(page: Page, engine: ScriptedEngine) -> None:
     ask(page, "hold on", wait=False)
     expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER][:8])
@@ -79,7 +74,9 @@ def test_the_next_message_may_be_sent_while_the_base_model_still_writes(page: Pa
     assert [turn[0] for turn in engine.requests[1].questions[BASE].turns] == ["hold on"]
 
 
-def test_what_is_typed_while_the_base_model_writes_stays(page: Page, engine: ScriptedEngine) -> None:
+def test_while_the_base_model_alone_writes_what_is_typed_stays_and_stop_ends_it(
+    page: Page, engine: ScriptedEngine
+) -> None:
     engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
     ask(page, "hold on", wait=False)
     may_go_on(page)
@@ -89,10 +86,7 @@ def test_what_is_typed_while_the_base_model_writes_stays(page: Page, engine: Scr
     answered(page)
     page.keyboard.type("ought")
     expect(page.locator("#ask textarea")).to_have_value("half a thought")
-
-
-def test_stop_ends_the_base_model_alone(page: Page, engine: ScriptedEngine) -> None:
-    engine.replies = {ADAPTER: "Yes.", BASE: "word " * 400}
+    engine.gate.clear()
     ask(page, "hold on", wait=False)
     may_go_on(page)
     page.get_by_role("button", name="Stop").click()
@@ -105,57 +99,45 @@ def test_closed_tab_ends_the_generation(browser: Browser, served: Served, engine
     with opened(browser, served.url) as page:
         ask(page, "hold on", wait=False)
         expect(bots(page, "left")).to_contain_text(REPLIES[ADAPTER][:8])
-    with opened(browser, served.url) as page:
-        for _ in range(50):
-            if engine.closed_early:
-                break
-            page.wait_for_timeout(100)
-        assert engine.closed_early == 1
+    deadline = time.monotonic() + 60
+    while not engine.closed_early and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert engine.closed_early == 1
 
 
-@pytest.mark.parametrize(("locale", "told"), [("en-US", "yours is number 1 in the queue"), ("zh-CN", "您是第 1 位")])
-def test_a_waiting_request_is_shown(
-    browser: Browser, served: Served, engine: ScriptedEngine, locale: str, told: str
+def test_a_waiting_request_is_shown_and_one_too_many_turned_away(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened(browser, served.url) as one, opened(browser, served.url, locale=locale) as two:
-        ask(one, "hold on", wait=False)
-        expect(bots(one, "left")).to_contain_text(REPLIES[ADAPTER][:8])
-        ask(two, "me too", wait=False)
-        expect(two.locator("#left [data-testid=status-tracker]")).to_contain_text(told)
-        engine.gate.set()
-        answered(one)
-        expect(bots(two, "left")).to_contain_text(REPLIES[ADAPTER].format(user="me too"))
-        answered(two)
-
-
-@pytest.mark.parametrize(("locale", "told"), [("en-US", "Too many people are waiting"), ("zh-CN", "排队的人太多")])
-def test_one_too_many_is_turned_away(
-    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str, told: str
-) -> None:
-    monkeypatch.setattr(page_build, "QUEUE_SIZE", 1)
+    monkeypatch.setattr(page_build, "QUEUE_SIZE", 2)
     served = Served(tmp_path, ["zhenhuan"])
-    with (
-        opened(browser, served.url) as one,
-        opened(browser, served.url) as two,
-        opened(browser, served.url, locale=locale) as three,
-    ):
+    with ExitStack() as tabs:
+        one, two, three, four, five = (
+            tabs.enter_context(opened(browser, served.url, locale=locale))
+            for locale in ("en-US", "en-US", "zh-CN", "en-US", "zh-CN")
+        )
         ask(one, "hold on", wait=False)
         expect(bots(one, "left")).to_contain_text(REPLIES[ADAPTER][:8])
-        ask(two, "me too", wait=False)
-        expect(two.locator("#left [data-testid=status-tracker]")).to_contain_text("number 1")
-        ask(three, "and me", wait=False)
-        expect(three.get_by_test_id("toast-body")).to_contain_text(told)
-        expect(three.locator("#ask textarea")).to_have_value("and me")
+        for tab, told in ((two, "yours is number 1 in the queue"), (three, "您是第 2 位")):
+            ask(tab, "me too", wait=False)
+            expect(tab.locator("#left [data-testid=status-tracker]")).to_contain_text(told)
+        for tab, told in ((four, "Too many people are waiting"), (five, "排队的人太多")):
+            ask(tab, "and me", wait=False)
+            expect(tab.get_by_test_id("toast-body")).to_contain_text(told)
+            expect(tab.locator("#ask textarea")).to_have_value("and me")
         served.engine.gate.set()
-        answered(two)
-        ask(three, "and me")
-        expect(bots(three, "left")).to_contain_text(REPLIES[ADAPTER].format(user="and me"))
+        for tab in (one, two, three):
+            answered(tab)
+        expect(bots(two, "left")).to_contain_text(REPLIES[ADAPTER].format(user="me too"))
+        ask(four, "and me")
+        expect(bots(four, "left")).to_contain_text(REPLIES[ADAPTER].format(user="and me"))
     served.demo.close()
 
 
-def test_retry_draws_a_new_seed(page: Page, engine: ScriptedEngine) -> None:
+def test_each_side_keeps_its_own_history_and_a_retry_draws_a_new_seed(page: Page, engine: ScriptedEngine) -> None:
     ask(page, "first")
     ask(page, "second")
+    for side in (ADAPTER, BASE):
+        assert engine.requests[1].questions[side].turns == (("first", REPLIES[side].format(user="first")),)
     page.get_by_role("button", name="Retry").click()
     expect(footer(page, "left")).not_to_contain_text(f"seed {engine.requests[1].sampling.seed}")
     answered(page)
@@ -210,14 +192,13 @@ def test_a_waiting_request_is_stopped(browser: Browser, served: Served, engine: 
     assert [request.questions[ADAPTER].user for request in engine.requests] == ["hold on", "again"]
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_clear_empties_both_panes(page: Page, engine: ScriptedEngine, side: str) -> None:
-    ask(page, "first")
-    page.locator(f"#{side}").get_by_role("button", name="Clear").click()
-    for pane in ("left", "right"):
-        expect(page.locator(f"#{pane} .message")).to_have_count(0)
-    ask(page, "second")
-    assert engine.requests[1].questions[ADAPTER].turns == ()
+def test_clear_empties_both_panes(page: Page, engine: ScriptedEngine) -> None:
+    for side in ("left", "right"):
+        ask(page, "a message")
+        page.locator(f"#{side}").get_by_role("button", name="Clear").click()
+        expect(page.locator("#panes .message")).to_have_count(0)
+    ask(page, "another")
+    assert [request.questions[ADAPTER].turns for request in engine.requests] == [()] * 3
 
 
 def test_clear_rests_during_an_answer(page: Page, engine: ScriptedEngine) -> None:
@@ -237,7 +218,7 @@ def test_clear_rests_during_an_answer(page: Page, engine: ScriptedEngine) -> Non
     assert engine.requests[2].questions[ADAPTER].turns == ()
 
 
-def test_the_conversation_survives_a_reload(page: Page, engine: ScriptedEngine) -> None:
+def test_the_conversation_survives_a_reload_and_a_foreign_one_is_dropped(page: Page, engine: ScriptedEngine) -> None:
     ask(page, "remember <me>")
     page.reload()
     for side, key in (("left", ADAPTER), ("right", BASE)):
@@ -245,16 +226,18 @@ def test_the_conversation_survives_a_reload(page: Page, engine: ScriptedEngine) 
         expect(footer(page, side)).to_contain_text("tok/s")
     ask(page, "go on")
     assert engine.requests[1].questions[BASE].turns == (("remember <me>", REPLIES[BASE].format(user="remember <me>")),)
+    page.evaluate("sessionStorage.setItem('roleplay-conversation', 'nonsense')")
+    page.reload()
+    expect(page.get_by_role("button", name=personas.default().openers[0])).to_be_visible()
+    expect(page.locator("#left .message")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"), [("  ", "Write a message first."), ("长" * 2001, "2,001 characters long")]
-)
-def test_messages_refused_at_the_composer(page: Page, engine: ScriptedEngine, text: str, sentence: str) -> None:
-    ask(page, text, wait=False)
-    expect(page.locator("#ask")).to_contain_text(sentence)
-    expect(page.locator("#ask textarea")).to_have_value(text)
-    assert engine.requests == []
+def test_messages_refused_at_the_composer(page: Page, engine: ScriptedEngine) -> None:
+    for text, sentence in (("  ", "Write a message first."), ("长" * 2001, "2,001 characters long")):
+        ask(page, text, wait=False)
+        expect(page.locator("#ask")).to_contain_text(sentence)
+        expect(page.locator("#ask textarea")).to_have_value(text)
+        assert engine.requests == []
     ask(page, "shorter")
     assert len(engine.requests) == 1
 
@@ -291,13 +274,6 @@ def test_a_browser_that_forbids_storage_still_chats(page: Page, engine: Scripted
     ask(page, "hello")
     expect(bots(page, "right")).to_contain_text(REPLIES[BASE].format(user="hello"))
     assert not [text for text in logged if "forbidden" in text]
-
-
-def test_a_foreign_kept_conversation_is_dropped(page: Page, engine: ScriptedEngine) -> None:
-    ask(page, "first")
-    page.evaluate("sessionStorage.setItem('roleplay-conversation', 'nonsense')")
-    page.reload()
-    expect(page.get_by_role("button", name=personas.default().openers[0])).to_be_visible()
 
 
 @pytest.mark.skipif(

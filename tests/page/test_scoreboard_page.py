@@ -61,7 +61,7 @@ def show(page: Page, name: str = "Scoreboard") -> None:
     page.locator("#board h2").first.wait_for()
 
 
-@pytest.mark.parametrize(("size", "dark"), [(WIDE, False), (WIDE, True), (PHONE, False), (PHONE, True)])
+@pytest.mark.parametrize(("size", "dark"), [(WIDE, True), (PHONE, False)])
 def test_figures_verdicts_and_pictures(browser: Browser, measured: Served, size: tuple[int, int], dark: bool) -> None:
     with opened(browser, measured.url, size, dark) as page:
         show(page)
