@@ -5,7 +5,7 @@
 
 It reads shared/data/novels and tests/dataset/novel_labels.json, which holds starts and names alone, and writes nothing.
 The labels stand in lots, each drawn by lot and labelled before the builder was run on it. What it then told wrong was
-looked at, so the last lot alone is new to the rules. Precision is over the speeches that got a speaker, recall over
+looked at, so no lot is new to the rules any more. Precision is over the speeches that got a speaker, recall over
 those whose speaker the text tells.
 """
 

@@ -123,12 +123,16 @@ class Finder:
             return pronoun[1]
         for match in self.any.finditer(clause):
             before = clause[: match.start()]
-            if words.APPEARS.search(before) and (len(match[0]) > 1 or before[-1] in "那这"):
+            if (
+                words.APPEARS.search(before)
+                and not words.AUDIENCE.match(clause)
+                and (len(match[0]) > 1 or before[-1] in "那这")
+            ):
                 return self.shown(match[0], before)
         return _unnamed(clause)
 
     def shown(self, name: str, before: str) -> str:
-        return name if len(name) > 1 else (before[-1:] if before[-1:] in ("那", "这") else "那") + name
+        return name if len(name) > 1 else (before[-1:] if before[-1:] in ("那", "这", "群") else "那") + name
 
     def addressed(self, said: Utterance) -> tuple[str, ...]:
         """Who is spoken to: by the words that end the narration, or by name where the speech opens."""
@@ -162,7 +166,7 @@ class Finder:
         cue, pronoun = _clauses(sentences[-1])[-1] if sentences else "", ""
         if words.WRITTEN.search(cue) and not self.first.match(cue):
             return Hint("?", 12.0, fresh=1.0)
-        aside = ""
+        aside, last = "", cue
         for back, sentence in enumerate(reversed(sentences)):
             clauses = _clauses(sentence)
             if aside and back >= own:
@@ -171,7 +175,7 @@ class Finder:
                 by = words.SEEN_BY.match(clause) if back or ago else words.BY.match(clause)
                 subject = self.subject(f"那{clause[by.end() :]}" if by else clause)
                 if not (back or ago) and words.HEARD.match(clause) and not subject:
-                    return Hint(cue=cue, same=-2.0, fresh=1.0)
+                    return Hint("?", 8.0, fresh=1.0)  # a voice whose owner is not seen yet
                 if not back:
                     cue = "，".join(clauses[len(clauses) - 1 - ago :])[-60:]
                 if subject in words.PRONOUNS:
@@ -179,8 +183,9 @@ class Finder:
                     continue
                 if subject and words.SILENT.search(clause) and ago < 2 and clauses[-1][0] == "又":
                     return Hint(cue=cue, same=4.0, fresh=1.0)
-                if pronoun in ("他", "她") and words.PLURAL.match(subject):  # "he" is none of "all"
-                    continue
+                plural = words.PLURAL.match(subject)
+                if (plural and pronoun in ("他", "她")) or (back and not plural and words.ALL.match(last)):
+                    continue  # "he" is none of "all", and one person is not "all"
                 if subject and ago and words.SENSED.match(clause) and not words.INDEFINITE.search(clause):
                     aside = aside or ("" if pronoun else subject)  # whom another saw or heard; "he" is that other
                     continue
@@ -199,9 +204,15 @@ class Finder:
 def _unnamed_speaker(lead: str, cue: str, pronoun: str) -> Hint:
     """Narration that names nobody: a chain of clauses keeps its topic, a bare pronoun or "all" is a turn."""
     clauses = _clauses(lead)
-    turns = words.ALL.match(cue) or re.search("^(?:听|闻|见)", lead) or (pronoun and len(clauses) == 1)
+    turns = (
+        words.ALL.match(cue)
+        or re.match("[那这]边", cue)
+        or re.search("^(?:听|闻|见)", lead)
+        or (pronoun and len(clauses) == 1)
+    )
     acts = (len(clauses) > 1 and len(re.findall("[。！？]", lead)) < 4) or words.ACTS.match(lead) or len(lead) < 8
-    acts = acts and (pronoun or not any(map(words.OTHERS.search, clauses)))
+    earlier = lead[: max(lead.rfind(mark) for mark in "。！？") + 1]  # "he" is who saw another in the same sentence
+    acts = acts and not any(map(words.OTHERS.search, _clauses(earlier) if pronoun else clauses))
     return Hint(cue=cue, fresh=1.0, new_turn=False, same=-2.0 if turns else 4.0 if acts else 0.5)
 
 

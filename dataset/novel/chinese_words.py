@@ -39,6 +39,7 @@ ADDRESSEE = (
 APPEARS = re.compile(
     r"(?:有|(?<![认晓识料记])得|闪过|走出|转过|跳出|闪出|来了|走过|走来|钻出|撞出|惊动|惹得|(?:抬头|[只忽又早却但正猛果]|^)见)\w{0,3}$"
 )
+AUDIENCE = re.compile(r"见\w+[奏禀拜叩俯]")  # who is seen by one that bows does not speak
 PRONOUN = re.compile(rf"{PREFIX}*(他们|她们|他|她|其人|我们|我|俺)(?!家|们|娘|的|两|二|佛|师|王)")
 PRONOUNS = ("他们", "她们", "他", "她", "其人", "我们", "我", "俺")
 HEARD = re.compile(r"[只忽又正但]?(?:[听闻]得|听见)|[只忽又但][听闻]|[只忽]见(?=[报叫喊])")
