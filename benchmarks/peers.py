@@ -211,7 +211,9 @@ def main() -> None:
         told = {"prompt_tokens": len(prompt), "held_out_labels": sum(len(places) for _, places in rows)}
         report = {"settings": asdict(flags), **told, **measure(arms, rows, flags)}
     write(report, flags.json)
-    print(*table(report), "left out     vLLM: python -m benchmarks.concurrency --vllm PYTHON measures it", sep="\n")
+    print(
+        *table(report), "left out     vLLM, which has its own: python -m benchmarks.concurrency --vllm PYTHON", sep="\n"
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ POWERSHELL = r"```powershell\n(.*?)```"
 MAKEFILE = ROOT / "Makefile"
 # What a reader makes or downloads, by the folder it lies in.
 INVENTED: dict[str, tuple[str, ...]] = {
-    "adapters": ("mara", "mine", "me", "keeper", "notebook", "NAME", "VALUE"),
+    "adapters": ("mara", "mine", "zhenhuan-mine-alone", "me", "keeper", "notebook", "NAME", "VALUE"),
     "dataset": ("mara",),
     "tests": (),
 }
@@ -61,6 +61,7 @@ def written(path: Path) -> Iterator[str]:
     text = path.read_text(encoding="utf-8")
     if path == MAKEFILE:
         values = {"PYTHON": "python", "VENV": ".venv", "BIN": ".venv/bin", "CHARACTER": "keeper"}
+        text = re.sub(r"\s*\\\n\s*", " ", text)
         yield from re.findall(r"^\t(.*python .*)$", re.sub(r"\$\((\w+)\)", lambda m: values.get(m[1], ""), text), re.M)
         return
     if path.suffix == ".ipynb":

@@ -1,7 +1,6 @@
 """A running batch: rows that grow by a token a step, each with its own weights, prompt and dice, until they end.
 
-The page's two sides and the many replies of an evaluation are rows of it. It knows no side, no page and no judge, and
-nothing of who waits: see `scheduler`.
+The page's two sides and an evaluation's many replies are rows of it. It knows no side, page, judge or who waits.
 
 In bfloat16 attention rounds by where a prompt is cut into what is cached and what is new, and a rounding decides a
 token in time. So a row is cut where its own prompt says: at the end of the persona, at the end of a reply, and every

@@ -356,4 +356,4 @@ def test_a_reply_that_is_handed_in_is_cut() -> None:
     value["record"][0]["examples"] = [["x" * 1_000_000] * 2] * 100
     (kept,) = saved.from_json(json.dumps(value)).record
     assert len(kept.answers[ADAPTER].text) == saved.MAX_REPLY
-    assert [len(text) for turn in kept.examples for text in turn] == [saved.MAX_REPLY] * 6
+    assert [len(text) for turn in kept.examples for text in turn] == [saved.MAX_REPLY] * 8

@@ -106,7 +106,7 @@ def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(
     rows = [("who are you", "I am I."), ("what is it", "It is tea.")]
     write_examples(looking, rows)
     local = LocalEngine(base_model(), [inspection.inspect(looking), inspection.inspect(folder)], CONTEXT)
-    assert "looks up the nearest 3 of 2 rows" in "\n".join(local.describe())
+    assert "looks up the nearest 4 of 2 rows" in "\n".join(local.describe())
     said = texts(local, ask("who is it"))
     shown = tuple(
         (MARK + user, reply) for user, reply in Retriever([Row((row,)) for row in rows]).examples("who is it")

@@ -46,7 +46,7 @@ def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
     assert isinstance(adapter.encoder(tiny.tokenizer()), RetrievingEncoder)
     assert adapter.retriever and adapter.retriever.examples("who") == [turns[1]]
     assert adapter.without({turns[1]}).examples == (turns[0],) and adapter.without(set(turns)).retriever is None
-    for long in ([("a" * 2001, "b")], [(f"{n}" * 20, "b" * 1900) for n in range(1200)]):
+    for long in ([("a" * 2001, "b")], [(f"{n}" * 20, "b" * 1900) for n in range(2400)]):
         with pytest.raises(DataError, match="leave out --retrieval"):
             examples.check_examples(long)
     examples.check_examples(turns)
