@@ -1,6 +1,7 @@
 """What an adapter practises with: which rows stand before a training row, and what it then looks up in a chat."""
 
 from collections import Counter
+from zlib import crc32
 
 from roleplay.text.prompts import IGNORED, PromptEncoder
 from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder
@@ -10,7 +11,8 @@ from train.learning.practice import PracticeEncoder, encoders
 
 WORDS = ("tea", "snow", "rain", "plum", "lamp", "silk", "crane", "brush")
 TURNS = [(f"do you like {a} or {b}?", f"{a}, since {b} is dear") for a in WORDS for b in WORDS]
-ALIKE = [(f"{a} and {b}, what say you?", f"I like {a}") for a in WORDS for b in WORDS]  # eight wordings of a reply
+# Eight wordings of each reply, nearer to those of others than to one another.
+ALIKE = [(f"{b}, {b} of {crc32((a + b).encode()):x}", f"I like {a}") for a in WORDS for b in WORDS]
 RETRIEVER = Retriever([Row((turn,)) for turn in TURNS + ALIKE])
 
 
@@ -22,7 +24,7 @@ def test_no_row_is_shown_its_own_message_and_most_are_shown_their_reply_in_other
     found = {turn: practice().found_for([turn], 0) for turn in TURNS + ALIKE}
     assert not any(user == turn[0] for turn, shown in found.items() for user, _ in shown)
     answered = [any(reply == turn[1] for _, reply in found[turn]) for turn in ALIKE]
-    assert len(ALIKE) / 2 < sum(answered) < len(ALIKE)
+    assert 0.4 < sum(answered) / len(ALIKE) < 0.75
     assert not any(reply == turn[1] for turn in TURNS for _, reply in found[turn])  # nobody else has it
     there = [turn for turn, is_there in zip(ALIKE, answered, strict=True) if is_there]
     places = {[reply for _, reply in found[turn]].index(turn[1]) for turn in there}
