@@ -28,16 +28,16 @@ class Flags:
     seed: int = flag(0, "draws them")
 
 
-def shares(rows: Sequence[Row], asked: Sequence[Row]) -> list[float]:
-    """For each number of `FIRST`, the share of `asked` with a reply of their scene among so many found."""
+def places(rows: Sequence[Row], asked: Sequence[Row]) -> list[float]:
+    """Of each of `asked`, the place of the first reply of its scene among what is found, from 0; infinite for none."""
     retriever = Retriever(rows)
     scenes = {row.turns[-1]: row.scene for row in rows}
-    places = []
+    own = []
     for row in asked:
         found = retriever.ranked(row.turns[-1][0], max(FIRST), without=[row.turns[-1][0]])
         of_its_own = [place for place, (_, turn) in enumerate(found) if scenes[turn] == row.scene]
-        places.append(min(of_its_own, default=inf))
-    return [sum(place < count for place in places) / len(places) for count in FIRST]
+        own.append(min(of_its_own, default=inf))
+    return own
 
 
 def main() -> None:
@@ -45,11 +45,11 @@ def main() -> None:
     rows = [row for row in read_rows(settings.data)[0] if row.split != "held_out"]
     single = [row for row in rows if len(row.turns) == 1]
     asked = random.Random(settings.seed).sample(single, min(settings.messages, len(single)))
+    spoken = [(language(row.turns[-1][0]), place) for row, place in zip(asked, places(rows, asked), strict=True)]
     print(f"{'first':12}" + "".join(f"{count:>6}" for count in FIRST))
     for name, chosen in (("all", {"zh", "en", "other", "mixed"}), ("Chinese", {"zh"}), ("others", {"en", "other"})):
-        part = [row for row in asked if language(row.turns[-1][0]) in chosen]
-        if part:
-            print(f"{name:12}" + "".join(f"{share:>6.0%}" for share in shares(rows, part)))
+        if part := [place for tongue, place in spoken if tongue in chosen]:
+            print(f"{name:12}" + "".join(f"{sum(p < count for p in part) / len(part):>6.0%}" for count in FIRST))
 
 
 if __name__ == "__main__":

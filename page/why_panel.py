@@ -31,15 +31,15 @@ class WhyHandlers:
             raise refusal(words["why_gone"])
         if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):
             raise refusal(sentence)
+        request, answer = request_about(record[:number], exchange, side), exchange.answers[side]
         try:
-            pieces = self.sides.engine.score(request_about(record[:number], exchange, side), exchange.answers[side])
+            pieces = self.sides.engine.score(request, answer)
         except RoleplayError as error:
             raise refusal(str(error)) from error
         asked = speakers(exchange)
         html = why_html(pieces, shown.names_of(visitor.language, asked), visitor.language)
         about = self.sides.about.get(asked.speaker(side).adapter)
         if about and about.retriever:
-            answer = exchange.answers[side]
-            asked_for = exchange.user if answer.shown_rows else ""
-            html += taught_html(answer.text, asked_for, about.retriever, visitor.language)
+            looked_up_for = request.questions[side] if answer.shown_rows else None
+            html += taught_html(answer.text, looked_up_for, about.retriever, visitor.language)
         return {"why": [pane, number, html]}

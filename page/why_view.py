@@ -6,7 +6,7 @@ from html import escape
 
 from page.chat.why import log_ratio, parting, shade, telling
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Piece
+from roleplay.engine.protocol import ADAPTER, BASE, Piece, Question
 from roleplay.errors import DataError
 from roleplay.text.copies import copied
 from roleplay.text.prompts import Turn
@@ -37,12 +37,12 @@ def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -
     )
 
 
-def taught_html(answer: str, asked: str, retriever: Retriever, language: str) -> str:
-    """Which training rows were looked up for what was `asked`, "" where none were; which the answer resembles most; and
-    the longest passage that was copied from one."""
+def taught_html(answer: str, asked: Question | None, retriever: Retriever, language: str) -> str:
+    """Which training rows were looked up for what was `asked`, None where none were; which the answer resembles most;
+    and the longest passage that was copied from one."""
     words = WORDS[language]
     try:
-        looked_up = retriever.examples(asked)[::-1]
+        looked_up = retriever.found(asked.user, asked.turns)[::-1] if asked else []
         nearest = retriever.replies.examples(answer)[::-1]
         copy = copied(answer, (turn for row in retriever.rows for turn in row.turns))
     except DataError as error:

@@ -6,6 +6,7 @@ Objective Function for Neural Conversation Models, 2016). With one candidate not
 """
 
 from dataclasses import replace
+from functools import cached_property
 
 from roleplay.engine.batch import RunningRow, Voice
 from roleplay.engine.likelihood import ScoredRow
@@ -32,9 +33,15 @@ class Weighing:
         for row in others:
             row.forked, row.kept = True, False
         self.best = None if others else first
-        unasked = replace(question, turns=(*encoder.shown(question.user, question.turns), *question.turns), user="")
-        self._without = encoder, unasked, room, voice, sampling
+        self._asked = encoder, question, room, voice, sampling
         self._scored: dict[RunningRow, ScoredRow] = {}
+
+    @cached_property
+    def _without(self) -> tuple[PromptEncoder, Question, int, Voice, Sampling]:
+        """What was asked, less the question itself; what is looked up for it stays."""
+        encoder, question, room, voice, sampling = self._asked
+        before = *encoder.shown(question.user, question.turns), *question.turns
+        return encoder, replace(question, turns=before, user=""), room, voice, sampling
 
     def follow(self) -> list[RunningRow]:
         """What has to be computed next, now that some rows have ended; `best` is known once there is no more."""

@@ -76,6 +76,10 @@ class Retriever:
         """As `ranked`, the nearest last: next to the question."""
         return [turn for _, turn in self.ranked(text, count, without)[::-1]]
 
+    def found(self, asked: str, turns: Sequence[Turn]) -> list[Turn]:
+        """The rows that are shown for what is `asked` after `turns`, the nearest last; none says a reply again."""
+        return self.examples(asked, without={reply for _, reply in turns})
+
     def ranked(self, text: str, count: int, without: Collection[str] = ()) -> list[tuple[float, Turn]]:
         """At most `count` turns that share something with `text`, each with its nearness, the nearest first.
 
@@ -85,9 +89,9 @@ class Retriever:
         turns, vectorizer, matrix = self._index
         cosines = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
         near = [i for i in np.argsort(-cosines, kind="stable")[:NEIGHBOURS] if cosines[i] > 0]
-        alike = defaultdict[str, list[int]](list)
+        alike, hidden = defaultdict[str, list[int]](list), set(without)
         for i in near:
-            if not {*turns[i]} & {*without}:
+            if hidden.isdisjoint(turns[i]):
                 alike[turns[i][1]].append(i)
         votes = [
             (float(sum(weight * cosines[i] for weight, i in zip(VOTES, group, strict=False))), turns[group[0]])
@@ -107,16 +111,12 @@ class RetrievingEncoder(PromptEncoder):
         super().__init__(tokenizer, template)
         self.retriever = retriever
 
-    def found(self, asked: str, turns: Sequence[Turn] = ()) -> list[Turn]:
-        """The rows that are shown for what is `asked` after `turns`, the nearest last; none says a reply again."""
-        return self.retriever.examples(asked, without={reply for _, reply in turns})
-
     def found_for(self, turns: Sequence[Turn], learnt: int) -> list[Turn]:
         """The rows that are shown for a row to learn from, of which the first turn that is learnt has this number."""
-        return self.found(turns[learnt][0], turns[:learnt])
+        return self.retriever.found(turns[learnt][0], turns[:learnt])
 
     def shown(self, user: str, turns: Sequence[Turn] = ()) -> list[Turn]:
-        return _marked(self.found(user, turns))
+        return _marked(self.retriever.found(user, turns))
 
     def example(
         self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""

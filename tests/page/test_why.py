@@ -81,6 +81,10 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     looking = said | {ADAPTER: replace(said[ADAPTER], shown_rows=1)}
     html = handlers.explain([0, 0], [replace(record[0], user="晚膳", answers=looking)], False, VISITOR)["why"][2]
     assert html.index("that it looked up for this message") < html.index("晚膳呢<br>→") < html.index("nearest to it")
+    before = replace(EXCHANGE, answers={ADAPTER: Answer(rows[0].turns[0][1], 5, stop="end")})
+    again = replace(record[0], user="晚膳", answers=looking)
+    html = handlers.explain([0, 1], [before, again], False, VISITOR)["why"][2]  # what was said is not shown again
+    assert "晚膳呢<br>→" not in html.split("nearest to it")[0]
     other = {ADAPTER: Answer("好", 1, stop="end")}
     html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]
     assert "No 10 characters" in html
