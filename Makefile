@@ -31,6 +31,8 @@ train: $(VENV)/demo ## teach a new adapter to speak as her, then to look up what
 	$(BIN)/python -m train.lora --name zhenhuan-mine-alone
 	$(BIN)/python -m train.lora --adapter adapters/zhenhuan-mine-alone --retrieval --data dataset/zhenhuan/intents.json \
 	  --epochs 0.1 --learning-rate 6e-4 --keep 1 --loss-on last
+	$(BIN)/python -m train.lookup --adapter adapters/zhenhuan-mine \
+	  --data dataset/zhenhuan/intents.json dataset/zhenhuan/conversations.json
 
 CHARACTER ?= keeper
 character: $(VENV)/demo ## train, measure and open dataset/keeper, about ten minutes on 2 cores (CHARACTER=NAME: another)

@@ -1,55 +1,95 @@
-"""How often what is looked up for a message holds a reply of its own matter, each message left out of the rows.
+"""How often what is looked up for a message holds a reply of its own matter: by its words, and by what it means.
 
     python -m benchmarks.lookup
-    python -m benchmarks.lookup --data dataset/zhenhuan/rows.json --messages 500
+    python -m benchmarks.lookup --data dataset/zhenhuan/rows.json --matters 0.3
 
-A matter is a `scene`; rows of one turn are asked. Prints the share of messages with a reply of their scene among the
-first so many, in Chinese and in other languages.
+A matter is a `scene`; rows of one turn are asked, each left out of the rows. What tells the meaning is learned from the
+other matters alone, for a visitor's words are none that were learned. Prints the share of messages with a reply of
+their matter among the first so many, in Chinese and in other languages.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
+import numpy as np
+
+from roleplay.engine.decoder import Decoder
+from roleplay.engine.states import mean_states as states_of
+from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.languages import language
-from roleplay.text.retrieval import NEAREST, Retriever
-from roleplay.text.rows import Row, read_rows
+from roleplay.text.meaning import Floats
+from roleplay.text.prompts import PromptEncoder
+from roleplay.text.retrieval import NEAREST, Known, Retriever, known
+from roleplay.text.rows import read_rows
+from roleplay.weights import base_models
+from train.learning.meaning import learn_meaning, mean_states
 
-FIRST = (1, 3, NEAREST, 6)
+FIRST = (1, NEAREST, 8, 16)
 
 
 @dataclass(frozen=True)
 class Flags:
     data: str = flag("dataset/zhenhuan/intents.json", "file of rows, each matter in several wordings")
-    messages: int = flag(1000, "how many are asked", within=(1, inf))
+    matters: float = flag(0.15, "share of the matters that are asked for, and not learned from", within=(0, 1))
     seed: int = flag(0, "draws them")
 
 
-def places(rows: Sequence[Row], asked: Sequence[Row]) -> list[float]:
-    """Of each of `asked`, the place of the first reply of its scene among what is found, from 0; infinite for none."""
-    retriever = Retriever(rows)
-    scenes = {row.turns[-1]: row.scene for row in rows}
+def by_meaning(turns: Sequence[Known], asked: Sequence[int], seed: int) -> Retriever:
+    """Of `turns` those `asked` for, by number, have no part in the projection."""
+    environment = Environment()
+    base = base_models.load(environment.base_model, environment.cache)
+    states, plain = partial(states_of, Decoder(base.model)), PromptEncoder(base.tokenizer)
+    others = sorted(set(range(len(turns))) - set(asked))
+    meaning = learn_meaning([turns[i] for i in others], plain, states, len(base.model.model.layers), seed)
+    if not meaning:
+        raise SystemExit("no matter stands in two wordings: there is nothing to learn meaning from")
+    vectors = np.empty((len(turns), meaning.vectors.shape[1]), np.float32)
+    vectors[others] = meaning.vectors
+    vectors[asked] = meaning.project(mean_states([turns[i].turn[0] for i in asked], plain, states, meaning.depth))
+    numbers = {turn[0]: number for number, (turn, _, _) in enumerate(turns)}
+
+    def nearness(text: str) -> Floats:
+        cosines: Floats = vectors @ vectors[numbers[text]]
+        return cosines
+
+    return Retriever(turns).by(nearness)
+
+
+def places(retriever: Retriever, asked: Sequence[int]) -> list[float]:
+    """Of each turn `asked`, the place of the first reply of its matter that is found, from 0; infinite for none."""
+    matters = {one.turn: one.matter for one in retriever.known}
     own = []
-    for row in asked:
-        found = retriever.ranked(row.turns[-1][0], max(FIRST), without=[row.turns[-1][0]])
-        of_its_own = [place for place, (_, turn) in enumerate(found) if scenes[turn] == row.scene]
-        own.append(min(of_its_own, default=inf))
+    for one in (retriever.known[number] for number in asked):
+        found = retriever.ranked(one.turn[0], max(FIRST), without=[one.turn[0]])
+        own.append(next((place for place, (_, turn) in enumerate(found) if matters[turn] == one.matter), inf))
     return own
 
 
 def main() -> None:
     settings = parse(Flags, __doc__)
-    rows = [row for row in read_rows(settings.data)[0] if row.split != "held_out"]
-    single = [row for row in rows if len(row.turns) == 1]
-    asked = random.Random(settings.seed).sample(single, min(settings.messages, len(single)))
-    spoken = [(language(row.turns[-1][0]), place) for row, place in zip(asked, places(rows, asked), strict=True)]
-    print(f"{'first':12}" + "".join(f"{count:>6}" for count in FIRST))
-    for name, chosen in (("all", {"zh", "en", "other", "mixed"}), ("Chinese", {"zh"}), ("others", {"en", "other"})):
-        if part := [place for tongue, place in spoken if tongue in chosen]:
-            print(f"{name:12}" + "".join(f"{sum(p < count for p in part) / len(part):>6.0%}" for count in FIRST))
+    rows = [row for row in read_rows(settings.data)[0] if row.split != "held_out" and len(row.turns) == 1]
+    turns = known(rows)
+    matters = list(dict.fromkeys(one.matter for one in turns))
+    drawn = set(random.Random(settings.seed).sample(matters, round(settings.matters * len(matters))))
+    asked = [number for number, one in enumerate(turns) if one.matter in drawn]
+    spoken = [language(turns[number].turn[0]) for number in asked]
+    print(f"{len(asked)} messages of {len(drawn)} matters, among {len(turns)} rows")
+    for name, retriever in (("words", Retriever(turns)), ("meaning", by_meaning(turns, asked, settings.seed))):
+        found = places(retriever, asked)
+        print(f"by {name:17}" + "".join(f"{count:>6}" for count in FIRST))
+        for part, tongues in (
+            ("all", {"zh", "en", "other", "mixed"}),
+            ("Chinese", {"zh"}),
+            ("others", {"en", "other"}),
+        ):
+            own = [place for tongue, place in zip(spoken, found, strict=True) if tongue in tongues]
+            if own:
+                print(f"  {part:18}" + "".join(f"{sum(p < count for p in own) / len(own):>6.0%}" for count in FIRST))
 
 
 if __name__ == "__main__":

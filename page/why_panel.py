@@ -9,7 +9,7 @@ from page.serving.rate_limit import Rate
 from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from page.toasts import refusal
-from page.why_view import taught_html, why_html
+from page.why_view import looked_up_html, taught_html, why_html
 from page.words import WORDS
 from roleplay.errors import RoleplayError
 
@@ -39,7 +39,7 @@ class WhyHandlers:
         asked = speakers(exchange)
         html = why_html(pieces, shown.names_of(visitor.language, asked), visitor.language)
         about = self.sides.about.get(asked.speaker(side).adapter)
+        html += looked_up_html(answer, visitor.language)
         if about and about.retriever:
-            looked_up_for = request.questions[side] if answer.shown_rows else None
-            html += taught_html(answer.text, looked_up_for, about.retriever, visitor.language)
+            html += taught_html(answer.text, about.retriever, visitor.language)
         return {"why": [pane, number, html]}

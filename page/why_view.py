@@ -6,11 +6,11 @@ from html import escape
 
 from page.chat.why import log_ratio, parting, shade, telling
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Piece, Question
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece
 from roleplay.errors import DataError
 from roleplay.text.copies import copied
 from roleplay.text.prompts import Turn
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import MARK, Retriever
 
 
 def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -> str:
@@ -37,22 +37,25 @@ def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -
     )
 
 
-def taught_html(answer: str, asked: Question | None, retriever: Retriever, language: str) -> str:
-    """Which training rows were looked up for what was `asked`, None where none were; which the answer resembles most;
-    and the longest passage that was copied from one."""
+def looked_up_html(answer: Answer, language: str) -> str:
+    """The training rows that were looked up for an answer, the nearest first; nothing where none were."""
+    rows = [(user.removeprefix(MARK), reply) for user, reply in answer.shown_rows[::-1]]
+    return _listed(WORDS[language]["looked_up"], rows) if rows else ""
+
+
+def taught_html(answer: str, retriever: Retriever, language: str) -> str:
+    """The training rows that an answer resembles most, and the longest passage that was copied from one."""
     words = WORDS[language]
     try:
-        looked_up = retriever.found(asked.user, asked.turns)[::-1] if asked else []
         nearest = retriever.replies.examples(answer)[::-1]
-        copy = copied(answer, (turn for row in retriever.rows for turn in row.turns))
+        copy = copied(answer, (turn for turn, _, _ in retriever.known))
     except DataError as error:
         return f"<p>{escape(str(error))}</p>"
     told = words["taught_own"]
     if copy:
         passage, (user, _) = copy
         told = words["taught_copied"].format(passage=passage, user=user)
-    html = _listed(words["looked_up"], looked_up) if looked_up else ""
-    return f"{html}{_listed(words['taught' if nearest else 'taught_none'], nearest)}<p>{escape(told)}</p>"
+    return f"{_listed(words['taught' if nearest else 'taught_none'], nearest)}<p>{escape(told)}</p>"
 
 
 def _listed(heading: str, rows: Sequence[Turn]) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -22,8 +23,12 @@ from transformers import (
 )
 
 from roleplay.text import personas
+from roleplay.text.meaning import Meaning
 from roleplay.text.prompts import TEMPLATES
+from roleplay.text.retrieval import Known
 from roleplay.weights import base_models, layout
+from roleplay.weights.examples import write_examples
+from roleplay.weights.meanings import write_meaning
 from train.publishing import card
 
 ZHEN_HUAN = personas.default()
@@ -122,6 +127,13 @@ def adapter(folder: Path) -> Path:
     for plot in (layout.CURVE, layout.BOARD_PLOT, layout.PICTURE):
         (folder / plot).write_bytes(b"\x89PNG\r\n")
     card.write_card(folder)
+    return folder
+
+
+def looking_up(folder: Path) -> Path:
+    """The same folder, of an adapter that looks up one row by what it means."""
+    write_examples(folder, [Known(("a", "b"), "0")])
+    write_meaning(folder, Meaning(1, np.zeros(2), np.eye(2), np.eye(1, 2)))
     return folder
 
 

@@ -33,7 +33,7 @@ from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS,
 from roleplay.text import splits
 from roleplay.text.characters import Character, load_character, trained_as
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, RetrievingEncoder, every_turn
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter
@@ -82,10 +82,11 @@ class EvaluationFlags:
     scores: list[str] = flag([], "what readers of --sheet saved; it goes into the scoreboards of its adapters")
 
 
-def prepare(
-    adapter: Adapter, base: base_models.BaseModel, settings: EvaluationFlags
-) -> tuple[Subject, list[dict[str, Any]]]:
-    """Split the rows as the training did, and say which files they are from; raises `DataError` for too few of them."""
+def prepare(adapter: Adapter, own: PromptEncoder, settings: EvaluationFlags) -> tuple[Subject, list[dict[str, Any]]]:
+    """Split the rows as the training did, and say which files they are from; `own` encodes for the adapter.
+
+    Raises `DataError` for too few of them.
+    """
     trained, held_out, files = rows_of(adapter, settings.data)
     groups = [0] * len(held_out)
     for number, group in enumerate(splits.situations(held_out)):
@@ -98,8 +99,9 @@ def prepare(
         if settings.retrieval
         else (BARE_BASE, BASE_WITH_PERSONA, TUNED)
     )
-    encoder = PromptEncoder(base.tokenizer, adapter.template)
-    shown = Retriever(trained), encoder, settings.considered
+    encoder = PromptEncoder(own.tokenizer, adapter.template)
+    retriever = own.retriever if isinstance(own, RetrievingEncoder) else Retriever(every_turn(trained))
+    shown = retriever, encoder, own, settings.considered
     return Subject(adapter, arms, settings.base_tokens, held_out, groups, trained, *shown), files
 
 
@@ -205,8 +207,8 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
     base = base_models.load(settings.base_model or environment.base_model, environment.cache)
     print(*base.describe(), sep="\n")
     fingerprint = base_models.fingerprint(base.model)
-    prepared = [prepare(adapter, base, settings) for adapter in loaded]
     writer = Writer(base, loaded, fingerprint)
+    prepared = [prepare(adapter, writer.encoders[adapter.name], settings) for adapter in loaded]
     if settings.sheet:
         sheet.write_sheet(Path(settings.sheet), [subject for subject, _ in prepared], asked, writer)
         return []

@@ -68,7 +68,7 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, strength
     """
     if warning := inspection.check_base(adapter, base.model, base_models.fingerprint(base.model), base.hub_id):
         print(f"warning      {warning}")
-    if adapter.examples:
+    if adapter.looked_up.turns:
         print("warning      it was trained with the rows that it looks up, which other programs do not")
     gguf = base.name == embedded.NAME
     if folder.exists():

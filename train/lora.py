@@ -27,11 +27,11 @@ from roleplay.flags import parse
 from roleplay.text.characters import ROWS, load_character
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, known
 from roleplay.text.rows import Row, system_notes
 from roleplay.text.splits import name_few, repeat_by_weight
 from roleplay.weights import base_models, inspection
-from roleplay.weights.adapters import Adapter, read_weights
+from roleplay.weights.adapters import NOTHING, Adapter, read_weights
 from roleplay.weights.examples import check_examples
 from roleplay.weights.training_rows import load_rows, remember
 from train.learning import memory, recipe
@@ -40,6 +40,7 @@ from train.learning.attention import ATTENTION
 from train.learning.callbacks import SampleReplies, follow, sample_prompts
 from train.learning.checkpoints import RESUME, check_resume, what_must_stay
 from train.learning.loss import use_chunked_loss
+from train.learning.meaning import look_up
 from train.learning.memory import process_count
 from train.learning.packing import label_counts
 from train.learning.practice import encoders
@@ -83,7 +84,9 @@ def read_material(flags: LoraFlags, start: Adapter | None = None) -> Material:
     if start and start.persona != persona.system_prompt:
         notes.append(f"learnt as {persona.name}, with another persona than {start.name}: --persona or --character")
     if flags.retrieval:
-        check_examples([row.turns[-1] for row in rows])
+        check_examples(turns := known(rows))
+        if left_out := len({row.turns[-1] for row in rows} - {one.turn for one in turns}):
+            notes.append(f"{left_out:,} rows go on from a reply of no other row: they are learnt, and not looked up")
     notes += system_notes([*rows, *held_out], persona.system_prompt)
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
 
@@ -172,7 +175,8 @@ def train(flags: LoraFlags) -> Path:
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     environment = Environment()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
-    origin, found = base.identity(), Retriever(material.rows) if flags.retrieval else None
+    origin, looked_up = base.identity(), look_up(base, material.rows, flags.seed) if flags.retrieval else NOTHING
+    found = Retriever(looked_up.turns) if flags.retrieval else None
     practice, encoder = encoders(base.tokenizer, flags.template, found, flags.seed)
     examples = encode(material.rows, practice, material.persona, flags)
     held_out = encode(material.held_out, encoder, material.persona, flags)
@@ -212,8 +216,7 @@ def train(flags: LoraFlags) -> Path:
         results = trainer.results(result) | began | {"last_replies": samples.last()}
         listed = [Path(row.where).name for row in material.held_out]
         learnt = {"held_out": label_counts(held_out) | {"listed": listed}, "results": results}
-        shown = [row.turns[-1] for row in material.rows] if flags.retrieval else ()
-        write_adapter(folder, model, training_record(flags, material, origin, start) | learnt, RESUME, shown)
+        write_adapter(folder, model, training_record(flags, material, origin, start) | learnt, RESUME, looked_up)
         remember(run.parent, material.paths, material.files)
         shutil.rmtree(run)
         print(*recipe.closing(folder, results, len(held_out)), sep="\n")

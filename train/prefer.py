@@ -28,6 +28,8 @@ from transformers import set_seed
 
 from dataset.preferences import kinds, one_sided, review, sentences, vote_pairs, vote_thumbs
 from roleplay.disk import read_json, write_json
+from roleplay.engine.decoder import Decoder
+from roleplay.engine.states import mean_states
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
@@ -181,7 +183,8 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     processes, environment = process_count(), Environment()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
     origin = base.identity()
-    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(base.tokenizer)
+    states = partial(mean_states, Decoder(base.model)) if adapter.looked_up.meaning else None
+    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(base.tokenizer, states)
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
     encoded, held_out = encode(flags, encoder, adapter.persona, material)
@@ -227,7 +230,7 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     trainer.evaluate()
     stage["results"] = trainer.results(result) | {"last_replies": samples.last()}
     if trainer.is_world_process_zero():
-        write_adapter(run / flags.name, model, with_stage(adapter, stage), RESUME, adapter.examples)
+        write_adapter(run / flags.name, model, with_stage(adapter, stage), RESUME, adapter.looked_up)
     scores = before.tolist(), trainer.held_out_scores.tolist()
     return stage, gate.pairs_changed(*scores, prompt_groups(material.held_out))
 

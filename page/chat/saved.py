@@ -13,6 +13,7 @@ from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
 from roleplay.errors import DataError, RoleplayError
 from roleplay.text import retrieval
 from roleplay.text.personas import Persona, parse_persona
+from roleplay.text.prompts import Turn
 
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
 MAX_STOP, MAX_NAME = 500, 200  # of why an answer ended, and of an adapter's name
@@ -81,7 +82,8 @@ def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
     """The newest exchanges that have at most `MAX_TEXT` characters together, oldest first."""
     kept, room = list[Exchange](), MAX_TEXT
     for exchange in newest_first:
-        texts = [exchange.user, *exchange.personas.values(), *(text for turn in exchange.examples for text in turn)]
+        rows = [exchange.examples, *(answer.shown_rows for answer in exchange.answers.values())]
+        texts = [exchange.user, *exchange.personas.values(), *(text for some in rows for turn in some for text in turn)]
         room -= sum(map(len, texts)) + sum(len(answer.text) + len(answer.stop) for answer in exchange.answers.values())
         if room < 0:
             break
@@ -91,17 +93,23 @@ def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
 
 def _answer(item: Any) -> Answer:
     first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
-    tokens, dropped, shown = int(item["tokens"]), int(item["dropped_turns"]), int(item.get("shown_rows", 0))
-    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped, shown)):
+    tokens, dropped = int(item["tokens"]), int(item["dropped_turns"])
+    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped)):
         raise ValueError("a number is out of range")
-    return Answer(str(item["text"])[:MAX_REPLY], tokens, first, whole, str(item["stop"])[:MAX_STOP], dropped, shown)
+    said, stop, shown = str(item["text"])[:MAX_REPLY], str(item["stop"])[:MAX_STOP], item.get("shown_rows")
+    rows = () if isinstance(shown, int | None) else _rows(shown)  # it was their number once
+    return Answer(said, tokens, first, whole, stop, dropped, rows)
+
+
+def _rows(value: Any) -> tuple[Turn, ...]:
+    """Rows that a side was shown, no more and no longer than one can be shown."""
+    return tuple((str(user)[:MAX_REPLY], str(reply)[:MAX_REPLY]) for user, reply in value[: retrieval.NEAREST])
 
 
 def _exchange(item: Any) -> Exchange:
     answers = {side: _answer(item["answers"][side]) for side in SIDES if side in item["answers"]}
     personas = {side: str(text)[:MAX_MESSAGE] for side, text in item["personas"].items() if side in SIDES}
-    rows = item["examples"][: retrieval.NEAREST]
-    examples = tuple((str(user)[:MAX_REPLY], str(reply)[:MAX_REPLY]) for user, reply in rows)
+    examples = _rows(item["examples"])
     order, verdict = tuple(item["order"]), str(item["verdict"])
     if set(order) != set(SIDES) or len(order) != 2 or verdict not in ("", OPEN, UNVEILED, *VOTES):
         raise ValueError("order or verdict is unknown")

@@ -24,7 +24,7 @@ from roleplay.environment import LOCAL, ROOT, Environment
 from roleplay.errors import DataError, RoleplayError
 from roleplay.text import personas
 from roleplay.text.personas import Persona, load_persona, parse_persona
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, every_turn
 from roleplay.text.rows import file_sha256
 from roleplay.weights import adapters, base_models, hub, inspection, layout, sources, training_rows
 from roleplay.weights.adapters import Adapter
@@ -100,7 +100,8 @@ def _provenance(adapter: Adapter) -> dict[str, str]:
         "base_fingerprint": adapter.base_fingerprint,
         "adapter_sha256": file_sha256(adapter.folder / layout.WEIGHTS),
         "template": adapter.template,
-        **({"examples_sha256": file_sha256(adapter.folder / layout.EXAMPLES)} if adapter.examples else {}),
+        **({"examples_sha256": file_sha256(adapter.folder / layout.EXAMPLES)} if adapter.looked_up.turns else {}),
+        **({"meaning_sha256": file_sha256(adapter.folder / layout.MEANING)} if adapter.looked_up.meaning else {}),
     }
 
 
@@ -127,7 +128,7 @@ def _with_rows(about: About, adapter: Adapter) -> About:
         return replace(about, retriever=adapter.retriever)
     try:
         training_rows.find_data(adapter)
-        return replace(about, retriever=Retriever(lambda: training_rows.rows_of(adapter)[0]))
+        return replace(about, retriever=Retriever(lambda: every_turn(training_rows.rows_of(adapter)[0])))
     except DataError as error:
         print(f"retrieval    not offered for {adapter.name}: {error}")
         return about

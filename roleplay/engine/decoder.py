@@ -103,7 +103,7 @@ class Step(Protocol):
         """`y` (tokens, out), one of the layer's products of `x`, with every adapter's update on its own rows."""
 
 
-class _Step:
+class EagerStep:
     """What the layers share in one forward pass over `segments`, those of one adapter neighbours.
 
     Where there are fewer tokens than `fewest`, rows that nobody reads fill it up, once and not for every product.
@@ -268,7 +268,7 @@ class Decoder:
         """
         # The rows of one adapter are neighbours, so that a product is corrected once an adapter and not once a row.
         order = sorted(range(len(segments)), key=lambda number: id(segments[number].lora))
-        step = _Step([segments[number] for number in order], self)
+        step = EagerStep([segments[number] for number in order], self)
         x = self.through(step)
         step.finish()
         ends = itertools.accumulate(step.counts)
@@ -276,11 +276,11 @@ class Decoder:
         as_asked = sorted(zip(order, last, strict=True))
         return self.final_norm(x[[at for _, part in as_asked for at in part]])
 
-    def through(self, step: Step) -> torch.Tensor:
-        """All tokens of a step through all layers, (tokens, hidden)."""
+    def through(self, step: Step, depth: int | None = None) -> torch.Tensor:
+        """All tokens of a step through all layers or the first `depth`, (tokens, hidden)."""
         x = self.embedding(step.ids)
         rotations = self._rotations(x, step.positions)
-        for layer in self.layers:
+        for layer in self.layers[:depth]:
             x = layer(x, rotations[layer.kind], step)
         return x
 

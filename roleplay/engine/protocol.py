@@ -100,7 +100,7 @@ class Answer:
     seconds: float = 0.0  # since the request was taken up
     stop: str = ""  # one of `ENDS`, or a sentence that says what failed
     dropped_turns: int = 0  # oldest turns that no longer fitted the context
-    shown_rows: int = 0  # training rows that its adapter looked up and read
+    shown_rows: tuple[Turn, ...] = ()  # training rows that its adapter looked up and read, the nearest last
     weighing: int = 0  # candidates, while none of them has been chosen
     place: int = 0  # in the line of those who wait, 0 once it is computed
 

@@ -40,7 +40,7 @@ class Weighing:
     def _without(self) -> tuple[PromptEncoder, Question, int, Voice, Sampling]:
         """What was asked, less the question itself; what is looked up for it stays."""
         encoder, question, room, voice, sampling = self._asked
-        before = *encoder.shown(question.user, question.turns), *question.turns
+        before = tuple(encoder.before(question.user, question.turns))
         return encoder, replace(question, turns=before, user=""), room, voice, sampling
 
     def follow(self) -> list[RunningRow]:

@@ -5,7 +5,7 @@ a literal such as `<end_of_turn>` inside it is spelled out in ordinary tokens.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class Fitted(NamedTuple):
 
     ids: list[int]
     dropped_turns: int  # oldest ones, which were left out for it
-    shown_rows: int  # turns before the conversation that are none of it
+    shown_rows: tuple[Turn, ...]  # right before the message, and none of the conversation
 
 
 def template_name(jinja: str) -> str:
@@ -127,19 +127,27 @@ class PromptEncoder:
         return [opening if opening >= WORTH_KEEPING else 0, *ends[1::2]]
 
     def shown(self, user: str, turns: Sequence[Turn] = ()) -> list[Turn]:
-        """Turns that stand before the conversation in the prompt for a message, which `turns` precede."""
+        """Turns that stand right before a message in its prompt and are none of the conversation, `turns`."""
         return []
+
+    def heard(self, user: str, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Of the conversation, `turns`, what a message is answered with."""
+        return turns
+
+    def before(self, user: str, turns: Sequence[Turn]) -> list[Turn]:
+        """All turns that stand before a message in its prompt."""
+        return [*self.heard(user, turns), *self.shown(user, turns)]
 
     def prompt(self, persona: str, turns: Sequence[Turn], user: str) -> list[int]:
         """Ids that ask for the next reply: they end where the model is to speak."""
-        return self._render(persona, [*self.shown(user, turns), *turns, (user, "")], range(0)).input_ids
+        return self._render(persona, [*self.before(user, turns), (user, "")], ()).input_ids
 
     def behind(self, persona: str, shown: Sequence[Turn], example: Example) -> Example:
         """An example of a persona with turns before its conversation that are not learnt."""
         if not shown:
             return example
         opening = len(self.prefix(persona))
-        before = self._render(persona, shown, range(0)).input_ids
+        before = self._render(persona, shown, ()).input_ids
         before += [*self.encode("\n"), self._turn, *self.encode("user\n")]
         ids = [*before, *example.input_ids[opening:]]
         return Example(ids, [IGNORED] * len(before) + example.labels[opening:], example.where)
@@ -161,7 +169,7 @@ class PromptEncoder:
         size = len(example.input_ids)
         raise DataError(f"{where}: {size} tokens with the persona, {limit} fit: shorten the row or raise --max-length")
 
-    def _render(self, persona: str, turns: Sequence[Turn], labelled: range, where: str = "") -> Example:
+    def _render(self, persona: str, turns: Sequence[Turn], labelled: Collection[int], where: str = "") -> Example:
         ids = self.prefix(persona)
         labels = [IGNORED] * len(ids)
         for number, (user, reply) in enumerate(turns):
@@ -179,13 +187,13 @@ class PromptEncoder:
     def fit(self, persona: str, turns: Sequence[Turn], user: str, limit: int) -> Fitted:
         """The prompt in at most `limit` tokens.
 
-        Whole turns go, then what is shown before them; persona and `<bos>` stay. Raises `RoleplayError` when the last
-        message alone does not fit.
+        Whole turns go, the oldest first, then what is shown beside them; persona and `<bos>` stay. Raises
+        `RoleplayError` when the last message alone does not fit.
         """
-        shown = self.shown(user, turns)
+        shown, turns = self.shown(user, turns), self.heard(user, turns)
         for before in [shown, []] if shown else [[]]:
             for dropped in range(len(turns) + 1):
-                ids = self._render(persona, [*before, *turns[dropped:], (user, "")], range(0)).input_ids
+                ids = self._render(persona, [*turns[dropped:], *before, (user, "")], ()).input_ids
                 if len(ids) <= limit:
-                    return Fitted(ids, dropped, len(before))
+                    return Fitted(ids, dropped, tuple(before))
         raise RoleplayError(f"the message takes {len(ids)} tokens with its persona, {limit} fit: shorten it")

@@ -1,17 +1,18 @@
-"""Retrieval: the training rows nearest to a message, shown as turns before the conversation.
+"""Retrieval: the training rows nearest to a message, shown as turns right before it.
 
 To the base model it is a rival of fine-tuning. An adapter that has learnt to read such rows answers by them, so that a
 small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
 Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of words and short runs of characters, which needs no
-word segmentation and no model. Where several messages have one reply, all of them vote for it.
+word segmentation and no model, or what `roleplay.text.meaning` makes of it. What goes on from a matter is near where
+that matter was spoken of just before.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -21,8 +22,14 @@ from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
 NEAREST = 4  # rows that are shown
-VOTES = (1.0, 0.5, 0.35, 0.25)  # what the nearest messages with one reply add to its nearness
-NEIGHBOURS = 300  # messages that vote
+ELSEWHERE, SPOKEN_OF = (
+    0.5,
+    2.0,
+)  # times as near is what goes on from a matter, where that was not spoken of and where it was
+RIVALS = 0.95  # of the nearness of the nearest: what is farther is not shown beside it
+WORDS = 0.4  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
+FEW = 1000  # turns that are put in order: more than have one reply, or have been said
+LATEST = (1.0, 0.8)  # what the last replies of a conversation count, to tell what is spoken of
 _RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
 MARK = "※ "  # opens what the user says in a row that is shown to an adapter: no visitor has said it
 
@@ -39,65 +46,164 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-class Retriever:
-    """Searches what users say in `rows`, or what is replied, a row of several turns by its last.
+class Known(NamedTuple):
+    """A turn that may be shown, the matter that it is of, and the matter that it goes on from, "" for none.
 
-    Rows are indexed at once; a function that gives them is called when it is first asked. Raises `DataError` where
+    One that goes on from itself is never shown: what it says holds for its own conversation alone. It tells that a
+    message like it is about the conversation.
+    """
+
+    turn: Turn
+    matter: str
+    after: str = ""
+
+    @property
+    def hidden(self) -> bool:
+        return self.after == self.matter
+
+
+def known(rows: Sequence[Row]) -> list[Known]:
+    """What can be looked up of training rows, each once; a matter is a scene.
+
+    A row of several turns goes on from the matter that its last reply but one belongs to. One that goes on from a reply
+    of no other row is hidden, unless all rows are such.
+    """
+    single = [row for row in rows if len(row.turns) == 1]
+    if not single:
+        return list(dict.fromkeys(Known(row.turns[-1], row.scene) for row in rows))
+    matters: dict[str, str] = {}  # by reply
+    for number, row in enumerate(single):
+        matters.setdefault(row.turns[0][1], row.scene or f"row {number}")
+    found = [Known(row.turns[0], row.scene or matters[row.turns[0][1]]) for row in single]
+    for number, row in enumerate(rows):
+        if len(row.turns) > 1:
+            talk = f"talk {number}"
+            after = matters.get(row.turns[-2][1], talk)
+            found.append(Known(row.turns[-1], talk if after == talk else row.scene or after, after))
+    return list(dict.fromkeys(found))
+
+
+def every_turn(rows: Sequence[Row]) -> list[Known]:
+    """All that is said in training rows, each once, wherever it stands."""
+    return list(dict.fromkeys(Known(turn, row.scene) for row in rows for turn in row.turns))
+
+
+class _Index(NamedTuple):
+    """What the known turns are compared by."""
+
+    vectorizer: Any
+    messages: Any  # a sparse matrix with a column for every turn
+    replies: Any  # the same of what is replied
+    matters: Any  # every turn's matter as a number
+    going_on: Any  # which turns go on from a matter
+    after: Any  # the numbers of those matters
+
+
+class Retriever:
+    """Searches what users say in turns, or what is replied.
+
+    They are indexed at once; a function that gives them is called when it is first asked. Raises `DataError` where
     there are none.
     """
 
-    def __init__(self, rows: Sequence[Row] | Callable[[], Sequence[Row]], in_replies: bool = False) -> None:
-        self._rows, self._part = rows, int(in_replies)
-        if not callable(rows):
+    def __init__(self, turns: Sequence[Known] | Callable[[], Sequence[Known]], in_replies: bool = False) -> None:
+        self._known, self._in_replies = turns, in_replies
+        self._nearness: Callable[[str], Any] = self._by_words
+        if not callable(turns):
             self._index  # noqa: B018 - so that a set without rows is refused here
 
     @cached_property
-    def _index(self) -> tuple[list[Turn], Any, Any]:
-        """The distinct last turns, the vectorizer, and what their messages are as rows of a sparse matrix."""
+    def _index(self) -> _Index:
         from sklearn.feature_extraction.text import TfidfVectorizer  # a second and a half: not every chat asks
 
-        turns = list(dict.fromkeys(row.turns[-1] for row in self.rows))
-        if not turns:
+        if not self.known:
             raise DataError("there are no rows to retrieve from: name a data file that has training rows")
+        users, replies = zip(*(turn for turn, _, _ in self.known), strict=True)
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(one.matter for one in self.known))}
+        going_on = [i for i, one in enumerate(self.known) if one.after and not one.hidden and not self._in_replies]
         vectorizer = TfidfVectorizer(analyzer=_parts, sublinear_tf=True)
-        return turns, vectorizer, vectorizer.fit_transform([turn[self._part] for turn in turns])
+        messages = vectorizer.fit_transform(replies if self._in_replies else users)
+        matters = np.array([numbers[one.matter] for one in self.known])
+        after = np.array([numbers.get(self.known[i].after, len(numbers)) for i in going_on], int)
+        said = vectorizer.transform(replies) if going_on else messages
+        return _Index(vectorizer, messages.T.tocsr(), said.T.tocsr(), matters, going_on, after)
 
     @cached_property
-    def rows(self) -> Sequence[Row]:
+    def known(self) -> Sequence[Known]:
         """What is searched."""
-        return self._rows() if callable(self._rows) else self._rows
+        return self._known() if callable(self._known) else self._known
 
     @cached_property
     def replies(self) -> "Retriever":
-        """The same rows, searched by what is replied."""
-        return Retriever(lambda: self.rows, in_replies=True)
+        """The same turns, searched by what is replied."""
+        return Retriever(lambda: self.known, in_replies=True)
 
-    def examples(self, text: str, count: int = NEAREST, without: Collection[str] = ()) -> list[Turn]:
+    def examples(
+        self, text: str, count: int = NEAREST, without: Collection[str] = (), after: Sequence[str] = ()
+    ) -> list[Turn]:
         """As `ranked`, the nearest last: next to the question."""
-        return [turn for _, turn in self.ranked(text, count, without)[::-1]]
+        return [turn for _, turn in self.ranked(text, count, without, after)[::-1]]
 
     def found(self, asked: str, turns: Sequence[Turn]) -> list[Turn]:
-        """The rows that are shown for what is `asked` after `turns`, the nearest last; none says a reply again."""
-        return self.examples(asked, without={reply for _, reply in turns})
+        """The turns that are shown for what is `asked` after `turns`, the nearest last; none says a reply again, and
+        none is shown beside one that is much nearer."""
+        said = [reply for _, reply in turns]
+        near = self.ranked(asked, NEAREST, set(said), said)
+        return [turn for nearness, turn in near[::-1] if nearness >= RIVALS * near[0][0]]
 
-    def ranked(self, text: str, count: int, without: Collection[str] = ()) -> list[tuple[float, Turn]]:
+    def ranked(
+        self, text: str, count: int, without: Collection[str] = (), after: Sequence[str] = ()
+    ) -> list[tuple[float, Turn]]:
         """At most `count` turns that share something with `text`, each with its nearness, the nearest first.
 
-        Of turns with one reply the nearest is among them, nearer for each further one; none whose message or reply
-        is in `without`.
+        Of turns with one reply the nearest is among them; none whose message or reply is in `without`. One that goes on
+        from a matter is the nearer, from `ELSEWHERE` to `SPOKEN_OF` times, the more a reply of that matter is like the
+        last of the replies `after` which the text is said.
         """
-        turns, vectorizer, matrix = self._index
-        cosines = (matrix @ vectorizer.transform([text]).T).toarray().ravel()
-        near = [i for i in np.argsort(-cosines, kind="stable")[:NEIGHBOURS] if cosines[i] > 0]
-        alike, hidden = defaultdict[str, list[int]](list), set(without)
-        for i in near:
-            if hidden.isdisjoint(turns[i]):
-                alike[turns[i][1]].append(i)
-        votes = [
-            (float(sum(weight * cosines[i] for weight, i in zip(VOTES, group, strict=False))), turns[group[0]])
-            for group in alike.values()
-        ]
-        return sorted(votes, key=lambda vote: -vote[0])[:count]
+        found, left_out = list[tuple[float, Turn]](), set(without)
+        for nearness, one in self._by_nearness(text, after):
+            if len(found) == count:
+                break
+            if not one.hidden and left_out.isdisjoint(one.turn):
+                left_out.add(one.turn[1])
+                found.append((nearness, one.turn))
+        return found
+
+    def stands_alone(self, text: str, turns: Sequence[Turn]) -> bool:
+        """Whether what is said after `turns` can be answered without them: the nearest to it goes on from nothing."""
+        nearest = next((one for _, one in self._by_nearness(text, [reply for _, reply in turns])), None)
+        return nearest is not None and not nearest.after
+
+    def _by_nearness(self, text: str, after: Sequence[str]) -> Iterator[tuple[float, Known]]:
+        """The turns that share something with a text, the nearest first, `FEW` at most."""
+        index = self._index
+        nearness = np.array(self._nearness(text), float)
+        if len(index.going_on):
+            spoken_of = self._spoken_of(after)[index.after]
+            nearness[index.going_on] *= ELSEWHERE + (SPOKEN_OF - ELSEWHERE) * spoken_of
+        few = np.argpartition(-nearness, FEW)[:FEW] if len(nearness) > FEW else np.arange(len(nearness))
+        for i in few[np.lexsort((few, -nearness[few]))]:
+            if nearness[i] <= 0:
+                break
+            yield float(nearness[i]), self.known[i]
+
+    def by(self, nearness: Callable[[str], Any]) -> "Retriever":
+        """The same turns, near by another measure of what the user says in each, to which the words add `WORDS`."""
+        other = copy(self)
+        other._nearness = lambda text: nearness(text) + WORDS * self._by_words(text)
+        return other
+
+    def _by_words(self, text: str) -> Any:
+        return (self._index.vectorizer.transform([text]) @ self._index.messages).toarray().ravel()
+
+    def _spoken_of(self, replies: Sequence[str]) -> Any:
+        """Of every matter, how like one of its replies the last of `replies` is or, for less, the one before."""
+        index = self._index
+        best = np.zeros(index.matters.max() + 2)  # the last is a matter that is gone
+        for weight, reply in zip(LATEST, replies[::-1], strict=False):
+            alike = index.vectorizer.transform([reply]) @ index.replies
+            np.maximum.at(best, index.matters[alike.indices], weight * alike.data)
+        return best
 
 
 def _marked(found: Sequence[Turn]) -> list[Turn]:
@@ -105,15 +211,19 @@ def _marked(found: Sequence[Turn]) -> list[Turn]:
 
 
 class RetrievingEncoder(PromptEncoder):
-    """Shows the rows nearest to the last message before every conversation, each marked as none of the visitor's."""
+    """Shows the rows nearest to the last message right before it, each marked as none of the visitor's."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, retriever: Retriever) -> None:
         super().__init__(tokenizer, template)
         self.retriever = retriever
 
-    def found_for(self, turns: Sequence[Turn], learnt: int) -> list[Turn]:
-        """The rows that are shown for a row to learn from, of which the first turn that is learnt has this number."""
-        return self.retriever.found(turns[learnt][0], turns[:learnt])
+    def found_for(self, turns: Sequence[Turn]) -> list[Turn]:
+        """The rows that are shown before the last turn of a row to learn from."""
+        return self.retriever.found(turns[-1][0], turns[:-1])
+
+    def heard(self, user: str, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Nothing where the message stands alone: a small model would rather repeat what it has said."""
+        return () if turns and self.retriever.stands_alone(user, turns) else turns
 
     def shown(self, user: str, turns: Sequence[Turn] = ()) -> list[Turn]:
         return _marked(self.retriever.found(user, turns))
@@ -121,14 +231,17 @@ class RetrievingEncoder(PromptEncoder):
     def example(
         self, persona: str, turns: Sequence[Turn], loss_on: str = "all", limit: int = 0, where: str = ""
     ) -> Example:
-        """As `PromptEncoder.example`, with the rows for the first turn that is learnt, as far as they fit `limit`."""
-        own = super().example(persona, turns, loss_on, limit, where)
-        shown = _marked(self.found_for(turns, 0 if loss_on == "all" else len(turns) - 1))
+        """As `PromptEncoder.example`, with rows before the last turn; the farthest go where `limit` is too small."""
+        shown = _marked(self.found_for(turns))
         for farthest in range(len(shown)):
-            whole = self.behind(persona, shown[farthest:], own)
-            if not limit or len(whole.input_ids) <= limit:
-                return whole
-        return own
+            near = shown[farthest:]
+            for oldest in range(len(turns)):
+                *earlier, last = turns[oldest:]
+                learnt = [len(earlier) + len(near), *(range(len(earlier)) if loss_on == "all" else ())]
+                whole = self._render(persona, [*earlier, *near, last], learnt, where)
+                if not limit or len(whole.input_ids) <= limit:
+                    return whole
+        return super().example(persona, turns, loss_on, limit, where)
 
 
 def encoder_for(tokenizer: PreTrainedTokenizerBase, template: str, retriever: Retriever | None) -> PromptEncoder:

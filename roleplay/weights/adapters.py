@@ -4,22 +4,38 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import AdapterError
+from roleplay.text.meaning import Meaning, States
 from roleplay.text.prompts import PromptEncoder, Turn
-from roleplay.text.retrieval import Retriever, encoder_for
-from roleplay.text.rows import Row, file_sha256
+from roleplay.text.retrieval import Known, Retriever, encoder_for
+from roleplay.text.rows import file_sha256
 from roleplay.weights.layout import CONFIG, NAME, WEIGHTS
 
 PROJECTIONS = {  # what an adapter may change, and the block of a layer that it stands in
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
 }
+
+
+class LookedUp(NamedTuple):
+    """The training turns of which an adapter reads the nearest before it answers, () for none."""
+
+    turns: tuple[Known, ...] = ()
+    meaning: Meaning | None = None  # what tells which are near; None: their words do
+
+    @property
+    def shown(self) -> int:
+        """How many of them may be shown."""
+        return sum(not one.hidden for one in self.turns)
+
+
+NOTHING = LookedUp()
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,12 @@ class Adapter:
     persona: str  # the system prompt it was trained with
     training: dict[str, Any]  # training.json, {} if there is none
     revision: str = ""  # of the repository that it was fetched from, "" for a folder of this machine
-    examples: tuple[Turn, ...] = ()  # training rows, of which it reads the nearest before it answers; () for none
+    looked_up: LookedUp = NOTHING
 
     @cached_property
     def retriever(self) -> Retriever | None:
-        """Over its examples; None for an adapter that has none."""
-        return Retriever([Row((turn,)) for turn in self.examples]) if self.examples else None
+        """Over what it looks up, by words; None for an adapter that looks nothing up."""
+        return Retriever(self.looked_up.turns) if self.looked_up.turns else None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -50,11 +66,20 @@ class Adapter:
 
     def without(self, turns: Collection[Turn]) -> "Adapter":
         """The same adapter that cannot look up these."""
-        return replace(self, examples=tuple(turn for turn in self.examples if turn not in turns))
+        known, meaning = self.looked_up
+        kept = [number for number, one in enumerate(known) if one.turn not in turns]
+        meaning = meaning and replace(meaning, vectors=meaning.vectors[kept])
+        return replace(self, looked_up=LookedUp(tuple(known[number] for number in kept), meaning))
 
-    def encoder(self, tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
-        """What makes its prompts: in its template, and with what it looks up."""
-        return encoder_for(tokenizer, self.template, self.retriever)
+    def encoder(self, tokenizer: PreTrainedTokenizerBase, states: States | None = None) -> PromptEncoder:
+        """What makes its prompts: in its template, and with what it looks up.
+
+        Rows are looked up by what they mean where the base model's hidden `states` can be had, else by their words.
+        """
+        plain, retriever, meaning = PromptEncoder(tokenizer, self.template), self.retriever, self.looked_up.meaning
+        if retriever and meaning and states:
+            retriever = retriever.by(meaning.nearness(plain, states))
+        return encoder_for(tokenizer, self.template, retriever)
 
 
 def local_adapters(root: Path) -> list[str]:

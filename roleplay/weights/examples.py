@@ -1,24 +1,25 @@
-"""The training rows that an adapter looks up, in a file of its folder, so that they go wherever it goes."""
+"""The training turns that an adapter looks up, in a file of its folder, so that they go wherever it goes."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from roleplay.disk import read_json, write_text
 from roleplay.errors import AdapterError, DataError
 from roleplay.text import limits
-from roleplay.text.prompts import Turn
+from roleplay.text.retrieval import Known
 from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
 
-def write_examples(folder: Path, turns: Sequence[Turn]) -> None:
-    """The distinct turns, a line each: what was said and what is replied."""
+def write_examples(folder: Path, turns: Sequence[Known]) -> None:
+    """A line a turn: what was said, what is replied, its matter as a number, and that of the one it goes on from."""
     write_text(folder / EXAMPLES, _text(turns))
 
 
-def check_examples(turns: Sequence[Turn]) -> None:
+def check_examples(turns: Sequence[Known]) -> None:
     """Raises `DataError` for turns that `write_examples` would write and `read_examples` would refuse."""
-    for user, reply in turns:
+    for user, reply in (one.turn for one in turns):
         if max(len(user), len(reply)) > limits.EXAMPLE:
             raise DataError(
                 f"{max(user, reply, key=len)!r:.80} has more than {limits.EXAMPLE:,} characters, too many to be looked "
@@ -31,23 +32,38 @@ def check_examples(turns: Sequence[Turn]) -> None:
         )
 
 
-def _text(turns: Sequence[Turn]) -> str:
-    lines = ",\n".join(json.dumps(turn, ensure_ascii=False) for turn in dict.fromkeys(turns))
+def _text(turns: Sequence[Known]) -> str:
+    numbers = {matter: number for number, matter in enumerate(dict.fromkeys(one.matter for one in turns))}
+    values = [[*turn, numbers[matter], *([numbers[after]] if after else ())] for turn, matter, after in turns]
+    lines = ",\n".join(json.dumps(value, ensure_ascii=False) for value in values)
     return f"[\n{lines}\n]\n"
 
 
-def read_examples(folder: Path) -> tuple[Turn, ...]:
-    """What `write_examples` wrote, () where it wrote nothing; raises `AdapterError` for anything else."""
+def read_examples(folder: Path) -> tuple[Known, ...]:
+    """What `write_examples` wrote, () where it wrote nothing; raises `AdapterError` for anything else.
+
+    A turn without a number is a matter of its own.
+    """
     path = folder / EXAMPLES
     if not path.exists():
         return ()
     value = read_json(path, advice="download or save it again", kind=AdapterError)
     if not isinstance(value, list):
         raise AdapterError(f"{path}: holds a {type(value).__name__} where a list of rows belongs; save it again")
-    for number, turn in enumerate(value, 1):
-        texts = isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
-        if not texts or not all(0 < len(text.strip()) <= limits.EXAMPLE for text in turn):
-            raise AdapterError(
-                f"{path}: row {number} is {turn!r:.80}; give it two texts of 1 to {limits.EXAMPLE:,} characters"
-            )
-    return tuple((user, reply) for user, reply in value)
+    known = tuple(_known(line, f"{path}: row {number}") for number, line in enumerate(value, 1))
+    matters = {one.matter for one in known}
+    if lost := next((one for one in known if one.after and one.after not in matters), None):
+        raise AdapterError(f"{path}: {lost.turn[0]!r:.80} goes on from matter {lost.after}, which no row is of")
+    return known
+
+
+def _known(line: Any, where: str) -> Known:
+    texts, numbers = (line[:2], line[2:]) if isinstance(line, list) else ([], [])
+    whole = len(texts) == 2 and all(isinstance(t, str) and 0 < len(t.strip()) <= limits.EXAMPLE for t in texts)
+    if not whole or len(numbers) > 2 or any(type(number) is not int for number in numbers):
+        raise AdapterError(
+            f"{where} is {line!r:.80}; give it two texts of 1 to {limits.EXAMPLE:,} characters, then the number of its "
+            "matter, and of the one that it goes on from"
+        )
+    matter, after = [*map(str, numbers), "", ""][:2]
+    return Known((texts[0], texts[1]), matter or where, after)

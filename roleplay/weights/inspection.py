@@ -20,9 +20,21 @@ from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text import limits
 from roleplay.text.prompts import template_name
 from roleplay.weights import embedded
-from roleplay.weights.adapters import PROJECTIONS, Adapter
+from roleplay.weights.adapters import PROJECTIONS, Adapter, LookedUp
 from roleplay.weights.examples import read_examples
-from roleplay.weights.layout import CONFIG, MAX_ALPHA, MAX_BYTES, MAX_RANK, NAME, READABLE, TEMPLATE, TRAINING, WEIGHTS
+from roleplay.weights.layout import (
+    CONFIG,
+    MAX_ALPHA,
+    MAX_BYTES,
+    MAX_RANK,
+    MEANING,
+    NAME,
+    READABLE,
+    TEMPLATE,
+    TRAINING,
+    WEIGHTS,
+)
+from roleplay.weights.meanings import read_meaning
 
 DTYPES = ("F32", "F16", "BF16")
 HARMLESS_STARTS = ("gaussian", "orthogonal")  # values of init_lora_weights that leave the base model as it is
@@ -63,6 +75,7 @@ def _inspect(folder: Path) -> Adapter:
     base, persona = (training.get(key, {}) for key in ("base_model", "persona"))
     if not isinstance(base, dict) or not isinstance(persona, dict):
         raise AdapterError(f"{folder / TRAINING}: base_model and persona must be objects; write it with train.lora")
+    turns = read_examples(folder)
     return Adapter(
         name=folder.name,
         folder=folder,
@@ -73,7 +86,7 @@ def _inspect(folder: Path) -> Adapter:
         template=template,
         persona=_text(folder, persona.get("system_prompt", "")),
         training=training,
-        examples=read_examples(folder),
+        looked_up=LookedUp(turns, read_meaning(folder, len(turns))),
     )
 
 
@@ -100,7 +113,7 @@ def _check_files(folder: Path) -> None:
             continue  # never looked into
         if not path.is_file():
             raise AdapterError(f"{path}: neither a file nor a folder; remove it")
-        if path.suffix == ".safetensors" and path.name != WEIGHTS:
+        if path.suffix == ".safetensors" and path.name not in (WEIGHTS, MEANING):
             raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one{_made_by(path)}")
         if path.suffix.lower() not in READABLE:
             raise AdapterError(
@@ -237,6 +250,12 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
     The embedded model's adapters fit the model that it was made of too: a warning says so, otherwise it is "".
     """
     told = adapter.base_model or "a base model it does not name"
+    meaning, depth = adapter.looked_up.meaning, len(model.model.layers)
+    if meaning and (len(meaning.center) != model.config.hidden_size or meaning.depth > depth):
+        raise AdapterError(
+            f"{adapter.name}: {MEANING} is of states of size {len(meaning.center)} after {meaning.depth} layers, those "
+            f"of the loaded model have size {model.config.hidden_size} and it has {depth}: write it with train.lookup"
+        )
     dequantised = adapter.base_fingerprint == embedded.FINGERPRINT != fingerprint and name == embedded.HUB_ID
     if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint and not dequantised:
         raise AdapterError(

@@ -14,7 +14,7 @@ from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, known
 from roleplay.text.rows import Row
 from tests.scripted import REPLIES, ScriptedEngine
 
@@ -41,7 +41,7 @@ def test_who_is_asked_with_which_persona(changes: dict[str, object], personas: d
 
 
 def test_examples_go_to_the_base_side_alone_and_into_the_vote() -> None:
-    retriever = Retriever([Row((("你从何处来？", "自甄府来。"),)), Row((("Who are you?", "A consort."),))])
+    retriever = Retriever(known([Row((("你从何处来？", "自甄府来。"),)), Row((("Who are you?", "A consort."),))]))
     shown = retriever.examples("你是谁？")
     assert shown
     new = begin(given="examples", retriever=retriever, blind=True)
@@ -59,7 +59,7 @@ def test_examples_go_to_the_base_side_alone_and_into_the_vote() -> None:
 
 @pytest.mark.parametrize("changes", [{"compare": False}, {"adapter": ""}, {"retriever": None}, {"given": "persona"}])
 def test_no_examples_where_there_is_none_to_be_given_them(changes: dict[str, object]) -> None:
-    retriever = Retriever([Row((("你是谁？", "甄嬛。"),))])
+    retriever = Retriever(known([Row((("你是谁？", "甄嬛。"),))]))
     assert begin(given="examples", retriever=retriever).examples
     assert begin(**({"given": "examples", "retriever": retriever} | changes)).examples == ()
 

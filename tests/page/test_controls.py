@@ -9,7 +9,7 @@ from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.votes import read_votes
 from roleplay.text import personas
 from roleplay.text.personas import Persona
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, known
 from roleplay.text.rows import Row, read_rows
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine
@@ -99,7 +99,7 @@ def test_openers_persona_and_sampling_reach_the_engine(page: Page, engine: Scrip
 
 
 def test_training_rows_as_examples_for_the_base_model(browser: Browser, tmp_path: Path) -> None:
-    retriever = Retriever([Row((("夜深了", "该歇息了。"),)), Row((("今夜雪大", "且看雪。"),))])
+    retriever = Retriever(known([Row((("夜深了", "该歇息了。"),)), Row((("今夜雪大", "且看雪。"),))]))
     served = Served(tmp_path, ["one", "two"], retrievers={"one": retriever})
     with opened(browser, served.url) as page:
         page.get_by_role("button", name="Base model, untuned").click()

@@ -22,7 +22,7 @@ from roleplay.results.tally import Tally
 from roleplay.text.rows import read_rows
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
-LOOKED_UP = Answer("it says", 5, 0.1, 0.5, "end", shown_rows=2)
+LOOKED_UP = Answer("it says", 5, 0.1, 0.5, "end", shown_rows=(("※ q", "a"),))
 
 
 def exchange(user: str, *sides: str, **changes: object) -> Exchange:

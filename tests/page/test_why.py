@@ -17,7 +17,7 @@ from page.why_panel import WhyHandlers
 from page.why_view import why_html
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Sampling
 from roleplay.text import personas
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import MARK, Retriever, known
 from roleplay.text.rows import Row
 from tests.pages import PHONE, Served, ask, bots, footer, opened, serious
 from tests.scripted import ScriptedEngine
@@ -70,7 +70,7 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
         Row((("雪", "且等雪停。"),)),
         Row((("<i>", "好"),)),
     ]
-    about = {"one": About(tmp_path, retriever=Retriever(rows))}
+    about = {"one": About(tmp_path, retriever=Retriever(known(rows)))}
     said = {ADAPTER: Answer("清粥便好，不必铺张，省下来赏给她们。", 5, stop="end"), BASE: DONE[BASE]}
     handlers, record = handlers_of(about), [replace(EXCHANGE, answers=said)]
     html = handlers.explain([0, 0], record, False, VISITOR)["why"][2]
@@ -78,13 +78,9 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     assert html.index("晚膳呢<br>→") and "<i>" not in html
     assert "training" not in handlers.explain([1, 0], record, False, VISITOR)["why"][2]
     assert "looked up" not in html
-    looking = said | {ADAPTER: replace(said[ADAPTER], shown_rows=1)}
+    looking = said | {ADAPTER: replace(said[ADAPTER], shown_rows=((MARK + "晚膳呢", rows[0].turns[0][1]),))}
     html = handlers.explain([0, 0], [replace(record[0], user="晚膳", answers=looking)], False, VISITOR)["why"][2]
     assert html.index("that it looked up for this message") < html.index("晚膳呢<br>→") < html.index("nearest to it")
-    before = replace(EXCHANGE, answers={ADAPTER: Answer(rows[0].turns[0][1], 5, stop="end")})
-    again = replace(record[0], user="晚膳", answers=looking)
-    html = handlers.explain([0, 1], [before, again], False, VISITOR)["why"][2]  # what was said is not shown again
-    assert "晚膳呢<br>→" not in html.split("nearest to it")[0]
     other = {ADAPTER: Answer("好", 1, stop="end")}
     html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]
     assert "No 10 characters" in html

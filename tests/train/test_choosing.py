@@ -15,7 +15,7 @@ from roleplay.errors import DataError
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
 from roleplay.text.characters import load_character
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, known
 from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection
 from tests import tiny
@@ -45,7 +45,9 @@ def base_model() -> base_models.BaseModel:
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     adapter = inspection.inspect(tiny.adapter(tmp_path_factory.mktemp("adapters") / "tiny"))
     encoder, groups = PromptEncoder(tiny.tokenizer(), "gemma"), [0, 0, 1, 2, 3, 4, 5]
-    return Subject(adapter, (BARE_BASE, BASE_WITH_PERSONA, TUNED), 6, ROWS, groups, ROWS, Retriever(ROWS), encoder)
+    return Subject(
+        adapter, (BARE_BASE, BASE_WITH_PERSONA, TUNED), 6, ROWS, groups, ROWS, Retriever(known(ROWS)), encoder, encoder
+    )
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from roleplay.errors import RoleplayError
 from roleplay.results import board as scoreboard
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import Retriever
+from roleplay.text.retrieval import Retriever, known
 from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter
@@ -86,7 +86,7 @@ def subject(adapter: Adapter) -> Subject:
     trained = [Row((("太医来过么？", "来过。"),)), Row((("雪大不大？", "大。"),))]
     encoder = PromptEncoder(tiny.tokenizer(), "gemma")
     arms = (BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED)
-    return Subject(adapter, arms, 6, held_out, [0, 1], trained, Retriever(trained), encoder)
+    return Subject(adapter, arms, 6, held_out, [0, 1], trained, Retriever(known(trained)), encoder, encoder)
 
 
 def test_replies_are_those_of_the_engine(adapter: Adapter) -> None:

@@ -26,6 +26,7 @@ from roleplay.errors import DataError, RoleplayError
 from roleplay.results.intervals import Estimate
 from roleplay.results.votes import Ballot, Box, Vote, cast
 from roleplay.text.pairs import Pair, parse_pair, prompt_groups, split_pairs
+from roleplay.text.retrieval import Known
 from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.examples import write_examples
@@ -118,9 +119,10 @@ def test_the_chosen_reply_gains_on_held_out_prompts(base, home, folder, pairs, m
 
 
 def test_kto_learns_replies_one_by_one_and_is_measured_on_pairs(base, home, folder, pairs):
-    write_examples(folder, looked_up := [("who are you?", "I am I."), ("is it late?", "It is.")])
+    turns = (Known(("who are you?", "I am I."), "0"), Known(("is it late?", "It is."), "1"))
+    write_examples(folder, turns)
     made = prefer.prefer(settings(base, folder, pairs=[str(pairs)], loss="kto", keep_anyway=True))
-    assert inspection.inspect(made).examples == tuple(looked_up)  # it goes on looking up
+    assert inspection.inspect(made).looked_up.turns == turns  # it goes on looking up
     (stage,) = json.loads((made / "training.json").read_text(encoding="utf-8"))["preferences"]
     assert stage["pairs"] == {"learnt": 9, "held out": 3} and stage["thumbs"] == 18
     assert stage["results"]["accuracy"] == 1.0 and "KTO with beta 0.1" in (made / "README.md").read_text("utf-8")

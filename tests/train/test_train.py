@@ -24,16 +24,17 @@ from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
-from roleplay.errors import RoleplayError, StaleRunError
+from roleplay.errors import AdapterError, RoleplayError, StaleRunError
 from roleplay.flags import parse
 from roleplay.text.prompts import Example
+from roleplay.text.retrieval import known
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS, Adapter, read_weights
 from tests import tiny
 from tests.disk import largest_file
 from tests.hub_server import hub_server
-from train import export, lora
+from train import export, lookup, lora
 from train.learning import memory, trainer
 from train.learning.adapter import attach_lora
 from train.learning.checkpoints import check_resume, what_must_stay
@@ -176,7 +177,7 @@ def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
         settings(base, data, adapter=str(first), name="again", keep=1.0, learning_rate=1e-9, retrieval=True)
     )
     one, two = (inspection.inspect(folder) for folder in (first, again))
-    assert (two.rank, two.scaling) == (one.rank, one.scaling) == (4, 1.0) and two.examples
+    assert (two.rank, two.scaling) == (one.rank, one.scaling) == (4, 1.0) and two.looked_up.turns
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, again))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)  # next to nothing was learnt
@@ -189,12 +190,26 @@ def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
 
 def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):
     folder = lora.train(settings(base, data, retrieval=True))
-    assert {path.name for path in folder.iterdir()} == WRITTEN | {"examples.json"}
+    assert {path.name for path in folder.iterdir()} == WRITTEN | {"examples.json", "meaning.safetensors"}
     adapter = inspection.inspect(folder)
     learnt, held_out, _ = training_rows.rows_of(adapter)
-    assert set(adapter.examples) == {row.turns[-1] for row in learnt}
-    assert not {row.turns[-1] for row in held_out} & set(adapter.examples)
-    assert "It looks up: before it answers, it reads the 4 of 54 training rows" in (folder / "README.md").read_text()
+    looked_up = {one.turn for one in adapter.looked_up.turns}
+    assert looked_up == {one.turn for one in known(learnt)}
+    assert not {row.turns[-1] for row in held_out} & looked_up
+    assert "It looks up: before it answers, it reads the 4 of 37 rows" in (folder / "README.md").read_text()
+
+
+def test_what_it_looks_up_is_written_anew_without_a_training(base, data, home, tmp_path, taught, capsys):
+    folder = lora.train(settings(base, data, retrieval=True))
+    weights = file_sha256(folder / "adapter_model.safetensors")
+    (more := tmp_path / "more.json").write_text('[{"instruction": "a heron?", "output": "I am one.", "weight": 2}]')
+    lookup.main(["--adapter", str(folder), "--base-model", str(base), "--data", str(data), str(more)])
+    adapter = inspection.inspect(folder)
+    assert ("a heron?", "I am one.") in {one.turn for one in adapter.looked_up.turns} and adapter.looked_up.meaning
+    assert adapter.training["looked_up"][1]["file"] == "more.json" and f"{folder}: 38 rows" in capsys.readouterr().out
+    assert file_sha256(folder / "adapter_model.safetensors") == weights
+    with pytest.raises(AdapterError, match="me has not learnt to look up"):
+        lookup.main(["--adapter", str(taught()), "--base-model", str(base), "--data", str(more)])
 
 
 def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, capsys):

@@ -33,7 +33,7 @@ def loss_texts(bench: Bench) -> dict[str, Work]:
     own = subject.mean_tokens([row.text for row in subject.held_out])
     labels = subject.mean_tokens(["\n".join(reply for _, reply in row.turns) for row in subject.held_out])
     shown = NEAREST * subject.mean_tokens([row.text for row in subject.trained])
-    looking = {BASE_WITH_ROWS, *([TUNED] if subject.adapter.examples else [])}
+    looking = {BASE_WITH_ROWS, *([TUNED] if subject.adapter.looked_up.turns else [])}
     lengths = {arm: own + shown * (arm in looking) + subject.prefix_tokens(arm) / PACK for arm in subject.arms}
     return {arm: scoring(len(subject.held_out), tokens, labels) for arm, tokens in lengths.items()}
 

@@ -8,12 +8,14 @@ GPU the number of rows has a part in it too, so a list is written by itself, and
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from roleplay.engine.batch import Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora
 from roleplay.engine.protocol import ENDS, Question, Sampling
 from roleplay.engine.scheduler import AT_ONCE, Scheduler
+from roleplay.engine.states import mean_states
 from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder
@@ -72,7 +74,8 @@ class Writer:
             if warning := inspection.check_base(adapter, base.model, fingerprint, base.hub_id):
                 print(f"warning      {warning}")
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
-        self._encoders = {adapter.name: adapter.encoder(base.tokenizer) for adapter in loaded}
+        states = partial(mean_states, self._decoder)
+        self.encoders = {adapter.name: adapter.encoder(base.tokenizer, states) for adapter in loaded}
         self._plain = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings
         self._known: dict[Ask, list[Reply]] = {}  # its candidates, the one that ranks first first
@@ -129,5 +132,5 @@ class Writer:
 
     def _begin(self, ask: Ask) -> Weighing:
         room, voice = self._context - ask.sampling.max_new_tokens, Voice(ask.adapter, self._loras[ask.adapter])
-        encoder = self._encoders[ask.adapter] if ask.adapter else self._plain[ask.template]
+        encoder = self.encoders[ask.adapter] if ask.adapter else self._plain[ask.template]
         return Weighing(encoder, ask.question, room, voice, ask.sampling)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from roleplay.engine.protocol import CONSIDERED, Question, Sampling
@@ -33,6 +32,7 @@ class Subject:
     trained: list[Row]
     retriever: Retriever
     encoder: PromptEncoder
+    own: PromptEncoder  # what makes the adapter's prompts, with the rows that it looks up in them
     considered: bool = False  # whether every reply is the best of several
 
     def persona(self, arm: str) -> str:
@@ -42,13 +42,9 @@ class Subject:
         """The adapter that an arm computes with, "" for the base model."""
         return self.adapter.name if arm == TUNED else ""
 
-    @cached_property
-    def _own(self) -> PromptEncoder:
-        return self.adapter.encoder(self.encoder.tokenizer)
-
     def encodes(self, arm: str) -> PromptEncoder:
-        """What makes an arm's prompts: the adapter's has the rows that it looks up in them."""
-        return self._own if arm == TUNED else self.encoder
+        """What makes an arm's prompts."""
+        return self.own if arm == TUNED else self.encoder
 
     def shown(self, arm: str, user: str) -> list[Turn]:
         """The example turns that an arm is given before the conversation."""

@@ -25,7 +25,7 @@ from roleplay.templates import template
 from roleplay.text.languages import language
 from roleplay.text.retrieval import NEAREST
 from roleplay.weights import embedded
-from roleplay.weights.adapters import Adapter
+from roleplay.weights.adapters import Adapter, LookedUp
 from roleplay.weights.architectures import MULTIMODAL
 from roleplay.weights.examples import read_examples
 from roleplay.weights.hub import ADAPTER_TAG
@@ -88,7 +88,7 @@ def gguf_card(adapter: Adapter, repo: str) -> str:
     data = metadata(training, "finetune", "gguf", ["gguf", "gemma", "role-play"])
     values = {"base": training["base_model"], "persona": training["persona"], "metadata": data.to_yaml()}
     return template(__file__, "gguf.md.jinja", FILTERS).render(
-        name=adapter.name, repo=repo, looks_up=bool(adapter.examples), **values
+        name=adapter.name, repo=repo, looks_up=bool(adapter.looked_up.turns), **values
     )
 
 
@@ -113,7 +113,7 @@ def _card(
         chinese="zh" in spoken,
         results=training.get("results", {}),
         stages=training.get("preferences", []),
-        examples=len(read_examples(folder)),
+        examples=LookedUp(read_examples(folder)).shown,
         nearest=NEAREST,
         rows=sum(item["rows"] for item in training["data"]),
         curve=CURVE if (folder / CURVE).exists() else "",

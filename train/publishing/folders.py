@@ -1,7 +1,7 @@
 """The adapter folder that a training ends with, and the one that an adoption does."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ from safetensors.torch import save_file
 
 from roleplay.adoption.matrices import Plain
 from roleplay.disk import write_json, written_whole
-from roleplay.text.prompts import TEMPLATES, Turn
+from roleplay.text.prompts import TEMPLATES
+from roleplay.weights.adapters import NOTHING, Adapter, LookedUp
 from roleplay.weights.examples import write_examples
-from roleplay.weights.layout import CURVE, TEMPLATE, TRAINING, WEIGHTS
+from roleplay.weights.layout import CURVE, EXAMPLES, MEANING, TEMPLATE, TRAINING, WEIGHTS
+from roleplay.weights.meanings import write_meaning
 from train.learning.adapter import saved_weights
 from train.publishing import card, plots
 
 
 def write_adapter(
-    folder: Path, model: PeftModel, training: dict[str, Any], then: str = "", examples: Sequence[Turn] = ()
+    folder: Path, model: PeftModel, training: dict[str, Any], then: str = "", looked_up: LookedUp = NOTHING
 ) -> None:
     """Weights, configuration, template, `training` as training.json, the rows that it looks up, curve and card; the
     folder is whole or absent.
@@ -33,8 +35,7 @@ def write_adapter(
         model.save_pretrained(str(part), save_embedding_layers=False, state_dict=saved_weights(model))
         (part / TEMPLATE).write_text(TEMPLATES[training["template"]], encoding="utf-8")
         write_json(part / TRAINING, training)
-        if examples:
-            write_examples(part, examples)
+        _write_looked_up(part, looked_up)
         plots.training_curve(training["results"]["log"], part / CURVE)
         card.write_card(part)
 
@@ -48,6 +49,25 @@ def name_adapter(staged: Path, folder: Path, training: dict[str, Any], then: str
         shutil.copytree(staged, part, dirs_exist_ok=True)
         write_json(part / TRAINING, training)
         card.write_card(part)
+
+
+def write_looked_up(adapter: Adapter, looked_up: LookedUp, files: list[dict[str, Any]]) -> None:
+    """The same adapter with other rows to look up, which are from these files; raises `RoleplayError` where the disk
+    fails."""
+    with written_whole(adapter.folder) as part:
+        shutil.copytree(adapter.folder, part, dirs_exist_ok=True)
+        _write_looked_up(part, looked_up)
+        write_json(part / TRAINING, adapter.training | {"looked_up": files})
+        card.write_card(part)
+
+
+def _write_looked_up(folder: Path, looked_up: LookedUp) -> None:
+    for file in (EXAMPLES, MEANING):
+        (folder / file).unlink(missing_ok=True)
+    if looked_up.turns:
+        write_examples(folder, looked_up.turns)
+    if looked_up.meaning:
+        write_meaning(folder, looked_up.meaning)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, S
 from roleplay.engine.sampling import Drawing, gumbel, next_tokens
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import MARK, Retriever
+from roleplay.text.retrieval import MARK, Retriever, known
 from roleplay.text.rows import Row
 from roleplay.weights import adapters, base_models, inspection, layout, probe
 from roleplay.weights.examples import write_examples
@@ -104,22 +104,20 @@ def test_the_base_side_is_a_model_without_adapters(local: LocalEngine) -> None:
 def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(folder: Path, tmp_path: Path) -> None:
     looking = tiny.adapter(tmp_path / "looking")
     rows = [("who are you", "I am I."), ("what is it", "It is tea.")]
-    write_examples(looking, rows)
+    write_examples(looking, turns := known([Row((row,)) for row in rows]))
     local = LocalEngine(base_model(), [inspection.inspect(looking), inspection.inspect(folder)], CONTEXT)
     assert "looks up the nearest 4 of 2 rows" in "\n".join(local.describe())
     said = texts(local, ask("who is it"))
-    shown = tuple(
-        (MARK + user, reply) for user, reply in Retriever([Row((row,)) for row in rows]).examples("who is it")
-    )
+    shown = tuple((MARK + user, reply) for user, reply in Retriever(turns).found("who is it", ()))
     plain = replace(ask("who is it", ADAPTER, turns=shown), adapter="tiny")
-    assert len(shown) == 2 and said[ADAPTER] == texts(local, plain)[ADAPTER]
+    assert len(shown) == 1 and said[ADAPTER] == texts(local, plain)[ADAPTER]
     bare = replace(ask("who is it"), adapter="tiny")
     assert said[ADAPTER] != texts(local, bare)[ADAPTER] and said[BASE] == texts(local, bare)[BASE]
-    for message, count in (("who is it", 2), ("你好", 0)):
+    for message, read in (("who is it", shown), ("你好", ())):
         for candidates in (1, 2):
             asked = replace(ask(message), sampling=Sampling(max_new_tokens=2, candidates=candidates))
-            read = [{side: answer.shown_rows for side, answer in answers.items()} for answers in local.answer(asked)]
-            assert {tuple(rows.items()) for rows in read} == {((ADAPTER, count), (BASE, 0))}
+            for answers in local.answer(asked):
+                assert {side: answer.shown_rows for side, answer in answers.items()} == {ADAPTER: read, BASE: ()}
 
 
 def test_a_prompt_is_computed_to_the_end_of_its_persona_first(local: LocalEngine) -> None:

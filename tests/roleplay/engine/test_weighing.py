@@ -14,7 +14,7 @@ from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine.weighing import GAIN, Weighing
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder
+from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder, known
 from roleplay.text.rows import Row
 from roleplay.weights import inspection
 from tests import tiny
@@ -92,15 +92,15 @@ def test_long_replies_are_weighed_as_short_ones_are(local: LocalEngine) -> None:
 def test_what_is_looked_up_counts_as_no_part_of_the_question() -> None:
     """Else a reply would gain by copying a row that is shown."""
     plain = PromptEncoder(tiny.tokenizer())
-    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever([Row((("who is it", "It is I."),))]))
-    question, sampling = Question("", (("a", "b"),), "who"), Sampling(candidates=2, max_new_tokens=4)
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known([Row((("who is it", "It is I."),))])))
+    question, sampling = Question("", (), "who"), Sampling(candidates=2, max_new_tokens=4)
     side = Weighing(encoder, question, 300, Voice(BASE), sampling)
-    assert side.rows[0].prompt == plain.prompt("", [(MARK + "who is it", "It is I."), ("a", "b")], "who")
+    assert side.rows[0].prompt == plain.prompt("", [(MARK + "who is it", "It is I.")], "who")
     for row in side.rows:
         row.drawn = [5]
         row.end("end")
     (scored,) = side.follow()
-    assert scored.prompt == plain.prompt("", [(MARK + "who is it", "It is I."), ("a", "b")], "")
+    assert scored.prompt == plain.prompt("", [(MARK + "who is it", "It is I.")], "")
 
 
 def test_memory_that_a_draw_lacks_shifts_no_score_beside_it(

@@ -121,7 +121,7 @@ def test_fit_drops_whole_oldest_turns(tokenizer):
     encoder = PromptEncoder(tokenizer)
     turns = [(f"question {n}", f"reply {n}") for n in range(6)]
     whole = encoder.prompt("P", turns, "last")
-    assert encoder.fit("P", turns, "last", len(whole)) == (whole, 0, 0)
+    assert encoder.fit("P", turns, "last", len(whole)) == (whole, 0, ())
     ids, dropped, _ = encoder.fit("P", turns, "last", len(whole) - 1)
     assert dropped == 1
     assert ids == encoder.prompt("P", turns[1:], "last")

@@ -4,14 +4,14 @@ import pytest
 
 from roleplay.errors import DataError
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
-from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder
+from roleplay.text.retrieval import ELSEWHERE, FEW, MARK, SPOKEN_OF, WORDS, Known, Retriever, RetrievingEncoder, known
 from roleplay.text.rows import Row
 from tests import tiny
 
 ROWS = [
     Row((("今日可曾用过晚膳？", "用过了。"),)),
     Row((("晚膳用些什么好？", "清粥便好。"),)),
-    Row((("雪下得真大", "是啊。"), ("娘娘可要赏雪？", "且等雪停。"))),
+    Row((("娘娘可要赏雪？", "且等雪停。"),)),
     Row((("Do you play chess?", "Slowly."),)),
     Row((("Do you play chess?", "Slowly."),)),
 ]
@@ -26,18 +26,18 @@ ROWS = [
     ],
 )
 def test_the_nearest_row_stands_last(message: str, nearest: tuple[str, str]) -> None:
-    assert Retriever(ROWS).examples(message)[-1] == nearest
+    assert Retriever(known(ROWS)).examples(message)[-1] == nearest
 
 
 def test_repeated_rows_are_shown_once_and_strangers_not_at_all() -> None:
-    assert Retriever(ROWS).examples("chess") == [("Do you play chess?", "Slowly.")]
-    assert Retriever(ROWS).examples("ξψ") == []
+    assert Retriever(known(ROWS)).examples("chess") == [("Do you play chess?", "Slowly.")]
+    assert Retriever(known(ROWS)).examples("ξψ") == []
 
 
 def test_as_many_as_asked_and_always_the_same() -> None:
-    retriever = Retriever(ROWS)
+    retriever = Retriever(known(ROWS))
     assert len(retriever.examples("娘娘晚膳赏雪", 2)) == 2
-    assert retriever.examples("娘娘晚膳赏雪") == Retriever(ROWS).examples("娘娘晚膳赏雪")
+    assert retriever.examples("娘娘晚膳赏雪") == Retriever(known(ROWS)).examples("娘娘晚膳赏雪")
 
 
 def test_no_rows_is_an_error() -> None:
@@ -46,57 +46,124 @@ def test_no_rows_is_an_error() -> None:
 
 
 def test_rows_are_ranked_with_their_nearness() -> None:
-    (first, turn), *others = Retriever(ROWS).ranked("今日可曾用过晚膳？", 9)
+    (first, turn), *others = Retriever(known(ROWS)).ranked("今日可曾用过晚膳？", 9)
     assert turn == ROWS[0].turns[0] and first == pytest.approx(1)
     assert [nearness for nearness, _ in others] == sorted((n for n, _ in others), reverse=True)
 
 
-def test_messages_with_one_reply_vote_for_it_and_it_is_shown_once() -> None:
-    alone, light = ("the old red lamps", "A lamp."), ["the old lamp", "the red lamp", "old red lamp"]
-    retriever = Retriever([Row((turn,)) for turn in (alone, *((message, "A light.") for message in light))])
-    assert [reply for _, (_, reply) in retriever.ranked(alone[0], 9)] == ["A light.", "A lamp."]
-    fewer = retriever.ranked(alone[0], 9, without=light[2:])
-    assert [reply for _, (_, reply) in fewer] == ["A lamp.", "A light."]
+def test_none_is_shown_beside_one_that_is_much_nearer() -> None:
+    retriever = Retriever(known(ROWS))
+    assert len(retriever.examples("晚膳用些什么好？")) == 2 and retriever.found("晚膳用些什么好？", ()) == [
+        ROWS[1].turns[0]
+    ]
+
+
+def test_of_turns_with_one_reply_the_nearest_is_found() -> None:
+    turns = [("the old lamp", "A light."), ("the old red lamp", "A light."), ("a red coat", "A coat.")]
+    retriever = Retriever([Known(turn, str(number)) for number, turn in enumerate(turns)])
+    assert [turn for _, turn in retriever.ranked("the old red lamp", 9)] == [turns[1], turns[2]]
+    assert retriever.examples("the old red lamp", without=[turns[1][0]])[-1] == turns[0]
+
+
+FOLLOWED = [
+    Row((("do you like tea?", "Tea is my comfort."),), "tea"),
+    Row((("and coffee?", "Tea warms me more."),), "tea"),
+    Row((("do you like snow?", "Snow is quiet."),), "snow"),
+    Row((("do you like tea?", "Tea is my comfort."), ("why?", "It was my mother's drink.")), "tea then"),
+    Row((("do you like snow?", "Snow is quiet."), ("why?", "It hides the walls.")), "snow then"),
+    Row((("my name is Ann", "Welcome, Ann."), ("who am I?", "You are Ann.")), "told"),
+]
+
+
+def test_what_goes_on_from_a_matter_is_found_where_that_was_spoken_of() -> None:
+    turns = known(FOLLOWED)
+    assert [(one.matter, one.after) for one in turns[3:5]] == [("tea then", "tea"), ("snow then", "snow")]
+    assert [one.turn[1] for one in turns if one.hidden] == ["You are Ann."]  # it holds for its own conversation alone
+    assert known(FOLLOWED[-1:]) == [Known(FOLLOWED[-1].turns[-1], "told")]  # where there is nothing else, it is better
+    retriever = Retriever(turns)
+    assert "You are Ann." not in [reply for _, reply in retriever.examples("who am I?", 9)]
+    about_tea = [("do you drink?", "Tea warms me more.")]  # another reply of the matter than the row's own
+    assert retriever.found("why?", about_tea)[-1][1] == "It was my mother's drink."
+    assert retriever.found("why?", [*about_tea, ("hm", "Snow is quiet.")])[-1][1] == "It hides the walls."
+    assert retriever.found("why?", [*about_tea, ("hm", "ξψ")])[-1][1] == "It was my mother's drink."
+    assert retriever.ranked("why?", 1)[0][0] == pytest.approx(ELSEWHERE)
+    assert retriever.ranked("why?", 1, after=["Snow is quiet."])[0][0] == pytest.approx(SPOKEN_OF)
+    assert (
+        retriever.found("ξψ", about_tea) == retriever.found("", about_tea) == []
+    )  # what says nothing goes on from nothing
+    gone = Retriever([one for one in turns if one.matter != "snow"])
+    assert gone.ranked("why?", 9, after=["Snow is quiet."])[-1][0] == pytest.approx(ELSEWHERE)
+    replies = retriever.replies.ranked("It hides the walls.", 1)
+    assert replies == [(pytest.approx(1), ("why?", "It hides the walls."))]  # nothing is lost by going on
+
+
+def test_a_message_that_stands_alone_is_asked_alone() -> None:
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known(FOLLOWED)))
+    turns = [("do you drink?", "Tea warms me more.")]
+    assert encoder.heard("do you like snow?", turns) == ()
+    assert encoder.before("do you like snow?", turns) == encoder.shown("do you like snow?", turns) != []
+    for about_the_talk in ("why?", "who am I?", "ξψ"):
+        assert encoder.heard(about_the_talk, turns) == turns
+        assert encoder.before(about_the_talk, turns) == [*turns, *encoder.shown(about_the_talk, turns)]
+    plain = PromptEncoder(tiny.tokenizer())
+    assert encoder.fit("", turns, "do you like snow?", 999).ids == plain.prompt(
+        "", encoder.shown("do you like snow?"), "do you like snow?"
+    )
+
+
+def test_of_many_that_are_as_near_the_first_are_found() -> None:
+    many = Retriever([Known(("why?", f"Because of {number}."), str(number)) for number in range(3 * FEW)])
+    assert len(many.ranked("why?", 4)) == 4
+
+
+def test_another_measure_may_say_what_is_near() -> None:
+    plain = Retriever(known(ROWS))
+    by_hand = plain.by(lambda text: [0.1, 0.2, 0.9, 0.3] if text == "?" else [0.0] * 4)
+    assert [turn for _, turn in by_hand.ranked("?", 2)] == [ROWS[2].turns[0], ROWS[3].turns[0]]
+    ((nearness, turn),) = by_hand.ranked("chess", 9)
+    assert turn == ROWS[3].turns[0] and nearness == pytest.approx(WORDS * plain.ranked("chess", 9)[0][0])
 
 
 def test_no_row_is_shown_whose_reply_was_said_before() -> None:
-    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(ROWS))
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known(ROWS)))
     asked, reply = ROWS[1].turns[-1]
     assert encoder.shown(asked)[-1] == (MARK + asked, reply)
     assert reply not in [reply for _, reply in encoder.shown(asked, [("饿了", reply)])]
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_prompt_has_the_nearest_rows_before_the_conversation_and_marked(template: str) -> None:
-    plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(ROWS)
+def test_a_prompt_has_the_nearest_rows_right_before_the_message_and_marked(template: str) -> None:
+    plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(known(FOLLOWED))
     encoder = RetrievingEncoder(tiny.tokenizer(), template, retriever)
-    turns, user = [("你好", "请坐。")], "晚膳用什么好呢"
-    shown = [(MARK + asked, reply) for asked, reply in retriever.examples(user)]
+    turns, user = [("tea?", "Tea warms me more.")], "why?"
+    shown = [(MARK + asked, reply) for asked, reply in retriever.found(user, turns)]
     prompt = encoder.prompt("你是甄嬛。", turns, user)
-    assert shown and prompt == plain.prompt("你是甄嬛。", [*shown, *turns], user)
+    assert shown and prompt == plain.prompt("你是甄嬛。", [*turns, *shown], user)
     assert encoder.prompt("", (), "ξψ") == plain.prompt("", (), "ξψ")
     persona, whole = "你是甄嬛。", len(prompt)
-    assert encoder.fit(persona, turns, user, whole) == (prompt, 0, len(shown))
+    assert encoder.fit(persona, turns, user, whole) == (prompt, 0, tuple(shown))
     shorter = plain.prompt(persona, shown, user)  # turns go first
-    assert encoder.fit(persona, turns, user, whole - 1) == (shorter, 1, len(shown))
+    assert encoder.fit(persona, turns, user, whole - 1) == (shorter, 1, tuple(shown))
     alone = plain.prompt(persona, (), user)  # the rows last
     assert encoder.fit(persona, turns, user, len(shorter) - 1) == plain.fit(persona, turns, user, len(shorter) - 1)
-    assert encoder.fit(persona, turns, user, len(alone)) == (alone, 1, 0)
+    assert encoder.fit(persona, turns, user, len(alone)) == (alone, 1, ())
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("loss_on", ["all", "last"])
 def test_an_example_learns_its_own_replies_and_none_that_it_is_shown(template: str, loss_on: str) -> None:
-    plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(ROWS)
+    plain, retriever = PromptEncoder(tiny.tokenizer(), template), Retriever(known(ROWS))
     encoder = RetrievingEncoder(tiny.tokenizer(), template, retriever)
-    turns = [("晚膳用什么", "清粥。"), ("雪大么", "大。")]
-    asked = turns[0 if loss_on == "all" else 1][0]  # the first that is learnt: a later one is not said yet
-    shown = [(MARK + user, reply) for user, reply in retriever.examples(asked)]
+    first, last = turns = [("晚膳用什么", "清粥。"), ("雪大么", "大。")]
+    shown = [(MARK + user, reply) for user, reply in retriever.examples(last[0])]
     example, own = (one.example("甄嬛", turns, loss_on, where="row 1") for one in (encoder, plain))
-    assert example.input_ids == plain.example("甄嬛", [*shown, *turns]).input_ids
+    assert shown and example.input_ids == plain.example("甄嬛", [first, *shown, last]).input_ids
     assert [label for label in example.labels if label != IGNORED] == [y for y in own.labels if y != IGNORED]
     assert all(label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True))
     assert example.where == "row 1"
-    fewer = encoder.example("甄嬛", turns, loss_on, limit=len(example.input_ids) - 1)
-    assert fewer.input_ids == plain.example("甄嬛", [*shown[1:], *turns]).input_ids
-    assert encoder.example("甄嬛", turns, loss_on, limit=len(own.input_ids)).labels == own.labels
+    without = encoder.example("甄嬛", turns, loss_on, limit=len(example.input_ids) - 1)
+    assert without.input_ids == plain.example("甄嬛", [*shown, last]).input_ids  # turns go first
+    alone = len(plain.example("甄嬛", [last]).input_ids)
+    assert encoder.example("甄嬛", turns, loss_on, limit=alone).input_ids == plain.example("甄嬛", [last]).input_ids
+    with pytest.raises(DataError, match="row 1: "):
+        encoder.example("甄嬛", turns, loss_on, alone - 1, "row 1")

@@ -5,20 +5,23 @@ import math
 import os
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3ForCausalLM
 
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, DataError
+from roleplay.text.meaning import Meaning, unit
 from roleplay.text.prompts import TEMPLATES
-from roleplay.text.retrieval import RetrievingEncoder
-from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, probe
+from roleplay.text.retrieval import MARK, Known, RetrievingEncoder
+from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, meanings, probe
 from tests import tiny
 
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -39,17 +42,79 @@ def test_a_sound_adapter_is_taken(folder: Path, base: Gemma3ForCausalLM) -> None
 
 def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
     assert inspection.inspect(folder).retriever is None
-    turns = [("你好", "请坐。"), ("Who is it?", "It is\nI."), ("你好", "请坐。")]
+    greeting, who, why = ("你好", "请坐。"), ("Who is it?", "It is\nI."), ("why?", "Because.")
+    turns = (Known(greeting, "0"), Known(who, "1"), Known(why, "2", "1"))
     examples.write_examples(folder, turns)
     adapter = inspection.inspect(folder)
-    assert adapter.examples == (turns[0], turns[1])
+    assert adapter.looked_up == adapters.LookedUp(turns)
     assert isinstance(adapter.encoder(tiny.tokenizer()), RetrievingEncoder)
-    assert adapter.retriever and adapter.retriever.examples("who") == [turns[1]]
-    assert adapter.without({turns[1]}).examples == (turns[0],) and adapter.without(set(turns)).retriever is None
-    for long in ([("a" * 2001, "b")], [(f"{n}" * 20, "b" * 1900) for n in range(2400)]):
+    assert adapter.retriever and adapter.retriever.examples("who") == [who]
+    assert adapter.without({who}).looked_up.turns == (turns[0], turns[2])
+    assert adapter.without({greeting, who, why}).retriever is None
+    for long in ([("a" * 2001, "b")], [(f"{n}" * 20, "b" * 1900) for n in range(4800)]):
         with pytest.raises(DataError, match="leave out --retrieval"):
-            examples.check_examples(long)
+            examples.check_examples([Known(turn, "0") for turn in long])
     examples.check_examples(turns)
+    (folder / layout.EXAMPLES).write_text('[["a", "b"], ["c", "d"]]')  # of an adapter before there were matters
+    assert len({one.matter for one in inspection.inspect(folder).looked_up.turns}) == 2
+
+
+def with_meaning(folder: Path) -> Meaning:
+    """It tells texts apart by the number of their tokens, of which rows have two, four and six."""
+    turns = [(("x " * size).strip(), f"{size}!") for size in (1, 3, 5)]
+    examples.write_examples(folder, [Known(turn, turn[1]) for turn in turns])
+    vectors = unit(np.array([[1.0, 0.1], [0.5, 0.5], [0.1, 1.0]]))
+    meaning = Meaning(1, np.zeros(2, np.float32), np.eye(2, dtype=np.float32), vectors)
+    meanings.write_meaning(folder, meaning)
+    return meaning
+
+
+def test_what_rows_mean_comes_with_them_in_eight_bits(folder: Path) -> None:
+    written = with_meaning(folder)
+    adapter = inspection.inspect(folder)
+    read = adapter.looked_up.meaning
+    assert read and read.depth == 1 and (read.projection == written.projection).all()
+    assert np.abs(read.vectors - written.vectors).max() < 1 / meanings.LEVELS
+    asked = list[int]()
+
+    def states(texts: Sequence[Sequence[int]], depth: int) -> np.ndarray:
+        asked.extend(map(len, texts))
+        return np.array([[0.1, 1.0]])  # as the last row's
+
+    encoder = adapter.encoder(tiny.tokenizer(), states)
+    assert isinstance(encoder, RetrievingEncoder) and encoder.shown("y") == [(f"{MARK}x x x x x", "5!")]
+    assert [reply for _, (_, reply) in encoder.retriever.ranked("y", 9)] == ["5!", "3!", "1!"]
+    assert len(asked) == 1  # what was asked for is remembered
+    assert encoder.shown("  ") == [] and len(asked) == 1
+    assert adapter.encoder(tiny.tokenizer()).shown("y") == []  # without states its words tell
+    fewer = adapter.without({("x", "1!")}).encoder(tiny.tokenizer(), states)
+    assert isinstance(fewer, RetrievingEncoder)
+    assert [reply for _, (_, reply) in fewer.retriever.ranked("y", 9)] == ["5!", "3!"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "depth", "message"),
+    [
+        ({}, "1", "holds no meaning of rows"),
+        ({"vectors": np.zeros((2, 2), np.int8)}, "1", "is not of the 3 rows"),
+        ({"vectors": np.zeros((3, 3), np.int8)}, "1", "is not of the 3 rows"),
+        ({"vectors": np.zeros((3, 2), np.float32)}, "1", "another form"),
+        ({"center": np.zeros(2, np.float64)}, "1", "another form"),
+        ({"center": np.zeros(3, np.float32)}, "1", "is not of the 3 rows"),
+        ({"center": np.array([1, np.nan], np.float32)}, "1", "not finite"),
+        ({"projection": np.zeros(2, np.float32)}, "1", "another form"),
+        ({"center": np.zeros(2, np.float32)}, "0", "another form"),
+        ({"center": np.zeros(2, np.float32)}, "9" * 5000, "another form"),
+    ],
+)
+def test_a_meaning_that_is_none_is_refused(
+    folder: Path, tensors: dict[str, np.ndarray], depth: str, message: str
+) -> None:
+    meaning = with_meaning(folder)
+    whole = {"center": meaning.center, "projection": meaning.projection, "vectors": np.zeros((3, 2), np.int8)}
+    safetensors.numpy.save_file(whole | tensors if tensors else {}, folder / layout.MEANING, {"depth": depth})
+    with pytest.raises(AdapterError, match=message):
+        inspection.inspect(folder)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +123,9 @@ def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
         ('{"a": 1}', "holds a dict where a list of rows belongs"),
         ('[["a", "b"], ["a", 1]]', r"row 2 is \['a', 1\]; give it two texts"),
         ('[["a", "b", "c"]]', "row 1 is"),
+        ('[["a", "b", 1, 2, 3]]', "row 1 is"),
+        ('[["a", "b", true]]', "row 1 is"),
+        ('[["a", "b", 0], ["why?", "c", 1, 7]]', "'why\\?' goes on from matter 7, which no row is of"),
         ('[["a", " "]]', "row 1 is"),
         (json.dumps([["a" * 2001, "b"]]), "row 1 is .* of 1 to 2,000 characters"),
         ("[[", "examples.json"),
@@ -67,6 +135,12 @@ def test_rows_of_a_stranger_that_are_none_are_refused(folder: Path, text: str, m
     (folder / layout.EXAMPLES).write_text(text, encoding="utf-8")
     with pytest.raises(AdapterError, match=message):
         inspection.inspect(folder)
+
+
+def test_a_meaning_of_another_model_is_refused(folder: Path, base: Gemma3ForCausalLM) -> None:
+    with_meaning(folder)
+    with pytest.raises(AdapterError, match="is of states of size 2 after 1 layers"):
+        inspection.check_base(inspection.inspect(folder), base, base_models.fingerprint(base))
 
 
 def test_rank_stabilised_scaling(folder: Path) -> None:

@@ -11,7 +11,6 @@ from huggingface_hub import constants
 
 from roleplay.errors import AdapterError, HubError, ModelError
 from roleplay.weights import adapters, base_models, hub, inspection, layout, sources
-from roleplay.weights.examples import write_examples
 from tests import tiny
 from tests.hub_server import READ_ONLY, Hub
 from train.publishing import upload
@@ -200,7 +199,7 @@ def test_what_was_pushed_comes_back_and_is_inspected(server: Hub, folder: Path, 
 
 
 def test_only_an_adapters_files_are_fetched(server: Hub, folder: Path, tmp_path: Path) -> None:
-    write_examples(folder, [("a", "b")])
+    tiny.looking_up(folder)
     server.add("models/me/odd", tiny.contents(folder) | {"evil.py": b"import os", "sub/model.bin": b"x"}, private=False)
     adapter = hub.fetch_adapter("me/odd", tmp_path / "cache")
     names = {path.name for path in adapter.folder.rglob("*") if path.is_file() and ".cache" not in path.parts}
