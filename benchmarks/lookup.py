@@ -14,20 +14,18 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-import numpy as np
-
 from roleplay.engine.decoder import Decoder
-from roleplay.engine.states import mean_states as states_of
+from roleplay.engine.states import features
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.languages import language
-from roleplay.text.meaning import Floats
+from roleplay.text.meaning import Floats, numbered
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import NEAREST, Known, Retriever, known
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
-from train.learning.meaning import learn_meaning, mean_states
+from train.learning.meaning import find_all, learn_meaning
 
 FIRST = (1, NEAREST, 8, 16)
 
@@ -40,21 +38,22 @@ class Flags:
 
 
 def by_meaning(turns: Sequence[Known], asked: Sequence[int], seed: int) -> Retriever:
-    """Of `turns` those `asked` for, by number, have no part in the projection."""
+    """Of `turns` those `asked` for, by number, have no part in what is learned."""
     environment = Environment()
     base = base_models.load(environment.base_model, environment.cache)
-    states, plain = partial(states_of, Decoder(base.model)), PromptEncoder(base.tokenizer)
-    others = sorted(set(range(len(turns))) - set(asked))
-    meaning = learn_meaning([turns[i] for i in others], plain, states, len(base.model.model.layers), seed)
+    find, plain = partial(features, Decoder(base.model)), PromptEncoder(base.tokenizer)
+    left_out = {turns[number].turn[0] for number in asked}
+    others = [one for one in turns if one.turn[0] not in left_out]
+    meaning = learn_meaning(others, plain, find, len(base.model.model.layers), seed)
     if not meaning:
         raise SystemExit("no matter stands in two wordings: there is nothing to learn meaning from")
-    vectors = np.empty((len(turns), meaning.vectors.shape[1]), np.float32)
-    vectors[others] = meaning.vectors
-    vectors[asked] = meaning.project(mean_states([turns[i].turn[0] for i in asked], plain, states, meaning.depth))
-    numbers = {turn[0]: number for number, (turn, _, _) in enumerate(turns)}
+    texts, text_of = numbered([one.turn[0] for one in turns])
+    found = find_all([meaning.rarity.tokens(plain, text) for text in texts], find, meaning.depth)
+    vectors = meaning.network.vectors(found)
+    numbers = {text: number for number, text in enumerate(texts)}
 
     def nearness(text: str) -> Floats:
-        cosines: Floats = vectors @ vectors[numbers[text]]
+        cosines: Floats = (vectors @ vectors[numbers[text]])[text_of]
         return cosines
 
     return Retriever(turns).by(nearness)

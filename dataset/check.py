@@ -9,9 +9,10 @@ It prints what it found and writes the report (`--html`, one file that opens off
 a set with weights in place of copies (`--dedupe`) where asked. With `--surprise` it names the ten rows that the base
 model finds hardest to guess, and the JSON has all of them. Exit status: 0, or 1 when something found would spoil
 a training run, which is all that train.lora refuses with the same flags (rows that cannot be read or do not fit, rows
-of which none can be held out, held-out rows that stand in the training part too) and a control token in a reply, or 2
-when the check itself cannot be made. Of preference pairs (prompt, chosen, rejected) it reports those that are repeated,
-contradictory, one-sided or too long, as text and JSON.
+of which none can be held out, held-out rows that stand in the training part too), a control token in a reply, and a
+file of the character that train.evaluate refuses, or 2 when the check itself cannot be made. With --character it says
+which questions that judge stand in the rows. Of preference pairs (prompt, chosen, rejected) it reports those that are
+repeated, contradictory, one-sided or too long, as text and JSON.
 """
 
 import json
@@ -41,13 +42,14 @@ from dataset.findings import (
     named_rows,
 )
 from dataset.garbage import find_garbage
+from dataset.judging import find_judged
 from dataset.report import Finding, Lengths, Report, Segment
 from roleplay.disk import check_writable, write_json, write_text
 from roleplay.environment import Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text import limits, personas
-from roleplay.text.characters import load_character
+from roleplay.text.characters import Character, load_character
 from roleplay.text.languages import language
 from roleplay.text.pairs import holds_pairs
 from roleplay.text.personas import Persona, load_persona
@@ -115,8 +117,11 @@ def preview(row: Row, reading: Reading) -> list[Segment]:
     return [Segment(str(encoder.tokenizer.decode(ids)), labelled) for labelled, ids in segments]
 
 
-def examine(found: RowFile, where: str, reading: Reading, held: Sequence[Row] = ()) -> Report:
-    """Everything that is found in a file of rows; `held` are rows of another, held-out file."""
+def examine(
+    found: RowFile, where: str, reading: Reading, held: Sequence[Row] = (), character: Character | None = None
+) -> Report:
+    """Everything that is found in a file of rows, and in what judges their character; `held` are rows of another,
+    held-out file."""
     encoder, persona, max_tokens = reading.encoder, reading.persona.system_prompt, reading.max_tokens
     rows, broken = found.rows, found.broken
     if not rows:
@@ -130,6 +135,7 @@ def examine(found: RowFile, where: str, reading: Reading, held: Sequence[Row] = 
     parted = [*rows, *(replace(row, split="held_out") for row in held)]
     findings += find_overlap(parted) or find_split(parted, HELD_OUT, SEED)
     findings += [Finding("warning", note, []) for note in system_notes(rows, persona)]
+    findings += find_judged(rows, character) if character else []
     copied, repeated = find_copies(rows)
     findings += copied + find_taught_again(rows) + find_prompts(rows)
     crossed = [row for row in rows if {language(part) for part in row.turns[-1]} == {"zh", "en"}]
@@ -181,9 +187,8 @@ def _write(path: str, text: str) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
-def _sources(settings: CheckFlags) -> tuple[list[str], Persona]:
+def _sources(settings: CheckFlags, character: Character | None) -> tuple[list[str], Persona]:
     """The files of rows and the persona; raises `DataError` where no file is named."""
-    character = load_character(settings.character) if settings.character else None
     files = settings.files or ([str(character.rows)] if character and character.rows else [])
     if not files:
         lacking = f"{character.folder} has no rows.json: " if character else "no rows to check: "
@@ -232,7 +237,8 @@ def _finish(settings: CheckFlags, facts: dict[str, Any], text: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(CheckFlags, __doc__, argv)
-    files, persona = _sources(settings)
+    character = load_character(settings.character) if settings.character else None
+    files, persona = _sources(settings, character)
     for file in (settings.json, settings.html, settings.dedupe):
         if file not in ("", "-"):
             check_writable(Path(file).parent)
@@ -247,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     found, where = _read(files, settings.format), ", ".join(files)
     held = read_rows(settings.held_out, settings.format)[0] if settings.held_out else []
-    report = examine(found, where, Reading(encoder, persona, settings.max_tokens), held)
+    report = examine(found, where, Reading(encoder, persona, settings.max_tokens), held, character)
 
     facts = asdict(report) | {"sha256": ", ".join(source_sha256(file, found.rows) for file in files)}
     text = as_text(report)

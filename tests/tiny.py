@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from roleplay.text import personas
-from roleplay.text.meaning import Meaning
+from roleplay.text.meaning import Meaning, Network, Rarity
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.retrieval import Known
 from roleplay.weights import base_models, layout
@@ -133,8 +133,14 @@ def adapter(folder: Path) -> Path:
 def looking_up(folder: Path) -> Path:
     """The same folder, of an adapter that looks up one row by what it means."""
     write_examples(folder, [Known(("a", "b"), "0")])
-    write_meaning(folder, Meaning(1, np.zeros(2), np.eye(2), np.eye(1, 2)))
+    write_meaning(folder, Meaning(1, Rarity({1: 1.0}), straight(), np.eye(1, 2), np.zeros(1, int)))
     return folder
+
+
+def straight() -> Network:
+    """It leaves two features as they are."""
+    linear, inward = np.eye(2, dtype=np.float32), np.zeros((1, 2), np.float32)
+    return Network(np.zeros(2), np.ones(2), linear, inward, np.zeros(1), inward.T)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -27,13 +27,14 @@ class LookupFlags:
     adapter: str = flag("adapters/zhenhuan-gemma3-270m", "folder of an adapter that looks up")
     data: list[str] = flag([], "files of rows; by default those that it was trained on")
     base_model: str = flag("", "what it was trained on: embedded, a Hugging Face id, modelscope:OWNER/NAME, a folder")
-    seed: int = flag(0, "draws what the projection is learned from")
+    seed: int = flag(0, "draws what the network is learned from")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse(LookupFlags, __doc__, arguments)
-    adapter = inspection.inspect(Path(flags.adapter))
-    if not adapter.looked_up.turns:
+    adapter = inspection.inspect(Path(flags.adapter), looks_up=False)  # what it looks up now may be of any form
+    settings = adapter.training.get("settings")
+    if not isinstance(settings, dict) or not settings.get("retrieval"):
         raise AdapterError(f"{adapter.name} has not learnt to look up: train it with train.lora --retrieval")
     rows, _, files = rows_of(adapter, flags.data)
     check_examples(known(rows))

@@ -29,11 +29,11 @@ from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.retrieval import Retriever, known
 from roleplay.text.rows import Row, system_notes
-from roleplay.text.splits import name_few, repeat_by_weight
+from roleplay.text.splits import draw_share, name_few, repeat_by_weight
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import NOTHING, Adapter, read_weights
 from roleplay.weights.examples import check_examples
-from roleplay.weights.training_rows import load_rows, remember
+from roleplay.weights.training_rows import held_out_sha256, load_rows, remember
 from train.learning import memory, recipe
 from train.learning.adapter import attach_lora, finish, go_on_from, told_of
 from train.learning.attention import ATTENTION
@@ -85,7 +85,7 @@ def read_material(flags: LoraFlags, start: Adapter | None = None) -> Material:
         notes.append(f"learnt as {persona.name}, with another persona than {start.name}: --persona or --character")
     if flags.retrieval:
         check_examples(turns := known(rows))
-        if left_out := len({row.turns[-1] for row in rows} - {one.turn for one in turns}):
+        if left_out := sum(one.hidden for one in turns):
             notes.append(f"{left_out:,} rows go on from a reply of no other row: they are learnt, and not looked up")
     notes += system_notes([*rows, *held_out], persona.system_prompt)
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
@@ -162,6 +162,12 @@ def training_record(
     }
 
 
+def held_out_record(examples: Sequence[Example], rows: Sequence[Row]) -> dict[str, Any]:
+    """What training.json says of the rows that are held out, by which they are known again."""
+    listed = [Path(row.where).name for row in rows]
+    return label_counts(examples) | {"listed": listed, "sha256": held_out_sha256(rows)}
+
+
 def train(flags: LoraFlags) -> Path:
     """Run the whole recipe; returns the adapter's folder. Raises `RoleplayError` for anything a user can mend."""
     check_flags(flags, ROOT)
@@ -178,7 +184,7 @@ def train(flags: LoraFlags) -> Path:
     origin, looked_up = base.identity(), look_up(base, material.rows, flags.seed) if flags.retrieval else NOTHING
     found = Retriever(looked_up.turns) if flags.retrieval else None
     practice, encoder = encoders(base.tokenizer, flags.template, found, flags.seed)
-    examples = encode(material.rows, practice, material.persona, flags)
+    examples = encode(draw_share(material.rows, flags.epochs, flags.seed), practice, material.persona, flags)
     held_out = encode(material.held_out, encoder, material.persona, flags)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
@@ -201,7 +207,8 @@ def train(flags: LoraFlags) -> Path:
         print(*(f"data         {note}" for note in material.notes), sep="\n")
         print(*base.describe()[:3], f"attention    {attention}: {why}", f"checkpoints  {plan.reason}", sep="\n")
         print(f"adapter      {told_of(model, flags.rank)}", f"recipe       {chosen.reason}", sep="\n")
-        print(f"rows         {len(examples)} to learn, {len(held_out)} held out; {plan.rows} a pack")
+        part = f"{len(examples)} of {len(material.rows)}"
+        print(f"rows         {part} to learn, {len(held_out)} held out; {plan.rows} a pack")
         print(*name_few(material.held_out), *recipe.warnings(len(examples), len(held_out)), sep="\n")
     if flags.rehearsal:
         trainer.rehearse(flags.rehearsal, prepare(model, encoder, material.rows, share_prefix))
@@ -210,13 +217,12 @@ def train(flags: LoraFlags) -> Path:
     if stop.caught:
         print(f"Stopped after update {trainer.state.global_step} of {trainer.state.max_steps}. Go on with: --resume")
         sys.exit(130)
-    finish(model, flags.keep)
+    finish(model, flags.keep, read_weights(start) if start else {})
     trainer.evaluate()
     if trainer.is_world_process_zero():
         results = trainer.results(result) | began | {"last_replies": samples.last()}
-        listed = [Path(row.where).name for row in material.held_out]
-        learnt = {"held_out": label_counts(held_out) | {"listed": listed}, "results": results}
-        write_adapter(folder, model, training_record(flags, material, origin, start) | learnt, RESUME, looked_up)
+        outcome = {"held_out": held_out_record(held_out, material.held_out), "results": results}
+        write_adapter(folder, model, training_record(flags, material, origin, start) | outcome, RESUME, looked_up)
         remember(run.parent, material.paths, material.files)
         shutil.rmtree(run)
         print(*recipe.closing(folder, results, len(held_out)), sep="\n")

@@ -29,7 +29,7 @@ from transformers import set_seed
 from dataset.preferences import kinds, one_sided, review, sentences, vote_pairs, vote_thumbs
 from roleplay.disk import read_json, write_json
 from roleplay.engine.decoder import Decoder
-from roleplay.engine.states import mean_states
+from roleplay.engine.states import features
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
@@ -37,6 +37,7 @@ from roleplay.results.votes import Box
 from roleplay.text.characters import load_character, trained_as
 from roleplay.text.pairs import Pair, Thumb, apart, pairs_sha256, prompt_groups, read_pairs, settle, split_pairs
 from roleplay.text.prompts import PromptEncoder
+from roleplay.text.splits import draw_share
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.training_rows import recorded_name, rows_of
@@ -181,10 +182,15 @@ def with_stage(adapter: Adapter, stage: dict[str, Any]) -> dict[str, Any]:
 def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -> tuple[dict[str, Any], list[Change]]:
     """Train, and write the adapter into the folder `run`; returns its stage and how the held-out pairs changed."""
     processes, environment = process_count(), Environment()
+    pairs = draw_share(material.pairs, flags.epochs, flags.seed)
+    thumbs = draw_share(material.thumbs, flags.epochs, flags.seed)
+    material = dataclasses.replace(material, pairs=pairs, thumbs=thumbs)
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
     origin = base.identity()
-    states = partial(mean_states, Decoder(base.model)) if adapter.looked_up.meaning else None
-    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(base.tokenizer, states)
+    find_features = partial(features, Decoder(base.model)) if adapter.looked_up.meaning else None
+    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(
+        base.tokenizer, find_features
+    )
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
     encoded, held_out = encode(flags, encoder, adapter.persona, material)

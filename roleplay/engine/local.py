@@ -22,11 +22,11 @@ from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Request
 from roleplay.engine.scheduler import AT_ONCE, Scheduler
 from roleplay.engine.scoring import score
-from roleplay.engine.states import mean_states
+from roleplay.engine.states import features
 from roleplay.engine.strengths import Strengths
 from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError, RoleplayError, first_line
-from roleplay.text.meaning import Floats
+from roleplay.text.meaning import Floats, Tokens
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.text.retrieval import NEAREST
 from roleplay.weights import base_models
@@ -56,7 +56,7 @@ def _revision(adapter: Adapter) -> str:
 
 
 def _looks_up(adapter: Adapter) -> str:
-    return f", looks up the nearest {NEAREST} of {adapter.looked_up.shown:,} rows" if adapter.looked_up.turns else ""
+    return f", looks up at most {NEAREST} of {adapter.looked_up.shown:,} rows" if adapter.looked_up.turns else ""
 
 
 class LocalEngine:
@@ -96,7 +96,7 @@ class LocalEngine:
             try:
                 lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
                 voice = Voice(f"{ADAPTER} {next(self._serial)}", lora)
-                encoder = adapter.encoder(self._base.tokenizer, self._mean_states)
+                encoder = adapter.encoder(self._base.tokenizer, self._features)
                 kl = self._measure_kl(adapter, lora)
                 attached = _Attached(adapter, encoder, voice, kl, warning, time.monotonic())
             except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
@@ -105,11 +105,11 @@ class LocalEngine:
                 ) from error
             self._attached = {**self._attached, adapter.name: attached}
 
-    def _mean_states(self, texts: Sequence[Sequence[int]], depth: int) -> Floats:
-        """As `states.mean_states`, between two steps; raises `RoleplayError` where they cannot be computed."""
+    def _features(self, texts: Sequence[Tokens], depth: int) -> Floats:
+        """As `states.features`, between two steps; raises `RoleplayError` where they cannot be computed."""
         with self._scheduler.alone():
             try:
-                return mean_states(self._decoder, texts, depth)
+                return features(self._decoder, texts, depth)
             except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
                 raise RoleplayError(f"no rows could be looked up ({first_line(error):.120})") from error
 

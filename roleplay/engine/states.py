@@ -5,13 +5,18 @@ from collections.abc import Sequence
 import torch
 
 from roleplay.engine.decoder import Decoder, EagerStep, Segment
-from roleplay.text.meaning import Floats
+from roleplay.text.meaning import Floats, Tokens
 
 
 @torch.inference_mode()
-def mean_states(decoder: Decoder, texts: Sequence[Sequence[int]], depth: int) -> Floats:
-    """Of every text the mean hidden state after `depth` layers, (texts, hidden); its first token does not count."""
-    step = EagerStep([Segment(ids, decoder.new_cache()) for ids in texts], decoder)
+def features(decoder: Decoder, texts: Sequence[Tokens], depth: int) -> Floats:
+    """The features of texts (texts, features) by their hidden states after `depth` layers, as `roleplay.text.meaning`
+    says; those of the first token do not count, and each text has a second one."""
+    step = EagerStep([Segment(text.ids, decoder.new_cache()) for text in texts], decoder)
     *parts, _ = decoder.through(step, depth).float().split(step.counts)
-    means: Floats = torch.stack([part[1:].mean(0) for part in parts]).cpu().numpy()
-    return means
+    summed_up = []
+    for part, text in zip(parts, texts, strict=True):
+        weights = torch.tensor(text.weights, device=part.device)
+        summed_up.append(torch.cat([weights @ part / weights.sum(), part[1:].amax(0), part[-1]]))
+    found: Floats = torch.stack(summed_up).cpu().numpy()
+    return found

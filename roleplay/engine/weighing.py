@@ -2,7 +2,8 @@
 
 The rank is how likely a reply is, in nat a token, and `GAIN` times how much of that it owes to the question: the
 likelihood with the question less the one without it (the mutual information of Li et al., A Diversity-Promoting
-Objective Function for Neural Conversation Models, 2016). With one candidate nothing is weighed.
+Objective Function for Neural Conversation Models, 2016). One that says an earlier reply
+again, word for word, ranks behind all others that say something. With one candidate nothing is weighed.
 """
 
 from dataclasses import replace
@@ -34,6 +35,7 @@ class Weighing:
             row.forked, row.kept = True, False
         self.best = None if others else first
         self._asked = encoder, question, room, voice, sampling
+        self._said = {reply.strip() for _, reply in question.turns}
         self._scored: dict[RunningRow, ScoredRow] = {}
 
     @cached_property
@@ -65,12 +67,14 @@ class Weighing:
         """How much of the longest answer that it may be is there."""
         return sum(len(row.reply) / row.sampling.max_new_tokens for row in self.rows) / len(self.rows)
 
-    def _rank(self, row: RunningRow) -> tuple[bool, bool, float]:
+    def _rank(self, row: RunningRow) -> tuple[bool, bool, bool, float]:
+        """One that was not scored comes last, before it an empty one, and before that what was said word for word."""
         scored = self._scored.get(row)
         if not scored or scored.stop not in ENDS:
-            return False, False, 0.0
+            return False, False, False, 0.0
         likelihood, without = (sum(nats) / len(nats) for nats in (row.nats, scored.nats))
-        return True, bool(row.reply), likelihood + GAIN * (likelihood - without)
+        new = row.stream.text.strip() not in self._said
+        return True, bool(row.reply), new, likelihood + GAIN * (likelihood - without)
 
     def answer(self, place: int = 0) -> Answer:
         """What is to be shown of it just now: nothing while several are weighed."""

@@ -1,14 +1,16 @@
-"""Nearness by what is meant: a base model's hidden states of two texts, compared after a learned projection.
+"""Nearness by what is meant: a base model's hidden states of two texts, compared after a small network.
 
-Two wordings of one matter may share no word; in the middle of a language model they are alike. A text's state is the
-mean over its tokens' hidden states after some of the layers. The projection is learned from matters that stand in
-several wordings (`train.learning.meaning`), and nearness is the cosine. Nothing here computes a hidden state.
+Two wordings of a matter may share no word; in the middle of a language model they are alike. A text's features are
+`SUMMARIES` of its tokens' hidden states after some of the layers: their mean, in which a rare token counts more (Arora
+et al., "A Simple but Tough-to-Beat Baseline for Sentence Embeddings", 2017), the largest of every number, and the last.
+The network is learned from matters that stand in several wordings (`train.learning.meaning`), and nearness is the
+cosine. Nothing here computes a hidden state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,34 +18,74 @@ from numpy.typing import NDArray
 from roleplay.text.prompts import PromptEncoder
 
 Floats = NDArray[np.floating[Any]]
-States = Callable[[Sequence[Sequence[int]], int], Floats]  # of texts as token ids, after a number of layers: see below
-KEPT = 256  # texts whose vectors are remembered: one is asked for several times while it is answered
+SUMMARIES = 3  # of a text's hidden states: it has so many times their size of features
+KEPT = 256  # messages whose vectors are remembered, whatever conversation they stand in
+
+
+class Tokens(NamedTuple):
+    """A text as token ids, `<bos>` first, and what each of them counts in the mean; the first counts nothing."""
+
+    ids: list[int]
+    weights: list[float]
+
+
+Features = Callable[[Sequence[Tokens], int], Floats]  # of texts after a number of layers, (texts, features)
+
+
+class Rarity(dict[int, float]):
+    """What tokens count in a text's mean, by id; one that is not here counts as the rarest."""
+
+    def __init__(self, values: Mapping[int, float]) -> None:
+        super().__init__(values)
+        self._rarest = max(self.values(), default=1.0)
+
+    def __missing__(self, token: int) -> float:
+        return self._rarest
+
+    def tokens(self, encoder: PromptEncoder, text: str) -> Tokens:
+        """A text as `Features` takes it."""
+        ids = encoder.encode(text.strip())
+        return Tokens([encoder.tokenizer.bos_token_id, *ids], [0.0, *(self[token] for token in ids)])
+
+
+class Network(NamedTuple):
+    """A linear map of standardised features, and beside it a hidden layer."""
+
+    center: Floats  # (features,)
+    deviation: Floats  # (features,), the standard deviation
+    linear: Floats  # (size, features)
+    inward: Floats  # (width, features)
+    bias: Floats  # (width,)
+    outward: Floats  # (size, width)
+
+    def vectors(self, features: Floats) -> Floats:
+        """Makes vectors of length one (texts, size) of features (texts, features)."""
+        x = (features - self.center) / self.deviation
+        return unit(x @ self.linear.T + np.maximum(x @ self.inward.T + self.bias, 0) @ self.outward.T)
 
 
 @dataclass(frozen=True, eq=False)
 class Meaning:
-    """A projection of a base model's hidden states, and with it the vectors of texts."""
+    """What tells how near a text is to those of some turns."""
 
     depth: int  # layers that a text goes through
-    center: Floats  # (hidden,)
-    projection: Floats  # (hidden, size)
+    rarity: Rarity
+    network: Network
     vectors: Floats  # (texts, size), of length one
+    text_of: NDArray[np.integer[Any]]  # the number of each turn's text, (turns,)
 
-    def project(self, states: Floats) -> Floats:
-        """Mean hidden states (texts, hidden) as vectors of length one (texts, size)."""
-        return unit((states - self.center) @ self.projection)
-
-    def nearness(self, encoder: PromptEncoder, states: States) -> Callable[[str], Floats]:
-        """Gives the cosine of a text with each of the `vectors`, (texts,); of an empty one 0."""
+    def nearness(self, encoder: PromptEncoder, features: Features) -> Callable[[str], Floats]:
+        """Gives the cosine of a text with that of each turn, (turns,); of an empty one 0."""
 
         @lru_cache(KEPT)
         def vector(text: str) -> Floats:
-            if not text.strip():
+            tokens = self.rarity.tokens(encoder, text)
+            if len(tokens.ids) == 1:
                 return np.zeros(self.vectors.shape[1], np.float32)
-            return self.project(states([ids_of(encoder, text)], self.depth))[0]
+            return self.network.vectors(features([tokens], self.depth))[0]
 
         def nearness(text: str) -> Floats:
-            cosines: Floats = self.vectors @ vector(text)
+            cosines: Floats = (self.vectors @ vector(text))[self.text_of]
             return cosines
 
         return nearness
@@ -55,6 +97,8 @@ def unit(vectors: Floats) -> Floats:
     return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
 
 
-def ids_of(encoder: PromptEncoder, text: str) -> list[int]:
-    """A text as `States` takes it: `<bos>`, whose state does not count, and its own tokens."""
-    return [encoder.tokenizer.bos_token_id, *encoder.encode(text.strip())]
+def numbered(texts: Sequence[str]) -> tuple[list[str], NDArray[np.integer[Any]]]:
+    """Each text once, in order, and for every one of `texts` its number there."""
+    numbers: dict[str, int] = {}
+    text_of = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
+    return list(numbers), text_of

@@ -3,14 +3,14 @@
 To the base model it is a rival of fine-tuning. An adapter that has learnt to read such rows answers by them, so that a
 small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
 Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of words and short runs of characters, which needs no
-word segmentation and no model, or what `roleplay.text.meaning` makes of it. What goes on from a matter is near where
-that matter was spoken of just before.
+word segmentation and no model, or that by what is meant (`roleplay.text.meaning`) and a part of it. What goes on from a
+matter is near where that matter was spoken of just before.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -28,7 +28,13 @@ ELSEWHERE, SPOKEN_OF = (
 )  # times as near is what goes on from a matter, where that was not spoken of and where it was
 RIVALS = 0.95  # of the nearness of the nearest: what is farther is not shown beside it
 WORDS = 0.4  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
-FEW = 1000  # turns that are put in order: more than have one reply, or have been said
+FEW = 1000  # the nearest turns, which are put in order: more than have one reply, or have been said
+RARE, FEWEST = (
+    150,
+    2,
+)  # a part that one in so many messages has at most, or no more than so few, tells what one is about
+TOLD = 0.1  # of nearness by such words to what the visitor said before: a message so near is about that
+REMEMBERED = 16  # messages whose order of turns is kept: one is asked for several times while it is answered
 LATEST = (1.0, 0.8)  # what the last replies of a conversation count, to tell what is spoken of
 _RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
 MARK = "※ "  # opens what the user says in a row that is shown to an adapter: no visitor has said it
@@ -63,14 +69,15 @@ class Known(NamedTuple):
 
 
 def known(rows: Sequence[Row]) -> list[Known]:
-    """What can be looked up of training rows, each once; a matter is a scene.
+    """What can be looked up of training rows, each once, by reply; a matter is a scene.
 
     A row of several turns goes on from the matter that its last reply but one belongs to. One that goes on from a reply
-    of no other row is hidden, unless all rows are such.
+    of no other row is hidden, unless all rows are such. A row that is there again, for its weight, counts once.
     """
+    rows = list(dict.fromkeys(rows))
     single = [row for row in rows if len(row.turns) == 1]
     if not single:
-        return list(dict.fromkeys(Known(row.turns[-1], row.scene) for row in rows))
+        return _by_reply([Known(row.turns[-1], row.scene) for row in rows])
     matters: dict[str, str] = {}  # by reply
     for number, row in enumerate(single):
         matters.setdefault(row.turns[0][1], row.scene or f"row {number}")
@@ -80,7 +87,15 @@ def known(rows: Sequence[Row]) -> list[Known]:
             talk = f"talk {number}"
             after = matters.get(row.turns[-2][1], talk)
             found.append(Known(row.turns[-1], talk if after == talk else row.scene or after, after))
-    return list(dict.fromkeys(found))
+    return _by_reply(found)
+
+
+def _by_reply(found: Sequence[Known]) -> list[Known]:
+    """Each once, and those that have a reply together: a file of them says it once."""
+    together: dict[Known, dict[Known, None]] = {}
+    for one in found:
+        together.setdefault(one._replace(turn=("", one.turn[1])), {})[one] = None
+    return [one for alike in together.values() for one in alike]
 
 
 def every_turn(rows: Sequence[Row]) -> list[Known]:
@@ -92,9 +107,10 @@ class _Index(NamedTuple):
     """What the known turns are compared by."""
 
     vectorizer: Any
+    telling: Any  # which parts of a text are `RARE`
     messages: Any  # a sparse matrix with a column for every turn
-    replies: Any  # the same of what is replied
-    matters: Any  # every turn's matter as a number
+    replies: Any  # the same for what is replied, each reply of a matter once
+    matters: Any  # the number of the matter that each of these is of
     going_on: Any  # which turns go on from a matter
     after: Any  # the numbers of those matters
 
@@ -109,6 +125,7 @@ class Retriever:
     def __init__(self, turns: Sequence[Known] | Callable[[], Sequence[Known]], in_replies: bool = False) -> None:
         self._known, self._in_replies = turns, in_replies
         self._nearness: Callable[[str], Any] = self._by_words
+        self._remembered = lru_cache(REMEMBERED)(self._in_order)
         if not callable(turns):
             self._index  # noqa: B018 - so that a set without rows is refused here
 
@@ -118,15 +135,16 @@ class Retriever:
 
         if not self.known:
             raise DataError("there are no rows to retrieve from: name a data file that has training rows")
-        users, replies = zip(*(turn for turn, _, _ in self.known), strict=True)
         numbers = {name: number for number, name in enumerate(dict.fromkeys(one.matter for one in self.known))}
         going_on = [i for i, one in enumerate(self.known) if one.after and not one.hidden and not self._in_replies]
         vectorizer = TfidfVectorizer(analyzer=_parts, sublinear_tf=True)
-        messages = vectorizer.fit_transform(replies if self._in_replies else users)
-        matters = np.array([numbers[one.matter] for one in self.known])
+        messages = vectorizer.fit_transform([one.turn[self._in_replies] for one in self.known])
+        telling = messages.getnnz(axis=0) <= max(len(self.known) / RARE, FEWEST)
+        said = list(dict.fromkeys((one.turn[1], numbers[one.matter]) for one in self.known)) if going_on else []
+        replies = vectorizer.transform([reply for reply, _ in said] or [""])
         after = np.array([numbers.get(self.known[i].after, len(numbers)) for i in going_on], int)
-        said = vectorizer.transform(replies) if going_on else messages
-        return _Index(vectorizer, messages.T.tocsr(), said.T.tocsr(), matters, going_on, after)
+        matters = np.array([matter for _, matter in said], int)
+        return _Index(vectorizer, telling, messages.T.tocsr(), replies.T.tocsr(), matters, going_on, after)
 
     @cached_property
     def known(self) -> Sequence[Known]:
@@ -161,7 +179,7 @@ class Retriever:
         last of the replies `after` which the text is said.
         """
         found, left_out = list[tuple[float, Turn]](), set(without)
-        for nearness, one in self._by_nearness(text, after):
+        for nearness, one in self._ranking(text, after):
             if len(found) == count:
                 break
             if not one.hidden and left_out.isdisjoint(one.turn):
@@ -170,11 +188,15 @@ class Retriever:
         return found
 
     def stands_alone(self, text: str, turns: Sequence[Turn]) -> bool:
-        """Whether what is said after `turns` can be answered without them: the nearest to it goes on from nothing."""
-        nearest = next((one for _, one in self._by_nearness(text, [reply for _, reply in turns])), None)
-        return nearest is not None and not nearest.after
+        """Whether what is said after `turns` can be answered without them: the nearest to it goes on from nothing, and
+        it shares no rare words with what the visitor said before."""
+        nearest = next((one for _, one in self._ranking(text, [reply for _, reply in turns])), None)
+        return nearest is not None and not nearest.after and self._shared(text, [user for user, _ in turns]) < TOLD
 
-    def _by_nearness(self, text: str, after: Sequence[str]) -> Iterator[tuple[float, Known]]:
+    def _ranking(self, text: str, after: Sequence[str]) -> list[tuple[float, Known]]:
+        return self._remembered(text, tuple(after[-len(LATEST) :]))
+
+    def _in_order(self, text: str, after: tuple[str, ...]) -> list[tuple[float, Known]]:
         """The turns that share something with a text, the nearest first, `FEW` at most."""
         index = self._index
         nearness = np.array(self._nearness(text), float)
@@ -182,24 +204,30 @@ class Retriever:
             spoken_of = self._spoken_of(after)[index.after]
             nearness[index.going_on] *= ELSEWHERE + (SPOKEN_OF - ELSEWHERE) * spoken_of
         few = np.argpartition(-nearness, FEW)[:FEW] if len(nearness) > FEW else np.arange(len(nearness))
-        for i in few[np.lexsort((few, -nearness[few]))]:
-            if nearness[i] <= 0:
-                break
-            yield float(nearness[i]), self.known[i]
+        ordered = few[np.lexsort((few, -nearness[few]))]
+        return [(float(nearness[i]), self.known[i]) for i in ordered if nearness[i] > 0]
 
     def by(self, nearness: Callable[[str], Any]) -> "Retriever":
         """The same turns, near by another measure of what the user says in each, to which the words add `WORDS`."""
         other = copy(self)
         other._nearness = lambda text: nearness(text) + WORDS * self._by_words(text)
+        other._remembered = lru_cache(REMEMBERED)(other._in_order)
         return other
 
     def _by_words(self, text: str) -> Any:
         return (self._index.vectorizer.transform([text]) @ self._index.messages).toarray().ravel()
 
+    def _shared(self, text: str, others: Sequence[str]) -> float:
+        """How near a text is, by its rare words alone, to the nearest of `others`."""
+        if not others:
+            return 0.0
+        vectors = self._index.vectorizer.transform([text, *others])
+        return float((vectors[:1].multiply(self._index.telling) @ vectors[1:].T).max())
+
     def _spoken_of(self, replies: Sequence[str]) -> Any:
         """Of every matter, how like one of its replies the last of `replies` is or, for less, the one before."""
         index = self._index
-        best = np.zeros(index.matters.max() + 2)  # the last is a matter that is gone
+        best = np.zeros(max(index.matters.max(), index.after.max()) + 1)  # a matter that is gone has a number too
         for weight, reply in zip(LATEST, replies[::-1], strict=False):
             alike = index.vectorizer.transform([reply]) @ index.replies
             np.maximum.at(best, index.matters[alike.indices], weight * alike.data)

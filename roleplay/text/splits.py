@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -17,6 +18,8 @@ from scipy.sparse.csgraph import connected_components
 
 from roleplay.errors import DataError
 from roleplay.text.rows import Row
+
+T = TypeVar("T")
 
 NEAR_DUPLICATE = 0.7  # Jaccard similarity of character trigrams from which two rows count as one
 SHARED, FEWEST = 0.5, 8  # what more rows have than this share, and than this number, tells none of them apart
@@ -176,3 +179,9 @@ def repeat_by_weight(rows: Iterable[Row], seed: int) -> list[Row]:
     if not drawn:
         raise DataError("no row is left to learn: their weights are so low that none was drawn; raise them")
     return drawn
+
+
+def draw_share(rows: list[T], epochs: float, seed: int) -> list[T]:
+    """What so many passes see of rows: all of them, or for less than one as many as it takes, by lot."""
+    part = min(len(rows), max(1, round(epochs * len(rows))))
+    return random.Random(seed).sample(rows, part) if epochs < 1 else rows

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import AdapterError
-from roleplay.text.meaning import Meaning, States
+from roleplay.text.meaning import Features, Meaning
 from roleplay.text.prompts import PromptEncoder, Turn
 from roleplay.text.retrieval import Known, Retriever, encoder_for
 from roleplay.text.rows import file_sha256
@@ -68,17 +68,17 @@ class Adapter:
         """The same adapter that cannot look up these."""
         known, meaning = self.looked_up
         kept = [number for number, one in enumerate(known) if one.turn not in turns]
-        meaning = meaning and replace(meaning, vectors=meaning.vectors[kept])
+        meaning = meaning and replace(meaning, text_of=meaning.text_of[kept])
         return replace(self, looked_up=LookedUp(tuple(known[number] for number in kept), meaning))
 
-    def encoder(self, tokenizer: PreTrainedTokenizerBase, states: States | None = None) -> PromptEncoder:
+    def encoder(self, tokenizer: PreTrainedTokenizerBase, features: Features | None = None) -> PromptEncoder:
         """What makes its prompts: in its template, and with what it looks up.
 
-        Rows are looked up by what they mean where the base model's hidden `states` can be had, else by their words.
+        Rows are looked up by what they mean where the base model's `features` of them can be had, else by their words.
         """
         plain, retriever, meaning = PromptEncoder(tokenizer, self.template), self.retriever, self.looked_up.meaning
-        if retriever and meaning and states:
-            retriever = retriever.by(meaning.nearness(plain, states))
+        if retriever and meaning and features:
+            retriever = retriever.by(meaning.nearness(plain, features))
         return encoder_for(tokenizer, self.template, retriever)
 
 

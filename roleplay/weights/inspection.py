@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from roleplay.disk import read_json
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text import limits
+from roleplay.text.meaning import SUMMARIES
 from roleplay.text.prompts import template_name
 from roleplay.weights import embedded
 from roleplay.weights.adapters import PROJECTIONS, Adapter, LookedUp
@@ -34,7 +35,7 @@ from roleplay.weights.layout import (
     TRAINING,
     WEIGHTS,
 )
-from roleplay.weights.meanings import read_meaning
+from roleplay.weights.meanings import ADVICE, read_meaning
 
 DTYPES = ("F32", "F16", "BF16")
 HARMLESS_STARTS = ("gaussian", "orthogonal")  # values of init_lora_weights that leave the base model as it is
@@ -51,15 +52,16 @@ def may_be_adopted(error: RoleplayError) -> bool:
     return ADOPT in str(error)
 
 
-def inspect(folder: Path) -> Adapter:
-    """Everything that can be checked without the base model; raises `AdapterError` for the first thing amiss."""
+def inspect(folder: Path, looks_up: bool = True) -> Adapter:
+    """Everything that can be checked without the base model, and without what it looks up where that is not wanted;
+    raises `AdapterError` for the first thing amiss."""
     try:
-        return _inspect(Path(folder))
+        return _inspect(Path(folder), looks_up)
     except OSError as error:
         raise AdapterError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _inspect(folder: Path) -> Adapter:
+def _inspect(folder: Path, looks_up: bool) -> Adapter:
     _check_files(folder)
     config = _read_json(folder / CONFIG)
     training = _read_json(folder / TRAINING) if (folder / TRAINING).exists() else {}
@@ -75,7 +77,7 @@ def _inspect(folder: Path) -> Adapter:
     base, persona = (training.get(key, {}) for key in ("base_model", "persona"))
     if not isinstance(base, dict) or not isinstance(persona, dict):
         raise AdapterError(f"{folder / TRAINING}: base_model and persona must be objects; write it with train.lora")
-    turns = read_examples(folder)
+    turns = read_examples(folder) if looks_up else ()
     return Adapter(
         name=folder.name,
         folder=folder,
@@ -86,7 +88,7 @@ def _inspect(folder: Path) -> Adapter:
         template=template,
         persona=_text(folder, persona.get("system_prompt", "")),
         training=training,
-        looked_up=LookedUp(turns, read_meaning(folder, len(turns))),
+        looked_up=LookedUp(turns, read_meaning(folder, turns) if looks_up else None),
     )
 
 
@@ -251,10 +253,11 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
     """
     told = adapter.base_model or "a base model it does not name"
     meaning, depth = adapter.looked_up.meaning, len(model.model.layers)
-    if meaning and (len(meaning.center) != model.config.hidden_size or meaning.depth > depth):
+    size = SUMMARIES * int(model.config.hidden_size)
+    if meaning and (len(meaning.network.center) != size or meaning.depth > depth):
         raise AdapterError(
-            f"{adapter.name}: {MEANING} is of states of size {len(meaning.center)} after {meaning.depth} layers, those "
-            f"of the loaded model have size {model.config.hidden_size} and it has {depth}: write it with train.lookup"
+            f"{adapter.name}: {MEANING} is of {len(meaning.network.center):,} features after {meaning.depth} layers, "
+            f"the loaded model has {size:,} and {depth} layers: {ADVICE}"
         )
     dequantised = adapter.base_fingerprint == embedded.FINGERPRINT != fingerprint and name == embedded.HUB_ID
     if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint and not dequantised:

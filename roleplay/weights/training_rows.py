@@ -4,6 +4,8 @@ Training, evaluation and retrieval share it, so that no held-out row is ever tra
 """
 
 import glob
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -72,8 +74,20 @@ def _places(runs: Path) -> dict[str, str]:
     return {}
 
 
+def held_out_sha256(rows: Sequence[Row]) -> str:
+    """What tells whether the same rows are held out, in whatever order."""
+    return hashlib.sha256(json.dumps(sorted(row.turns for row in rows)).encode()).hexdigest()
+
+
+def _held_out(adapter: Adapter) -> str:
+    """The hash of the rows that its training held out, "" where it was not recorded."""
+    record = adapter.training.get("held_out")
+    return str(record.get("sha256", "")) if isinstance(record, dict) else ""
+
+
 def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
-    """The data files; raises `DataError` when one is missing or is not what the adapter was trained on."""
+    """The data files; raises `DataError` when one is missing, or is not what the adapter was trained on where nothing
+    but the file could tell which rows were held out."""
     if given:
         return [Path(path) for path in given]
     recorded = adapter.training.get("data")
@@ -88,13 +102,17 @@ def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
                 f"runs/: say where it is with train.evaluate --adapter {adapter.folder} --data FILE"
             )
         same = next((path for path in found if file_sha256(path) == sha256), None)
-        if same is None:
-            raise DataError(
-                f"{found[0]} has changed since {adapter.name} was trained, so its held-out rows may have been trained "
-                "on: train again, or give other files with --data"
-            )
-        paths.append(same)
+        if same is None and not _held_out(adapter):
+            raise _changed(str(found[0]), adapter)
+        paths.append(same or found[0])
     return paths
+
+
+def _changed(what: str, adapter: Adapter) -> DataError:
+    return DataError(
+        f"{what} has changed since {adapter.name} was trained, so its held-out rows may have been trained on: train "
+        "again, or give other files with --data"
+    )
 
 
 def _candidates(recorded: str, place: str) -> list[Path]:
@@ -118,11 +136,18 @@ def _named(adapter: Adapter, recorded: Any) -> list[tuple[str, str]]:
 
 
 def rows_of(adapter: Adapter, given: Sequence[str] = ()) -> Loaded:
-    """As `load_rows`, of the files, in the form and with the split of this adapter's training."""
+    """As `load_rows`, of the files, in the form and with the split of this adapter's training.
+
+    Rows to learn may have been added or mended since; raises `DataError` where other rows are held out now.
+    """
     recipe = adapter.training.get("settings", {})
     try:
         held_out, seed = float(recipe.get("held_out", HELD_OUT)), int(recipe.get("seed", SEED))
         form = str(recipe.get("format", ""))
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{adapter.folder}: {TRAINING} does not say how its rows were split ({error!s:.80})") from error
-    return load_rows(find_data(adapter, given), held_out, seed, form)
+    paths = find_data(adapter, given)
+    train, held, files = load_rows(paths, held_out, seed, form)
+    if not given and _held_out(adapter) not in ("", held_out_sha256(held)):
+        raise _changed(str(paths[0]), adapter)
+    return train, held, files

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from transformers import GemmaTokenizer
 from dataset.check import Reading, as_text, dedupe, examine, language, main
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
+from roleplay.text import characters
 from roleplay.text.personas import Persona, default
 from roleplay.text.prompts import IGNORED, PromptEncoder
 from roleplay.text.rows import RowFile, parse_row, read_row_file, read_rows
@@ -191,6 +193,37 @@ def test_a_character_brings_rows_and_persona(
     main(flags)
     report = json.loads(capsys.readouterr().out)
     assert (report["rows"], report["persona"]) == (3, "Ink")
+
+
+def test_what_judges_a_character_is_read_and_compared_with_its_rows(
+    tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(characters.FOLDER / characters.PATTERN, tmp_path / "ink"))
+    flags = ["--character", str(folder), "--tokenizer", str(tokenizer_folder), "--max-tokens", "9999", "--json", "-"]
+
+    def told() -> list[dict[str, Any]]:
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        return [found for found in findings if "judge" in found["text"] or found["level"] == "error"]
+
+    main(flags)
+    assert told() == []
+    rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+    fact = json.loads((folder / "facts.json").read_text(encoding="utf-8"))[0]["user"]
+    taught = [rows[0] | {"instruction": f"{fact} !!", "scene": "known"}, rows[0] | {"instruction": "hm", "scene": "hm"}]
+    (folder / "rows.json").write_text(json.dumps([*rows, *taught]), encoding="utf-8")
+    main(flags)
+    (known,) = told()
+    assert (
+        known["level"] == "warning"
+        and known["text"].startswith("1 questions that judge")
+        and known["examples"] == [f"{fact} ~ {fact} !!"]
+    )
+    (folder / "recall.json").write_text('[{"turns": ["alone"], "accept": ["a"], "reject": []}]', encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main(flags)
+    assert stopped.value.code == 1
+    broken, known = told()
+    assert "train.evaluate would refuse this file" in broken["text"] and "recall.json item 1" in broken["text"]
 
 
 def test_how_surprising_each_row_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

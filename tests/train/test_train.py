@@ -188,6 +188,18 @@ def test_a_run_goes_on_from_an_adapter_with_its_matrices(base, data, home):
     assert two.training["settings"]["adapter"] == "me" and two.training["settings"]["rank"] == 4
 
 
+def test_what_is_kept_of_a_run_that_goes_on_lies_between_both(base, data, home, taught):
+    first = taught()
+    made = dict[float, dict[str, torch.Tensor]]()
+    for keep in (0.25, 1.0):
+        folder = lora.train(settings(base, data, adapter=str(first), name=f"kept-{keep}", keep=keep))
+        made[keep] = load_file(folder / "adapter_model.safetensors")
+    start = load_file(first / "adapter_model.safetensors")
+    for name, weight in start.items():
+        end, kept = (made[keep][name].float() for keep in (1.0, 0.25))
+        assert torch.allclose(kept, weight.float().lerp(end, 0.25), atol=2e-3) and not torch.equal(kept, end)
+
+
 def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):
     folder = lora.train(settings(base, data, retrieval=True))
     assert {path.name for path in folder.iterdir()} == WRITTEN | {"examples.json", "meaning.safetensors"}
@@ -196,7 +208,17 @@ def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):
     looked_up = {one.turn for one in adapter.looked_up.turns}
     assert looked_up == {one.turn for one in known(learnt)}
     assert not {row.turns[-1] for row in held_out} & looked_up
-    assert "It looks up: before it answers, it reads the 4 of 37 rows" in (folder / "README.md").read_text()
+    assert "It looks up: before it answers, it reads up to 4 of 37 rows" in (folder / "README.md").read_text()
+
+
+def test_of_less_than_one_pass_it_reads_a_part_and_looks_up_all(base, data, home, capsys):
+    folder = lora.train(settings(base, data, retrieval=True, epochs=0.5))
+    assert "27 of 54 to learn" in capsys.readouterr().out
+    adapter = inspection.inspect(folder)
+    assert adapter.training["results"]["updates"] == -(-27 // adapter.training["settings"]["batch_size"])
+    assert {one.turn for one in adapter.looked_up.turns} == {
+        one.turn for one in known(training_rows.rows_of(adapter)[0])
+    }
 
 
 def test_what_it_looks_up_is_written_anew_without_a_training(base, data, home, tmp_path, taught, capsys):

@@ -1,5 +1,7 @@
 """LoRA on a base model: attached to learn, and drawn back to a share of what was learnt."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,17 +22,21 @@ def go_on_from(model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     set_peft_model_state_dict(model, weights)
 
 
-def finish(model: PeftModel, share: float) -> None:
-    """Go back towards the base weights until `share` of the update is left, and round to what is saved.
+def finish(model: PeftModel, share: float, start: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
+    """Go back until `share` of what was learnt is left, and round to what is saved.
+
+    The way back leads towards the base weights, or towards those of the adapter that the run went on from, `start`.
 
     A model trained longer and pulled back keeps more of what it learned, at the same cost to everything else, than one
-    trained less. Source: WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). The share goes by
-    way of the B matrices; the last held-out loss is of the rounded weights.
+    trained less. Source: WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Towards the base
+    weights B alone is scaled, so that exactly that share stays; towards an adapter A and B are both moved, and it is
+    nearly so. The last held-out loss is of the rounded weights.
     """
     for name, weight in model.named_parameters():
         if ".lora_" in name:
-            kept = share if ".lora_B." in name else 1.0
-            weight.data.copy_((kept * weight.data).to(SAVED))
+            there, kept = weight.data, share if start or ".lora_B." in name else 1.0
+            home = start[name.replace(".default.", ".")].to(there) if start else torch.zeros_like(there)
+            weight.data.copy_(torch.lerp(home, there, kept).to(SAVED))
 
 
 def saved_weights(model: PeftModel) -> dict[str, torch.Tensor]:

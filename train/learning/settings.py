@@ -37,7 +37,9 @@ class RunFlags:
     schedule: str = flag("cosine", "shape of the rate over the run", ("cosine", "linear", "constant_with_warmup"))
     warmup: float = flag(0.05, "share of the run in which the rate rises to its peak", within=(0, 0.9))
     epochs: float = flag(
-        0, "passes over the training rows; more learn them by heart; 0 chooses by the number of rows", within=(0, inf)
+        0,
+        "passes over the training rows, below 1 over a part; more learn them by heart; 0 chooses by their number",
+        within=(0, inf),
     )
     batch_size: int = flag(0, "rows in one update, over all devices; 0 chooses by the number of rows", within=(0, inf))
     pack_rows: int = flag(
@@ -88,7 +90,7 @@ class LoraFlags(RunFlags):
     )
     lora_plus_ratio: float = flag(1.0, "how much faster the B matrices learn (LoRA+)", within=(1, inf))
     keep: float = flag(
-        0.85, "share of the learned update that is saved; lower forgets less, and speaks less like the rows"
+        0.85, "share of what the run learnt that is saved; lower forgets less, and speaks less like the rows"
     )
     rehearsal: float = flag(
         0.5,
@@ -198,7 +200,7 @@ def training_arguments(flags: RunFlags, run: Path, plan: PackPlan, processes: in
         gradient_accumulation_steps=max(1, flags.batch_size // (plan.rows * processes)),
         activation_checkpointing=plan.checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        num_train_epochs=flags.epochs,
+        num_train_epochs=max(1.0, flags.epochs),  # of less, `draw_share` has left out rows
         learning_rate=flags.learning_rate,
         lr_scheduler_type=flags.schedule,
         warmup_steps=flags.warmup,

@@ -106,7 +106,7 @@ def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(
     rows = [("who are you", "I am I."), ("what is it", "It is tea.")]
     write_examples(looking, turns := known([Row((row,)) for row in rows]))
     local = LocalEngine(base_model(), [inspection.inspect(looking), inspection.inspect(folder)], CONTEXT)
-    assert "looks up the nearest 4 of 2 rows" in "\n".join(local.describe())
+    assert "looks up at most 4 of 2 rows" in "\n".join(local.describe())
     said = texts(local, ask("who is it"))
     shown = tuple((MARK + user, reply) for user, reply in Retriever(turns).found("who is it", ()))
     plain = replace(ask("who is it", ADAPTER, turns=shown), adapter="tiny")

@@ -58,7 +58,16 @@ def test_the_best_of_what_the_plain_sampler_says_is_shown(local: LocalEngine) ->
     ranks = [rank(local, row.drawn) for row in weighing.rows]
     assert len(set(ranks)) == COUNT
     assert weighing.best is weighing.rows[ranks.index(max(ranks))]
-    assert [weighing._rank(row)[2] for row in weighing.rows] == pytest.approx(ranks, abs=1e-3)
+    assert [weighing._rank(row)[3] for row in weighing.rows] == pytest.approx(ranks, abs=1e-3)
+
+
+def test_what_was_said_before_is_said_again_only_where_there_is_nothing_else(local: LocalEngine) -> None:
+    weighing = weigh(local, replace(DICE, candidates=COUNT))
+    first, second, *_ = weighing.ranked
+    weighing._said = {first.stream.text.strip()}
+    assert weighing.ranked[0] is second and weighing.ranked[-1] is first
+    weighing._said = {row.stream.text.strip() for row in weighing.rows}
+    assert weighing.ranked[0] is first
 
 
 def test_equal_replies_are_scored_once(local: LocalEngine) -> None:
@@ -84,7 +93,7 @@ def test_long_replies_are_weighed_as_short_ones_are(local: LocalEngine) -> None:
     weighing = weigh(local, replace(DICE, candidates=2, max_new_tokens=100))
     assert max(len(row.drawn) for row in weighing.rows) > 80
     assert not any(row.cache for row in (*weighing.rows, *weighing._scored.values()))  # they are kept for their text
-    assert [weighing._rank(row)[2] for row in weighing.rows] == pytest.approx(
+    assert [weighing._rank(row)[3] for row in weighing.rows] == pytest.approx(
         [rank(local, row.drawn) for row in weighing.rows], abs=1e-3
     )
 

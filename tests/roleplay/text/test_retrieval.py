@@ -75,8 +75,14 @@ FOLLOWED = [
 ]
 
 
+def test_turns_with_one_reply_stand_together() -> None:
+    rows = [Row(((said, reply),), "tea") for said, reply in (("a", "1"), ("b", "2"), ("c", "1"), ("a", "1"))]
+    assert [one.turn for one in known(rows)] == [("a", "1"), ("c", "1"), ("b", "2")]
+
+
 def test_what_goes_on_from_a_matter_is_found_where_that_was_spoken_of() -> None:
     turns = known(FOLLOWED)
+    assert known([row for row in FOLLOWED for _ in range(3)]) == turns  # a weight is no other matter
     assert [(one.matter, one.after) for one in turns[3:5]] == [("tea then", "tea"), ("snow then", "snow")]
     assert [one.turn[1] for one in turns if one.hidden] == ["You are Ann."]  # it holds for its own conversation alone
     assert known(FOLLOWED[-1:]) == [Known(FOLLOWED[-1].turns[-1], "told")]  # where there is nothing else, it is better
@@ -99,7 +105,7 @@ def test_what_goes_on_from_a_matter_is_found_where_that_was_spoken_of() -> None:
 
 def test_a_message_that_stands_alone_is_asked_alone() -> None:
     encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known(FOLLOWED)))
-    turns = [("do you drink?", "Tea warms me more.")]
+    turns = [("any tea?", "Tea warms me more.")]
     assert encoder.heard("do you like snow?", turns) == ()
     assert encoder.before("do you like snow?", turns) == encoder.shown("do you like snow?", turns) != []
     for about_the_talk in ("why?", "who am I?", "ξψ"):
@@ -109,6 +115,30 @@ def test_a_message_that_stands_alone_is_asked_alone() -> None:
     assert encoder.fit("", turns, "do you like snow?", 999).ids == plain.prompt(
         "", encoder.shown("do you like snow?"), "do you like snow?"
     )
+
+
+def test_a_message_about_what_was_told_is_asked_with_it() -> None:
+    asked = [Row(((f"do you like {word}?", f"I like {word}."),)) for word in ["flowers", *map(chr, range(200, 400))]]
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known(asked)))
+    told = [("my flowers are blue", "How fine."), ("hm", "Hm.")]
+    assert encoder.heard("do you like flowers?", told) == told
+    assert (
+        encoder.heard("do you like flowers?", [("do you like tea?", "I like tea.")]) == ()
+    )  # these words are anyone's
+    assert encoder.heard("ξψ", [("do you like tea?", "I like tea.")]) != ()
+
+
+def test_a_message_is_ranked_once_while_it_is_answered() -> None:
+    asked: list[str] = []
+
+    def nearness(text: str) -> list[float]:
+        asked.append(text)
+        return [1.0, 0.5, 0.4, 0.3, 0.2, 0.1]
+
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known(FOLLOWED)).by(nearness))
+    turns = [("do you drink?", "Tea warms me more.")]
+    assert len({tuple(encoder.fit("", turns, "why?", 999).ids) for _ in range(8)}) == 1
+    assert asked == ["why?"]
 
 
 def test_of_many_that_are_as_near_the_first_are_found() -> None:

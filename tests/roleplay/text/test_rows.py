@@ -12,6 +12,7 @@ from roleplay.text.rows import Row, read_rows
 from roleplay.text.splits import (
     FEW_HELD_OUT,
     check_no_overlap,
+    draw_share,
     groups,
     name_few,
     near_duplicates,
@@ -208,3 +209,13 @@ def test_the_projects_own_rows():
     assert not {r.scene for r in train} & {r.scene for r in held_out}
     english = sum(r.turns[-1][1].isascii() for r in own) / len(own)
     assert 0.15 <= english <= 0.36
+
+
+def test_less_than_one_pass_sees_a_part_of_the_rows() -> None:
+    every = list(range(100))
+    part = draw_share(every, 0.3, seed=1)
+    assert len(set(part)) == 30 and part == draw_share(every, 0.3, seed=1) != draw_share(every, 0.3, seed=2)
+    assert (
+        draw_share(every, 1, seed=1) == draw_share(every, 2.5, seed=1) == every
+        and len(draw_share(every, 1e-6, seed=1)) == 1
+    )

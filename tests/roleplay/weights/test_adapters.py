@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import Gemma3ForCausalLM
 
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, DataError
-from roleplay.text.meaning import Meaning, unit
+from roleplay.text.meaning import Meaning, Network, Rarity, Tokens, unit
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.retrieval import MARK, Known, RetrievingEncoder
 from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, meanings, probe
@@ -51,11 +52,11 @@ def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
     assert adapter.retriever and adapter.retriever.examples("who") == [who]
     assert adapter.without({who}).looked_up.turns == (turns[0], turns[2])
     assert adapter.without({greeting, who, why}).retriever is None
-    for long in ([("a" * 2001, "b")], [(f"{n}" * 20, "b" * 1900) for n in range(4800)]):
+    for long in ([("a" * 2001, "b")], [("a", f"{n}" + "b" * 1900) for n in range(4800)]):
         with pytest.raises(DataError, match="leave out --retrieval"):
             examples.check_examples([Known(turn, "0") for turn in long])
     examples.check_examples(turns)
-    (folder / layout.EXAMPLES).write_text('[["a", "b"], ["c", "d"]]')  # of an adapter before there were matters
+    (folder / layout.EXAMPLES).write_text('[["a", ["b"]], ["c", ["d"]]]')  # without matters
     assert len({one.matter for one in inspection.inspect(folder).looked_up.turns}) == 2
 
 
@@ -64,7 +65,7 @@ def with_meaning(folder: Path) -> Meaning:
     turns = [(("x " * size).strip(), f"{size}!") for size in (1, 3, 5)]
     examples.write_examples(folder, [Known(turn, turn[1]) for turn in turns])
     vectors = unit(np.array([[1.0, 0.1], [0.5, 0.5], [0.1, 1.0]]))
-    meaning = Meaning(1, np.zeros(2, np.float32), np.eye(2, dtype=np.float32), vectors)
+    meaning = Meaning(1, Rarity({1: 1.0, 2: 0.5}), tiny.straight(), vectors, np.arange(3))
     meanings.write_meaning(folder, meaning)
     return meaning
 
@@ -73,46 +74,76 @@ def test_what_rows_mean_comes_with_them_in_eight_bits(folder: Path) -> None:
     written = with_meaning(folder)
     adapter = inspection.inspect(folder)
     read = adapter.looked_up.meaning
-    assert read and read.depth == 1 and (read.projection == written.projection).all()
+    assert read and read.depth == 1 and read.rarity == written.rarity and (read.text_of == written.text_of).all()
     assert np.abs(read.vectors - written.vectors).max() < 1 / meanings.LEVELS
     asked = list[int]()
 
-    def states(texts: Sequence[Sequence[int]], depth: int) -> np.ndarray:
-        asked.extend(map(len, texts))
+    def features(texts: Sequence[Tokens], depth: int) -> np.ndarray:
+        asked.extend(len(text.ids) for text in texts)
         return np.array([[0.1, 1.0]])  # as the last row's
 
-    encoder = adapter.encoder(tiny.tokenizer(), states)
+    encoder = adapter.encoder(tiny.tokenizer(), features)
     assert isinstance(encoder, RetrievingEncoder) and encoder.shown("y") == [(f"{MARK}x x x x x", "5!")]
     assert [reply for _, (_, reply) in encoder.retriever.ranked("y", 9)] == ["5!", "3!", "1!"]
     assert len(asked) == 1  # what was asked for is remembered
     assert encoder.shown("  ") == [] and len(asked) == 1
     assert adapter.encoder(tiny.tokenizer()).shown("y") == []  # without states its words tell
-    fewer = adapter.without({("x", "1!")}).encoder(tiny.tokenizer(), states)
+    fewer = adapter.without({("x", "1!")}).encoder(tiny.tokenizer(), features)
     assert isinstance(fewer, RetrievingEncoder)
     assert [reply for _, (_, reply) in fewer.retriever.ranked("y", 9)] == ["5!", "3!"]
+
+
+def test_a_network_comes_back_nearly_as_it_was(folder: Path) -> None:
+    written, lot = with_meaning(folder), np.random.default_rng(0)
+    sizes = {"center": 5, "deviation": 5, "linear": (2, 5), "inward": (7, 5), "bias": 7, "outward": (2, 7)}
+    network = Network(**{key: lot.uniform(0.5, 2, size).astype(np.float32) for key, size in sizes.items()})
+    network = network._replace(linear=network.linear * [[1], [-30]], inward=network.inward - np.arange(7)[:, None])
+    meanings.write_meaning(folder, replace(written, network=network))
+    read = inspection.inspect(folder).looked_up.meaning
+    features = lot.normal(size=(9, 5))
+    assert read and read.network.vectors(features) == pytest.approx(network.vectors(features), abs=0.02)
+    assert all(getattr(read.network, key) == pytest.approx(getattr(network, key), rel=0.05, abs=0.05) for key in sizes)
 
 
 @pytest.mark.parametrize(
     ("tensors", "depth", "message"),
     [
-        ({}, "1", "holds no meaning of rows"),
+        ({"": np.zeros(0)}, "1", "holds no meaning of rows"),
         ({"vectors": np.zeros((2, 2), np.int8)}, "1", "is not of the 3 rows"),
-        ({"vectors": np.zeros((3, 3), np.int8)}, "1", "is not of the 3 rows"),
+        ({"vectors": np.zeros((3, 3), np.int8)}, "1", "another form"),
+        ({"vectors": np.zeros((3, 0), np.int8)}, "1", "another form"),
         ({"vectors": np.zeros((3, 2), np.float32)}, "1", "another form"),
+        ({"vectors": np.array(1, np.int8)}, "1", "another form"),
         ({"center": np.zeros(2, np.float64)}, "1", "another form"),
-        ({"center": np.zeros(3, np.float32)}, "1", "is not of the 3 rows"),
-        ({"center": np.array([1, np.nan], np.float32)}, "1", "not finite"),
-        ({"projection": np.zeros(2, np.float32)}, "1", "another form"),
-        ({"center": np.zeros(2, np.float32)}, "0", "another form"),
-        ({"center": np.zeros(2, np.float32)}, "9" * 5000, "another form"),
+        ({"center": np.zeros(3, np.float32)}, "1", "another form"),
+        ({"inward": np.zeros((1, 3), np.int8)}, "1", "another form"),
+        ({"outward": np.zeros((2, 2), np.float32)}, "1", "another form"),
+        (
+            {"outward": np.zeros((1 << 40, 0), np.float32), "linear": np.zeros((1 << 40, 0), np.int8)},
+            "1",
+            "another form",
+        ),
+        ({"bias": np.zeros(0, np.float32)}, "1", "another form"),
+        ({"linear scale": np.ones(1, np.float32)}, "1", "another form"),
+        ({"tokens": np.array([7, 8, 9], np.int32)}, "1", "another form"),
+        ({"tokens": np.array([7, 8], np.int64)}, "1", "another form"),
+        ({"center": np.array([1, np.nan], np.float32)}, "1", "numbers that are none"),
+        ({"deviation": np.zeros(2, np.float32)}, "1", "too small"),
+        ({"rarity": np.array([1, -1], np.float32)}, "1", "too small"),
+        ({"rarity": np.array([1, 3e38], np.float32)}, "1", "too large"),
+        ({"linear scale": np.array([1, 3e38], np.float32)}, "1", "too large"),
+        ({"linear": np.zeros(2, np.int8)}, "1", "another form"),
+        ({}, "0", "is not of the 3 rows"),
+        ({}, "9" * 5000, "is not of the 3 rows"),
     ],
 )
 def test_a_meaning_that_is_none_is_refused(
     folder: Path, tensors: dict[str, np.ndarray], depth: str, message: str
 ) -> None:
-    meaning = with_meaning(folder)
-    whole = {"center": meaning.center, "projection": meaning.projection, "vectors": np.zeros((3, 2), np.int8)}
-    safetensors.numpy.save_file(whole | tensors if tensors else {}, folder / layout.MEANING, {"depth": depth})
+    with_meaning(folder)
+    whole = safetensors.numpy.load_file(folder / layout.MEANING)
+    kept = {} if "" in tensors else whole | tensors
+    safetensors.numpy.save_file(kept, folder / layout.MEANING, {"depth": depth})
     with pytest.raises(AdapterError, match=message):
         inspection.inspect(folder)
 
@@ -120,14 +151,17 @@ def test_a_meaning_that_is_none_is_refused(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1}', "holds a dict where a list of rows belongs"),
-        ('[["a", "b"], ["a", 1]]', r"row 2 is \['a', 1\]; give it two texts"),
-        ('[["a", "b", "c"]]', "row 1 is"),
-        ('[["a", "b", 1, 2, 3]]', "row 1 is"),
-        ('[["a", "b", true]]', "row 1 is"),
-        ('[["a", "b", 0], ["why?", "c", 1, 7]]', "'why\\?' goes on from matter 7, which no row is of"),
-        ('[["a", " "]]', "row 1 is"),
-        (json.dumps([["a" * 2001, "b"]]), "row 1 is .* of 1 to 2,000 characters"),
+        ('{"a": 1}', "holds a dict where a list of replies belongs"),
+        ('[["a", ["b"]], ["a", [1]]]', r"line 2 is \['a', \[1\]\]; give it a reply and a list of messages"),
+        ('[["a", "b"]]', "line 1 is"),
+        ('[["a", []]]', "line 1 is"),
+        ('["a"]', "line 1 is"),
+        ('[["a", ["b"], "c"]]', "line 1 is"),
+        ('[["a", ["b"], 1, 2, 3]]', "line 1 is"),
+        ('[["a", ["b"], true]]', "line 1 is"),
+        ('[["a", ["b"], 0], ["c", ["why?"], 1, 7]]', "'why\\?' goes on from matter 7, which no row is of"),
+        ('[[" ", ["b"]]]', "line 1 is"),
+        (json.dumps([["a", ["b" * 2001]]]), "line 1 is .* of 1 to 2,000 characters"),
         ("[[", "examples.json"),
     ],
 )
@@ -139,7 +173,7 @@ def test_rows_of_a_stranger_that_are_none_are_refused(folder: Path, text: str, m
 
 def test_a_meaning_of_another_model_is_refused(folder: Path, base: Gemma3ForCausalLM) -> None:
     with_meaning(folder)
-    with pytest.raises(AdapterError, match="is of states of size 2 after 1 layers"):
+    with pytest.raises(AdapterError, match="is of 2 features after 1 layers"):
         inspection.check_base(inspection.inspect(folder), base, base_models.fingerprint(base))
 
 

@@ -53,6 +53,22 @@ def test_rows_are_found_in_a_characters_folder_by_what_they_hold(
         training_rows.find_data(trained)
 
 
+def test_rows_to_learn_may_change_where_the_same_ones_are_held_out(adapter: Adapter, tmp_path: Path) -> None:
+    file = tmp_path / "data" / "rows.json"
+    split = [row | {"split": "held_out" if number < 2 else "train"} for number, row in enumerate(ROWS)]
+    file.write_text(json.dumps(split))
+    held_out = training_rows.rows_of(adapter, [str(file)])[1]
+    record = {"held_out": {"sha256": training_rows.held_out_sha256(held_out)}}
+    trained = replace(adapter, training=adapter.training | record)
+    more = {"instruction": "又一句新话", "output": "又一句新答。", "split": "train"}
+    file.write_text(json.dumps([more, *split]))
+    assert training_rows.rows_of(trained)[1][0].turns == held_out[0].turns
+    split[0]["split"] = "train"
+    file.write_text(json.dumps(split))
+    with pytest.raises(DataError, match="rows.json has changed since mine was trained"):
+        training_rows.rows_of(trained)
+
+
 def test_rows_are_found_wherever_they_were(adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder of the project by the way to them, and outside by what this machine alone has noted."""
     monkeypatch.setattr(training_rows, "PROJECT", tmp_path / "project")

@@ -7,9 +7,9 @@ import pytest
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT, Environment
-from roleplay.text.rows import file_sha256
+from roleplay.text.rows import file_sha256, read_rows
 from roleplay.weights import base_models, inspection
-from roleplay.weights.training_rows import find_data
+from roleplay.weights.training_rows import held_out_sha256
 from tests.tiny import ZHEN_HUAN
 
 FOLDER = ROOT / "adapters" / "zhenhuan-gemma3-270m"
@@ -25,8 +25,10 @@ def test_what_is_committed():
     assert not {name for name in files if "tokenizer" in name}
     assert sum(files.values()) < 16_000_000
     training = json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))
-    data = training["data"][0]
-    assert data["sha256"] == file_sha256(find_data(inspection.inspect(FOLDER))[0])
+    looked_up = {ROOT / file["file"]: file["sha256"] for file in training["looked_up"]}
+    assert looked_up == {path: file_sha256(path) for path in looked_up}
+    held_out = [row for path in looked_up for row in read_rows(path)[0] if row.split == "held_out"]
+    assert training["held_out"]["sha256"] == held_out_sha256(held_out)
     results = training["results"]
     assert results["held_out_loss"] <= results["base_held_out_loss"] - 1.0
     assert training["persona"]["system_prompt"] == ZHEN_HUAN.system_prompt
