@@ -38,8 +38,8 @@ MARA = {"name": "Mara", "system_prompt": "You are Mara.", "openers": ["Who are y
 @pytest.fixture
 def room(server: Hub, folder: Path, tmp_path: Path) -> Path:
     """A Space with an adapter for another base model, rows for some updates, and a tiny base beside it."""
-    push.main([str(folder), "--space", "me/room"])
-    room = space.take_out(server.repos["spaces/me/room"], tmp_path / "space" / "app")
+    push.main([str(folder), "--space", "me/lessons"])
+    room = space.take_out(server.repos["spaces/me/lessons"], tmp_path / "space" / "app")
     rows = [{"instruction": f"How are you, {n}?", "output": f"Well, {n}."} for n in range(300)]
     (room / "dataset/zhenhuan/rows.json").write_text(json.dumps(rows))
     (room / "dataset/zhenhuan/persona.json").write_text(json.dumps(MARA))

@@ -24,8 +24,8 @@ pytest_plugins = ("pages",)
 @pytest.fixture
 def arrived(server: Hub, folder: Path, tmp_path: Path) -> Path:
     """The Space of this very repository with one adapter that git does not know, in an empty folder."""
-    push.main([str(folder), "--space", "me/room"])
-    repo = server.repos["spaces/me/room"]
+    push.main([str(folder), "--space", "me/parlour"])
+    repo = server.repos["spaces/me/parlour"]
     assert repo.settings == {"variables": {"ADAPTER": "tiny"}}
     return space.take_out(repo, tmp_path / "space" / "app")
 
@@ -138,10 +138,10 @@ def test_a_cpus_space_gets_pytorch_without_cuda(server: Hub, folder: Path) -> No
 
 
 def test_the_default_adapter_goes_where_none_is_named(server: Hub) -> None:
-    push.main(["--space", "me/room", "--hardware", "zero-a10g", "--variables", "BASE_MODEL=embedded"])
-    repo = server.repos["spaces/me/room"]
+    push.main(["--space", "me/parlour", "--hardware", "zero-a10g", "--variables", "BASE_MODEL=embedded"])
+    repo = server.repos["spaces/me/parlour"]
     assert f"adapters/{push.DEFAULT}/adapter_model.safetensors" in repo.files
     assert repo.settings == {"variables": {"BASE_MODEL": "embedded"}, "hardware": "zero-a10g"}
     before = dict(repo.files)
-    push.main(["--space", "me/room"])  # its own Space may be pushed to again
+    push.main(["--space", "me/parlour"])  # its own Space may be pushed to again
     assert repo.files == before
