@@ -28,12 +28,12 @@ demo: $(VENV)/demo ## set up once and serve the page on http://127.0.0.1:7860 (P
 	$(BIN)/python app.py
 
 train: $(VENV)/demo ## teach a new adapter to speak as her, then to look up what it says (adapters/zhenhuan-mine)
-	$(BIN)/python -m train.lora --name zhenhuan-mine-alone --overwrite
+	$(BIN)/python -m train.lora --name zhenhuan-mine-alone
 	$(BIN)/python -m train.lora --adapter adapters/zhenhuan-mine-alone --retrieval --data dataset/zhenhuan/intents.json \
-	  --epochs 0.06 --learning-rate 6e-4 --keep 1 --loss-on last --overwrite
-	$(BIN)/python -m train.lora --adapter adapters/zhenhuan-mine --retrieval \
+	  --epochs 0.06 --learning-rate 6e-4 --keep 1 --loss-on last --name zhenhuan-mine-rows
+	$(BIN)/python -m train.lora --adapter adapters/zhenhuan-mine-rows --retrieval \
 	  --data dataset/zhenhuan/intents.json dataset/zhenhuan/conversations.json \
-	  --epochs 0.018 --learning-rate 5e-4 --keep 0.5 --loss-on last --overwrite
+	  --epochs 0.018 --learning-rate 5e-4 --keep 0.5 --loss-on last
 	$(BIN)/python -m train.lookup --adapter adapters/zhenhuan-mine \
 	  --data dataset/zhenhuan/intents.json dataset/zhenhuan/conversations.json
 

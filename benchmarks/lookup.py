@@ -10,9 +10,11 @@ their matter among the first so many, in Chinese and in other languages.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+
+import numpy as np
 
 from roleplay.engine.decoder import Decoder
 from roleplay.engine.states import features
@@ -20,7 +22,7 @@ from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.languages import language
-from roleplay.text.meaning import Floats, numbered
+from roleplay.text.meaning import numbered
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import NEAREST, Known, Retriever, known
 from roleplay.text.rows import read_rows
@@ -42,21 +44,18 @@ def by_meaning(turns: Sequence[Known], asked: Sequence[int], seed: int) -> Retri
     environment = Environment()
     base = base_models.load(environment.base_model, environment.cache)
     find, plain = partial(features, Decoder(base.model)), PromptEncoder(base.tokenizer)
-    left_out = {turns[number].turn[0] for number in asked}
+    own = list(dict.fromkeys(turns[number].turn[0] for number in asked))
+    left_out = set(own)
     others = [one for one in turns if one.turn[0] not in left_out]
     meaning = learn_meaning(others, plain, find, len(base.model.model.layers), seed)
     if not meaning:
         raise SystemExit("no matter stands in two wordings: there is nothing to learn meaning from")
-    texts, text_of = numbered([one.turn[0] for one in turns])
-    found = find_all([meaning.rarity.tokens(plain, text) for text in texts], find, meaning.depth)
-    vectors = meaning.network.vectors(found)
+    found = find_all([meaning.rarity.tokens(plain, text) for text in own], find, meaning.depth)
+    vectors = np.concatenate([meaning.vectors, meaning.network.vectors(found)])
+    texts = [*numbered([one.turn[0] for one in others])[0], *own]
     numbers = {text: number for number, text in enumerate(texts)}
-
-    def nearness(text: str) -> Floats:
-        cosines: Floats = (vectors @ vectors[numbers[text]])[text_of]
-        return cosines
-
-    return Retriever(turns).by(nearness)
+    whole = replace(meaning, vectors=vectors, text_of=np.array([numbers[one.turn[0]] for one in turns]))
+    return Retriever(turns).by(whole.nearness(plain, find))
 
 
 def places(retriever: Retriever, asked: Sequence[int]) -> list[float]:

@@ -40,7 +40,10 @@ POWERSHELL = r"```powershell\n(.*?)```"
 MAKEFILE = ROOT / "Makefile"
 # What a reader makes or downloads, by the folder it lies in.
 INVENTED: dict[str, tuple[str, ...]] = {
-    "adapters": ("mara", "mine", "zhenhuan-mine", "zhenhuan-mine-alone", "me", "keeper", "notebook", "NAME", "VALUE"),
+    "adapters": (
+        *("mara", "mine", "zhenhuan-mine", "zhenhuan-mine-alone", "zhenhuan-mine-rows"),
+        *("me", "keeper", "notebook", "NAME", "VALUE"),
+    ),
     "dataset": ("mara",),
     "tests": (),
 }

@@ -96,7 +96,7 @@ def starting_point(flags: LoraFlags) -> tuple[LoraFlags, Adapter | None]:
     `AdapterError` for one that cannot be read."""
     if not flags.adapter:
         return flags, None
-    start = inspection.inspect(Path(flags.adapter))
+    start = inspection.inspect(Path(flags.adapter), looks_up=False)  # what it looks up is written anew
     config = LoraConfig.from_pretrained(str(start.folder))
     own = {"rank": config.r, "alpha": config.lora_alpha, "rslora": config.use_rslora, "template": start.template}
     return dataclasses.replace(flags, projections=sorted(config.target_modules or ()), **own), start

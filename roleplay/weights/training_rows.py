@@ -149,5 +149,5 @@ def rows_of(adapter: Adapter, given: Sequence[str] = ()) -> Loaded:
     paths = find_data(adapter, given)
     train, held, files = load_rows(paths, held_out, seed, form)
     if not given and _held_out(adapter) not in ("", held_out_sha256(held)):
-        raise _changed(str(paths[0]), adapter)
+        raise _changed(", ".join(map(str, paths)), adapter)
     return train, held, files
