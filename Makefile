@@ -34,8 +34,6 @@ train: $(VENV)/demo ## teach a new adapter to speak as her, then to look up what
 	$(BIN)/python -m train.lora --adapter adapters/zhenhuan-mine-rows --retrieval \
 	  --data dataset/zhenhuan/intents.json dataset/zhenhuan/conversations.json \
 	  --epochs 0.018 --learning-rate 5e-4 --keep 0.5 --loss-on last
-	$(BIN)/python -m train.lookup --adapter adapters/zhenhuan-mine \
-	  --data dataset/zhenhuan/intents.json dataset/zhenhuan/conversations.json
 
 CHARACTER ?= keeper
 character: $(VENV)/demo ## train, measure and open dataset/keeper, about ten minutes on 2 cores (CHARACTER=NAME: another)

@@ -11,13 +11,12 @@ their matter among the first so many, in Chinese and in other languages.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 
 import numpy as np
 
 from roleplay.engine.decoder import Decoder
-from roleplay.engine.states import features
+from roleplay.engine.states import reader_of
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
@@ -27,7 +26,7 @@ from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import NEAREST, Known, Retriever, known
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
-from train.learning.meaning import find_all, learn_meaning
+from train.learning.meaning import learn_meaning, vectors_of
 
 FIRST = (1, NEAREST, 8, 16)
 
@@ -43,19 +42,19 @@ def by_meaning(turns: Sequence[Known], asked: Sequence[int], seed: int) -> Retri
     """Of `turns` those `asked` for, by number, have no part in what is learned."""
     environment = Environment()
     base = base_models.load(environment.base_model, environment.cache)
-    find, plain = partial(features, Decoder(base.model)), PromptEncoder(base.tokenizer)
     own = list(dict.fromkeys(turns[number].turn[0] for number in asked))
     left_out = set(own)
     others = [one for one in turns if one.turn[0] not in left_out]
-    meaning = learn_meaning(others, plain, find, len(base.model.model.layers), seed)
+    meaning, plain = learn_meaning(others, base, seed), PromptEncoder(base.tokenizer)
     if not meaning:
         raise SystemExit("no matter stands in two wordings: there is nothing to learn meaning from")
-    found = find_all([meaning.rarity.tokens(plain, text) for text in own], find, meaning.depth)
-    vectors = np.concatenate([meaning.vectors, meaning.network.vectors(found)])
+    read = reader_of(Decoder(base.model), meaning)
+    found = vectors_of([meaning.rarity.tokens(plain, text) for text in own], read, meaning.projection)
     texts = [*numbered([one.turn[0] for one in others])[0], *own]
     numbers = {text: number for number, text in enumerate(texts)}
-    whole = replace(meaning, vectors=vectors, text_of=np.array([numbers[one.turn[0]] for one in turns]))
-    return Retriever(turns).by(whole.nearness(plain, find))
+    text_of = np.array([numbers[one.turn[0]] for one in turns])
+    whole = replace(meaning, vectors=np.concatenate([meaning.vectors, found]), text_of=text_of)
+    return Retriever(turns).by(whole.nearness(plain, read))
 
 
 def places(retriever: Retriever, asked: Sequence[int]) -> list[float]:

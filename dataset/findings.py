@@ -7,7 +7,7 @@ from dataset.report import Finding, Repeated
 from roleplay.errors import DataError
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
-from roleplay.text.splits import near_duplicates, repeat_by_weight, split_rows
+from roleplay.text.splits import near_duplicates, near_duplicates_between, repeat_by_weight, split_rows
 
 NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
@@ -53,16 +53,14 @@ def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
 
 def find_overlap(rows: Sequence[Row]) -> list[Finding]:
     """Held-out rows that stand in the training part too, by text or by scene."""
-    held = {number for number, row in enumerate(rows) if row.split == "held_out"}
-    if not held:
-        return []
+    held, train = ([row for row in rows if (row.split == "held_out") is side] for side in (True, False))
     findings = []
-    pairs = [(a, b) for a, b in near_duplicates([row.text for row in rows]) if (a in held) != (b in held)]
+    pairs = near_duplicates_between([row.text for row in held], [row.text for row in train])
     if pairs:
-        both = len({number for pair in pairs for number in pair} & held)
-        named = [f"{rows[a].where} and {rows[b].where}: {rows[b].turns[-1][1]}" for a, b in pairs[:NAMED_ROWS]]
+        both = len({a for a, _ in pairs})
+        named = [f"{held[a].where} and {train[b].where}: {train[b].turns[-1][1]}" for a, b in pairs[:NAMED_ROWS]]
         findings.append(Finding("error", f"{both:,} held-out rows (nearly) stand in the training part", named))
-    scenes = [{rows[n].scene for n in numbers} - {""} for numbers in (held, set(range(len(rows))) - held)]
+    scenes = [{row.scene for row in side} - {""} for side in (held, train)]
     if shared := sorted(scenes[0] & scenes[1]):
         text = f"{len(shared):,} scenes have rows on both sides of the split"
         findings.append(Finding("error", text, shared[:NAMED_ROWS]))

@@ -10,7 +10,7 @@ from dataset.report import Finding
 from roleplay.errors import DataError
 from roleplay.text.characters import Character
 from roleplay.text.rows import Row
-from roleplay.text.splits import near_duplicates
+from roleplay.text.splits import near_duplicates_between
 from train.measuring.rules import Lists, load_lists
 from train.measuring.sheet import load_prompts
 from train.measuring.written import load_facts, load_recall
@@ -46,10 +46,9 @@ def find_judged(rows: Sequence[Row], character: Character) -> list[Finding]:
     asked, findings = _questions(character)
     asked = [text for text in dict.fromkeys(asked) if len(text) >= SHORTEST]
     said = list(dict.fromkeys(row.turns[-1][0] for row in rows if row.split != "held_out"))
-    pairs = near_duplicates([*said, *asked]) if asked and said else []
-    known = {b: a for a, b in pairs if a < len(said) <= b}
+    known = dict(near_duplicates_between(asked, said))
     if known:
-        named = [f"{asked[b - len(said)]} ~ {said[a]}" for b, a in list(known.items())[:NAMED_ROWS]]
+        named = [f"{asked[a]} ~ {said[b]}" for a, b in list(known.items())[:NAMED_ROWS]]
         text = f"{len(known):,} questions that judge (nearly) stand in the rows: they say what was learnt by heart"
         findings.append(Finding("warning", text, named))
     return findings

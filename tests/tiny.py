@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from roleplay.text import personas
-from roleplay.text.meaning import Meaning, Network, Rarity
+from roleplay.text.meaning import Meaning, Projection, Rarity
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.retrieval import Known
 from roleplay.weights import base_models, layout
 from roleplay.weights.examples import write_examples
-from roleplay.weights.meanings import write_meaning
+from roleplay.weights.meanings import lora_keys, write_meaning
 from train.publishing import card
 
 ZHEN_HUAN = personas.default()
@@ -133,14 +133,24 @@ def adapter(folder: Path) -> Path:
 def looking_up(folder: Path) -> Path:
     """The same folder, of an adapter that looks up one row by what it means."""
     write_examples(folder, [Known(("a", "b"), "0")])
-    write_meaning(folder, Meaning(1, Rarity({1: 1.0}), straight(), np.eye(1, 2), np.zeros(1, int)))
+    meaning = Meaning(1, learnt(gemma()), Rarity({1: 1.0}), straight(), np.eye(1, 2), np.zeros(1, int))
+    write_meaning(folder, meaning)
     return folder
 
 
-def straight() -> Network:
+def straight() -> Projection:
     """It leaves two features as they are."""
-    linear, inward = np.eye(2, dtype=np.float32), np.zeros((1, 2), np.float32)
-    return Network(np.zeros(2), np.ones(2), linear, inward, np.zeros(1), inward.T)
+    return Projection(np.zeros(2), np.ones(2), np.eye(2, dtype=np.float32))
+
+
+def learnt(model: PreTrainedModel, seed: int = 0) -> dict[str, np.ndarray]:
+    """Matrices of rank 2 for its first layer, of any values."""
+    lot, found = np.random.default_rng(seed), {}
+    for key in lora_keys(1):
+        module = model.get_submodule(key.removeprefix("base_model.model.").split(".lora_")[0])
+        out, into = module.weight.shape
+        found[key] = lot.normal(0, 0.1, (2, into) if ".lora_A." in key else (out, 2)).astype(np.float32)
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -3,8 +3,8 @@
     python -m train.lookup --adapter adapters/zhenhuan-gemma3-270m \\
         --data dataset/zhenhuan/intents.json dataset/zhenhuan/conversations.json
 
-Nothing is trained: a reply that was added to the rows, or mended in them, can be said some minutes later. The adapter
-must have learnt to look up (train.lora --retrieval). Rows that its training held out, or would, are left out.
+The adapter's weights stay as they are: a reply that was added to the rows, or mended in them, can be said a quarter of
+an hour later. It must have learnt to look up (train.lora --retrieval). Rows that its training held out are left out.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class LookupFlags:
     adapter: str = flag("adapters/zhenhuan-gemma3-270m", "folder of an adapter that looks up")
     data: list[str] = flag([], "files of rows; by default those that it was trained on")
     base_model: str = flag("", "what it was trained on: embedded, a Hugging Face id, modelscope:OWNER/NAME, a folder")
-    seed: int = flag(0, "draws what the network is learned from")
+    seed: int = flag(0, "draws what nearness is learned from")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,7 +29,7 @@ from transformers import set_seed
 from dataset.preferences import kinds, one_sided, review, sentences, vote_pairs, vote_thumbs
 from roleplay.disk import read_json, write_json
 from roleplay.engine.decoder import Decoder
-from roleplay.engine.states import features
+from roleplay.engine.states import reader_of
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import AdapterError, DataError, RoleplayError, one_line_errors
 from roleplay.flags import parse
@@ -187,12 +187,10 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     material = dataclasses.replace(material, pairs=pairs, thumbs=thumbs)
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
     origin = base.identity()
-    find_features = partial(features, Decoder(base.model)) if adapter.looked_up.meaning else None
-    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(
-        base.tokenizer, find_features
-    )
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
+    reader = partial(reader_of, Decoder(base.model)) if adapter.looked_up.meaning else None
+    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(base.tokenizer, reader)
     encoded, held_out = encode(flags, encoder, adapter.persona, material)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION

@@ -22,11 +22,11 @@ from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Request
 from roleplay.engine.scheduler import AT_ONCE, Scheduler
 from roleplay.engine.scoring import score
-from roleplay.engine.states import features
+from roleplay.engine.states import reader_of
 from roleplay.engine.strengths import Strengths
 from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError, RoleplayError, first_line
-from roleplay.text.meaning import Floats, Tokens
+from roleplay.text.meaning import Features, Floats, Meaning, Tokens
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
 from roleplay.text.retrieval import NEAREST
 from roleplay.weights import base_models
@@ -96,7 +96,7 @@ class LocalEngine:
             try:
                 lora = Lora(self._decoder, read_weights(adapter), adapter.scaling)
                 voice = Voice(f"{ADAPTER} {next(self._serial)}", lora)
-                encoder = adapter.encoder(self._base.tokenizer, self._features)
+                encoder = adapter.encoder(self._base.tokenizer, self._reader)
                 kl = self._measure_kl(adapter, lora)
                 attached = _Attached(adapter, encoder, voice, kl, warning, time.monotonic())
             except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
@@ -105,13 +105,18 @@ class LocalEngine:
                 ) from error
             self._attached = {**self._attached, adapter.name: attached}
 
-    def _features(self, texts: Sequence[Tokens], depth: int) -> Floats:
-        """As `states.features`, between two steps; raises `RoleplayError` where they cannot be computed."""
-        with self._scheduler.alone():
-            try:
-                return features(self._decoder, texts, depth)
-            except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
-                raise RoleplayError(f"no rows could be looked up ({first_line(error):.120})") from error
+    def _reader(self, meaning: Meaning) -> Features:
+        """As `states.reader_of`, between two steps; raises `RoleplayError` where features cannot be computed."""
+        read = reader_of(self._decoder, meaning)
+
+        def features(texts: Sequence[Tokens]) -> Floats:
+            with self._scheduler.alone():
+                try:
+                    return read(texts)
+                except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
+                    raise RoleplayError(f"no rows could be looked up ({first_line(error):.120})") from error
+
+        return features
 
     def remove(self, name: str) -> None:
         """Let go of an adapter; an answer that it is giving goes on to its end."""

@@ -1,10 +1,10 @@
-"""Nearness by what is meant: a base model's hidden states of two texts, compared after a small network.
+"""Nearness by what is meant: a base model's hidden states of two texts, compared after it has learnt to tell matters.
 
-Two wordings of a matter may share no word; in the middle of a language model they are alike. A text's features are
-`SUMMARIES` of its tokens' hidden states after some of the layers: their mean, in which a rare token counts more (Arora
-et al., "A Simple but Tough-to-Beat Baseline for Sentence Embeddings", 2017), the largest of every number, and the last.
-The network is learned from matters that stand in several wordings (`train.learning.meaning`), and nearness is the
-cosine. Nothing here computes a hidden state.
+Two wordings of a matter may share no word; in the middle of a language model they are alike, and the more so where its
+first layers have learnt it from matters that stand in several wordings (LoRA; `train.learning.meaning`). A text's
+features are `SUMMARIES` of its tokens' hidden states after these layers: their mean, in which a rare token counts more
+(Arora et al., "A Simple but Tough-to-Beat Baseline for Sentence Embeddings", 2017), the largest of every number, and
+the last. A linear map makes a short vector of them, and nearness is the cosine. Nothing here computes a hidden state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ class Tokens(NamedTuple):
     weights: list[float]
 
 
-Features = Callable[[Sequence[Tokens], int], Floats]  # of texts after a number of layers, (texts, features)
+Features = Callable[[Sequence[Tokens]], Floats]  # of texts, (texts, features)
 
 
 class Rarity(dict[int, float]):
@@ -48,20 +48,16 @@ class Rarity(dict[int, float]):
         return Tokens([encoder.tokenizer.bos_token_id, *ids], [0.0, *(self[token] for token in ids)])
 
 
-class Network(NamedTuple):
-    """A linear map of standardised features, and beside it a hidden layer."""
+class Projection(NamedTuple):
+    """A linear map of standardised features."""
 
     center: Floats  # (features,)
     deviation: Floats  # (features,), the standard deviation
     linear: Floats  # (size, features)
-    inward: Floats  # (width, features)
-    bias: Floats  # (width,)
-    outward: Floats  # (size, width)
 
     def vectors(self, features: Floats) -> Floats:
         """Makes vectors of length one (texts, size) of features (texts, features)."""
-        x = (features - self.center) / self.deviation
-        return unit(x @ self.linear.T + np.maximum(x @ self.inward.T + self.bias, 0) @ self.outward.T)
+        return unit((features - self.center) / self.deviation @ self.linear.T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +65,9 @@ class Meaning:
     """What tells how near a text is to those of some turns."""
 
     depth: int  # layers that a text goes through
+    lora: Mapping[str, Floats]  # what these have learnt, by `lora_key`: A (rank, in features), B (out features, rank)
     rarity: Rarity
-    network: Network
+    projection: Projection
     vectors: Floats  # (texts, size), of length one
     text_of: NDArray[np.integer[Any]]  # the number of each turn's text, (turns,)
 
@@ -82,7 +79,7 @@ class Meaning:
             tokens = self.rarity.tokens(encoder, text)
             if len(tokens.ids) == 1:
                 return np.zeros(self.vectors.shape[1], np.float32)
-            return self.network.vectors(features([tokens], self.depth))[0]
+            return self.projection.vectors(features([tokens]))[0]
 
         def nearness(text: str) -> Floats:
             cosines: Floats = (self.vectors @ vector(text))[self.text_of]

@@ -22,12 +22,9 @@ from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
 NEAREST = 4  # rows that are shown
-ELSEWHERE, SPOKEN_OF = (
-    0.5,
-    2.0,
-)  # times as near is what goes on from a matter, where that was not spoken of and where it was
+ELSEWHERE, SPOKEN_OF = 0.5, 1.5  # times as near is what goes on from a matter: not spoken of, and spoken of
 RIVALS = 0.95  # of the nearness of the nearest: what is farther is not shown beside it
-WORDS = 0.4  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
+WORDS = 0.5  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
 FEW = 1000  # the nearest turns, which are put in order: more than have one reply, or have been said
 RARE, FEWEST = (
     150,

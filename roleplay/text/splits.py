@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -36,19 +36,48 @@ def near_duplicates(texts: Sequence[str], threshold: float = NEAR_DUPLICATE) -> 
     in every row; the same texts are alike in any case. Source: Broder, "On the resemblance and containment of
     documents", 1997 (computed exactly here, through one sparse product).
     """
+    bare, grams = _grams(texts)
+    pairs = {(a, b) for a, b in _alike(grams, grams, threshold) if a < b}
+    first: dict[str, int] = {}
+    same = {(first.setdefault(text, number), number) for text, number in _without_grams(bare, grams)}
+    return sorted(pairs | {(a, b) for a, b in same if a < b})
+
+
+def near_duplicates_between(
+    some: Sequence[str], others: Sequence[str], threshold: float = NEAR_DUPLICATE
+) -> list[tuple[int, int]]:
+    """The pairs of `near_duplicates` that have a text of each list, by their numbers there: many times as fast where
+    one is short."""
+    if not some or not others:
+        return []
+    bare, grams = _grams([*some, *others])
+    cut, bare_others = len(some), defaultdict[str, list[int]](list)
+    without = _without_grams(bare, grams)
+    for text, number in without:
+        if number >= cut:
+            bare_others[text].append(number - cut)
+    pairs = {(a, b) for text, a in without if a < cut for b in bare_others[text]}
+    return sorted(pairs | set(_alike(grams[:cut], grams[cut:], threshold)))
+
+
+def _grams(texts: Sequence[str]) -> tuple[list[str], Any]:
+    """The texts as they are compared, and which trigrams each of them has, as a sparse matrix."""
     from sklearn.feature_extraction.text import CountVectorizer  # a second and a half: the chat seldom asks
 
     bare = ["^" + (re.sub(r"[\W_]+", "", text.lower()) or text) + "$" for text in texts]
     grams = CountVectorizer(analyzer="char", ngram_range=(3, 3), binary=True, lowercase=False).fit_transform(bare)
-    grams = grams[:, max(SHARED * len(texts), FEWEST) >= grams.sum(axis=0).A1]
-    sizes = grams.sum(axis=1).A1
-    shared = (grams @ grams.T).tocoo()
-    union = sizes[shared.row] + sizes[shared.col] - shared.data
-    alike = (shared.data >= threshold * union) & (shared.row < shared.col)
-    pairs = set(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
-    first: dict[str, int] = {}
-    same = {(first.setdefault(text, number), number) for number, text in enumerate(bare) if not sizes[number]}
-    return sorted(pairs | {(a, b) for a, b in same if a < b})
+    return bare, grams[:, max(SHARED * len(texts), FEWEST) >= grams.sum(axis=0).A1]
+
+
+def _without_grams(bare: Sequence[str], grams: Any) -> list[tuple[str, int]]:
+    return [(bare[number], number) for number in np.flatnonzero(grams.sum(axis=1).A1 == 0).tolist()]
+
+
+def _alike(some: Any, others: Any, threshold: float) -> list[tuple[int, int]]:
+    shared = (some @ others.T).tocoo()
+    union = some.sum(axis=1).A1[shared.row] + others.sum(axis=1).A1[shared.col] - shared.data
+    alike = shared.data >= threshold * union
+    return list(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
 
 
 def _components(size: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -143,11 +172,14 @@ def name_few(held_out: Sequence[Row]) -> list[str]:
 
 def _check_sides(rows: Sequence[Row]) -> None:
     """Raises `DataError` when rows that belong together are on two sides."""
-    for group in groups(rows):
-        sides = {rows[i].split or "train": i for i in group}
-        if len(sides) > 1:
-            a, b = (rows[i].where for i in sides.values())
-            raise DataError(f"{a} and {b} belong together (same scene or nearly the same text) but their splits differ")
+    held, train = ([row for row in rows if (row.split == "held_out") is side] for side in (True, False))
+    scenes = {row.scene: row for row in train if row.scene}
+    pairs = [(scenes[row.scene], row) for row in held if row.scene in scenes]
+    alike = near_duplicates_between([row.text for row in held], [row.text for row in train])
+    for a, b in [*pairs, *((train[b], held[a]) for a, b in alike)]:
+        raise DataError(
+            f"{a.where} and {b.where} belong together (same scene or nearly the same text) but their splits differ"
+        )
 
 
 def _why_none(rows: Sequence[Row], held_out: float) -> str:
@@ -163,10 +195,8 @@ def _why_none(rows: Sequence[Row], held_out: float) -> str:
 
 def check_no_overlap(train: Sequence[Row], held_out: Sequence[Row]) -> None:
     """Raises `DataError` when a held-out row (nearly) stands in the training part too."""
-    together = [*train, *held_out]
-    for a, b in near_duplicates([row.text for row in together]):
-        if a < len(train) <= b:
-            raise DataError(f"{together[b].where} is held out but {together[a].where} is nearly the same; remove one")
+    for a, b in near_duplicates_between([row.text for row in held_out], [row.text for row in train]):
+        raise DataError(f"{held_out[a].where} is held out but {train[b].where} is nearly the same; remove one")
 
 
 def repeat_by_weight(rows: Iterable[Row], seed: int) -> list[Row]:

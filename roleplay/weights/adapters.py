@@ -1,6 +1,6 @@
 """LoRA adapter folders on this machine: listed, found by name, read. Nothing here knows a hub, and nothing attaches."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,11 @@ PROJECTIONS = {  # what an adapter may change, and the block of a layer that it 
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
 }
+
+
+def lora_key(layer: int, projection: str, side: str) -> str:
+    """Under which peft keeps a matrix, `side` A or B."""
+    return f"base_model.model.model.layers.{layer}.{PROJECTIONS[projection]}.{projection}.lora_{side}.weight"
 
 
 class LookedUp(NamedTuple):
@@ -71,14 +76,17 @@ class Adapter:
         meaning = meaning and replace(meaning, text_of=meaning.text_of[kept])
         return replace(self, looked_up=LookedUp(tuple(known[number] for number in kept), meaning))
 
-    def encoder(self, tokenizer: PreTrainedTokenizerBase, features: Features | None = None) -> PromptEncoder:
+    def encoder(
+        self, tokenizer: PreTrainedTokenizerBase, reader: Callable[[Meaning], Features] | None = None
+    ) -> PromptEncoder:
         """What makes its prompts: in its template, and with what it looks up.
 
-        Rows are looked up by what they mean where the base model's `features` of them can be had, else by their words.
+        Rows are looked up by what they mean where there is a `reader`, which gives a message's features, else by their
+        words.
         """
         plain, retriever, meaning = PromptEncoder(tokenizer, self.template), self.retriever, self.looked_up.meaning
-        if retriever and meaning and features:
-            retriever = retriever.by(meaning.nearness(plain, features))
+        if retriever and meaning and reader:
+            retriever = retriever.by(meaning.nearness(plain, reader(meaning)))
         return encoder_for(tokenizer, self.template, retriever)
 
 

@@ -6,7 +6,7 @@ Only safetensors and JSON are read; no pickle is opened, no template and no code
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from roleplay.text import limits
 from roleplay.text.meaning import SUMMARIES
 from roleplay.text.prompts import template_name
 from roleplay.weights import embedded
-from roleplay.weights.adapters import PROJECTIONS, Adapter, LookedUp
+from roleplay.weights.adapters import PROJECTIONS, Adapter, LookedUp, lora_key
 from roleplay.weights.examples import read_examples
 from roleplay.weights.layout import (
     CONFIG,
@@ -221,7 +221,7 @@ def _check_coverage(shapes: dict[str, list[int]], targets: list[str], path: Path
     """Every target in every layer from 0 on, with both matrices: peft would leave a gap at random values."""
     layers = {int(match["layer"]) for match in map(_KEY.fullmatch, shapes) if match}
     wanted = {
-        f"base_model.model.model.layers.{layer}.{PROJECTIONS[target]}.{target}.lora_{side}.weight"
+        lora_key(layer, target, side)
         for layer in range(max(layers, default=0) + 1)
         for target in targets
         for side in "AB"
@@ -254,10 +254,10 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
     told = adapter.base_model or "a base model it does not name"
     meaning, depth = adapter.looked_up.meaning, len(model.model.layers)
     size = SUMMARIES * int(model.config.hidden_size)
-    if meaning and (len(meaning.network.center) != size or meaning.depth > depth):
+    if meaning and (len(meaning.projection.center) != size or meaning.depth > depth):
+        own = f"{len(meaning.projection.center):,} features after {meaning.depth} layers"
         raise AdapterError(
-            f"{adapter.name}: {MEANING} is of {len(meaning.network.center):,} features after {meaning.depth} layers, "
-            f"the loaded model has {size:,} and {depth} layers: {ADVICE}"
+            f"{adapter.name}: {MEANING} is of {own}, the loaded model has {size:,} and {depth} layers: {ADVICE}"
         )
     dequantised = adapter.base_fingerprint == embedded.FINGERPRINT != fingerprint and name == embedded.HUB_ID
     if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint and not dequantised:
@@ -271,18 +271,9 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
             f"{name or 'not named'}: choose an adapter with a {TRAINING} of train.lora"
         )
     path = adapter.folder / WEIGHTS
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    layers = set()
-    for key, shape in _check_tensors(path, adapter.rank).items():
-        match = _KEY.fullmatch(key)
-        assert match  # `_check_tensors` lets no other name pass
-        module, side = match["module"], match["side"]
-        if module not in linear:
-            raise AdapterError(f"{adapter.name} changes {module}, which the loaded model does not have")
-        features = linear[module].in_features if side == "A" else linear[module].out_features
-        if shape[1 if side == "A" else 0] != features:
-            raise AdapterError(f"{path}: {key} has shape {shape}, the loaded model needs {features} features there")
-        layers.add(int(match["layer"]))
+    layers = _check_fit(path, _check_tensors(path, adapter.rank), model)
+    if meaning:
+        _check_fit(adapter.folder / MEANING, {key: values.shape for key, values in meaning.lora.items()}, model)
     if len(layers) != model.config.num_hidden_layers:
         raise AdapterError(
             f"{adapter.name} has {len(layers)} layers, the loaded model has {model.config.num_hidden_layers}"
@@ -293,3 +284,20 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
         f"{adapter.name} was trained on weights of {name} that were dequantised from Q4_K_M, and the loaded ones never "
         "were quantised: what was measured of it may differ here"
     )
+
+
+def _check_fit(path: Path, shapes: Mapping[str, Sequence[int]], model: PreTrainedModel) -> set[int]:
+    """Raises `AdapterError` unless matrices of these shapes fit the model's; returns the numbers of their layers."""
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    layers = set()
+    for key, shape in shapes.items():
+        match = _KEY.fullmatch(key)
+        assert match  # no other name passes an inspection
+        module, side = match["module"], match["side"]
+        if module not in linear:
+            raise AdapterError(f"{path.parent.name} changes {module}, which the loaded model does not have")
+        features = linear[module].in_features if side == "A" else linear[module].out_features
+        if shape[1 if side == "A" else 0] != features:
+            raise AdapterError(f"{path}: {key} has shape {[*shape]}, the loaded model needs {features} features there")
+        layers.add(int(match["layer"]))
+    return layers

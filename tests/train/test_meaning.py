@@ -1,76 +1,98 @@
-"""What texts mean: summaries of a model's hidden states, and a network under which wordings of a matter are near."""
+"""What texts mean: what a model's first layers learn, and summaries of their states."""
 
-from collections.abc import Sequence
-from functools import partial
-from zlib import crc32
+import random
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
 from torch.nn import functional as F
 
 from roleplay.engine.decoder import Decoder
-from roleplay.engine.states import features as features_of
-from roleplay.text.meaning import SUMMARIES, Tokens
+from roleplay.engine.states import features, reader_of
+from roleplay.text.meaning import SUMMARIES, Floats, Meaning, Projection, Tokens
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Known
+from roleplay.weights.adapters import PROJECTIONS
+from roleplay.weights.base_models import BaseModel
 from tests import tiny
-from train.learning.meaning import COMMON, SIZE, find_all, learn_meaning, learn_network, rarity_of
+from train.learning.meaning import (
+    COMMON,
+    LONGEST,
+    SCALING,
+    SIZE,
+    features_of,
+    first_layers,
+    learn_meaning,
+    learnt_by,
+    rarity_of,
+    vectors,
+)
 
-MATTERS, WORDINGS, TELLING, HIDDEN = 40, 6, 8, 48
-KNOWN = [Known((f"{m} said {w}", f"reply {m}"), str(m)) for m in range(MATTERS) for w in range(WORDINGS)]
 ENCODER = PromptEncoder(tiny.tokenizer())
+TELLING, WORDINGS = "abcdefghijkl", 6  # a letter that tells the matter, among others that tell nothing
+LOT = random.Random(0)
+KNOWN = [
+    Known(("".join(LOT.sample(said, len(said))), f"reply {letter}"), letter)
+    for letter in TELLING
+    for _ in range(WORDINGS)
+    for said in [[letter, letter, *LOT.choices("qrstuvwxyz", k=LOT.randint(2, 8))]]
+]
 TEXTS = [one.turn[0] for one in KNOWN]
 RARITY = rarity_of(TEXTS, ENCODER)
-TOKENS = [RARITY.tokens(ENCODER, text) for text in TEXTS]
-BY_IDS = {tuple(text.ids): one for text, one in zip(TOKENS, KNOWN, strict=True)}
 
 
-def features(texts: Sequence[Tokens], depth: int) -> np.ndarray:
-    """A few numbers tell the matter; the others are larger, and tell nothing."""
-    found = []
-    for text in texts:
-        one = BY_IDS[tuple(text.ids)]
-        telling = np.random.default_rng(int(one.matter)).normal(size=TELLING)
-        other = np.random.default_rng(crc32(one.turn[0].encode())).normal(size=HIDDEN - TELLING)
-        found.append([*telling, *(3 * other + 5)])
-    return np.array(found, np.float32)
+@pytest.fixture(scope="module")
+def base() -> BaseModel:
+    choice = ("cpu", "test")
+    return BaseModel(tiny.gemma(), tiny.tokenizer(), tiny.BASE_NAME, "random", choice, choice, choice)
 
 
-def first_of_its_own(vectors: np.ndarray) -> float:
+@pytest.fixture(scope="module")
+def meaning(base: BaseModel) -> Meaning:
+    learnt = learn_meaning(KNOWN, base, seed=0)
+    assert learnt
+    return learnt
+
+
+def first_of_its_own(vectors: Floats) -> float:
     """The share of texts to which another of their matter is nearest."""
     alike = vectors @ vectors.T - 2 * np.eye(len(vectors))
     return float(np.mean([KNOWN[i].matter == KNOWN[alike[i].argmax()].matter for i in range(len(KNOWN))]))
 
 
-def test_wordings_of_a_matter_come_near_to_one_another() -> None:
-    meaning = learn_meaning(KNOWN, ENCODER, features, layers=10, seed=0)
-    assert meaning and meaning.depth == 4 and meaning.vectors.shape == (len(KNOWN), SIZE)
-    raw = find_all(TOKENS, features, 4)
-    centered = raw - raw.mean(0)
-    assert first_of_its_own(centered / np.linalg.norm(centered, axis=1, keepdims=True)) < 0.5
-    assert first_of_its_own(meaning.vectors) > 0.9
+def test_wordings_of_a_matter_come_near_to_one_another(base: BaseModel, meaning: Meaning) -> None:
+    assert meaning.depth == 1 and meaning.vectors.shape == (len(KNOWN), SIZE)
     assert np.linalg.norm(meaning.vectors, axis=1) == pytest.approx(1)
-    text = KNOWN[7].turn[0]
-    assert meaning.nearness(ENCODER, features)(text) == pytest.approx(meaning.vectors @ meaning.vectors[7], abs=1e-5)
-    again = learn_meaning(KNOWN, ENCODER, features, layers=10, seed=0)
+    raw = features(Decoder(base.model), [RARITY.tokens(ENCODER, text) for text in TEXTS], 1)
+    raw = (raw - raw.mean(0)) / (raw.std(0) + 1e-6)
+    before = first_of_its_own(raw / np.linalg.norm(raw, axis=1, keepdims=True))
+    assert first_of_its_own(meaning.vectors) > 2 * before > 0
+    nearness = meaning.nearness(ENCODER, reader_of(Decoder(base.model), meaning))
+    assert nearness(TEXTS[7]) == pytest.approx(meaning.vectors @ meaning.vectors[7], abs=1e-3)
+
+
+def test_what_is_learnt_is_the_same_again_and_the_base_stays_as_it_is(base: BaseModel, meaning: Meaning) -> None:
+    before = {key: values.clone() for key, values in base.model.state_dict().items()}
+    again = learn_meaning(KNOWN, base, seed=0)
     assert again and (again.vectors == meaning.vectors).all()
+    after = base.model.state_dict()
+    assert [*after] == [*before] and all(torch.equal(after[key], values) for key, values in before.items())
+    assert all(np.abs(values).max() > 0 for values in meaning.lora.values())
 
 
-def test_where_no_matter_has_two_wordings_there_is_nothing_to_learn() -> None:
-    assert learn_meaning(KNOWN[::WORDINGS], ENCODER, features, layers=10, seed=0) is None
+def test_where_no_matter_has_two_wordings_there_is_nothing_to_learn(base: BaseModel) -> None:
+    assert learn_meaning(KNOWN[::WORDINGS], base, seed=0) is None
 
 
-def test_a_network_gives_what_its_layers_give() -> None:
-    """By torch's own layers, with every part of it away from what does nothing."""
+def test_a_projection_gives_what_its_layer_gives() -> None:
     lot = np.random.default_rng(0)
-    found = lot.normal(3, 5, (60, HIDDEN)).astype(np.float32)
-    network = learn_network(found, [[n, n + 1] for n in range(0, 60, 2)], seed=0)
-    assert all(np.abs(values).min() > 0 for values in (network.deviation, network.bias)) and network.deviation.max() > 2
-    linear, inward, bias, outward = (torch.from_numpy(values) for values in network[2:])
-    x = torch.from_numpy((found - found.mean(0)) / found.std(0))
-    y = F.linear(x, linear) + F.linear(F.linear(x, inward, bias).relu(), outward)
-    assert network.vectors(found) == pytest.approx(F.normalize(y).numpy(), abs=1e-4)
+    center, deviation, linear, found = (lot.normal(3, 2, size) for size in (9, 9, (4, 9), (20, 9)))
+    expected = F.normalize(F.linear(torch.from_numpy((found - center) / deviation), torch.from_numpy(linear)))
+    assert Projection(center, deviation, linear).vectors(found) == pytest.approx(expected.numpy())
 
 
 def test_a_rare_token_counts_more() -> None:
@@ -81,13 +103,40 @@ def test_a_rare_token_counts_more() -> None:
     assert unknown.weights == [0.0, *[max(counts.values())] * (len(unknown.ids) - 1)]
 
 
-def test_features_are_summaries_of_the_models_states() -> None:
-    model, depth = tiny.gemma(), 1
-    texts = [RARITY.tokens(ENCODER, text) for text in ("who is it", "你好", "a much longer text than the others")]
-    found = find_all(texts, partial(features_of, Decoder(model)), depth)
-    for text, own in zip(texts, found, strict=True):
-        with torch.inference_mode():
-            hidden = model(torch.tensor([text.ids]), output_hidden_states=True).hidden_states[depth][0].numpy()
-        mean = np.average(hidden, axis=0, weights=text.weights)
-        assert own == pytest.approx(np.concatenate([mean, hidden[1:].max(0), hidden[-1]]), abs=1e-5)
-        assert len(own) == SUMMARIES * hidden.shape[1]
+@pytest.mark.parametrize("learnt", [False, True])
+def test_features_are_summaries_of_the_models_states(base: BaseModel, meaning: Meaning, learnt: bool) -> None:
+    """As a chat computes them, and as they are learned by, padded beside one another."""
+    said = ["who is it", "你好", "a much longer text than the others, " + "so long that its end goes " * LONGEST]
+    texts = [RARITY.tokens(ENCODER, text) for text in said]
+    config = LoraConfig(r=3, lora_alpha=3 * SCALING, target_modules=[*PROJECTIONS])
+    layers: Any = get_peft_model(first_layers(base.model, 1), config)
+    if learnt:
+        for name, weight in layers.named_parameters():
+            if "lora_B" in name:
+                nn.init.normal_(weight, std=0.1)
+    cut = [Tokens(text.ids[:LONGEST], text.weights[:LONGEST]) for text in texts]
+    with torch.no_grad():
+        found = features_of(layers, texts).numpy()
+        for text, own in zip(cut, found, strict=True):
+            hidden = layers(torch.tensor([text.ids])).last_hidden_state[0].numpy()
+            mean = np.average(hidden, axis=0, weights=text.weights)
+            assert own == pytest.approx(np.concatenate([mean, hidden[1:].max(0), hidden[-1]]), abs=1e-5)
+            assert len(own) == SUMMARIES * hidden.shape[1]
+    same = replace(meaning, lora=learnt_by(layers))
+    assert reader_of(Decoder(base.model), same)(cut) == pytest.approx(found, abs=1e-4)
+    assert (features(Decoder(base.model), cut, 1) == pytest.approx(found, abs=1e-4)) is not learnt
+
+
+def test_texts_come_back_in_the_order_in_which_they_were_given(base: BaseModel) -> None:
+    texts = [RARITY.tokens(ENCODER, text) for text in ("a much longer one", "b", "cde", "f and g")]
+    layers: Any = get_peft_model(first_layers(base.model, 1), LoraConfig(target_modules=["q_proj"]))
+    with torch.no_grad():
+        found, one_by_one = vectors(layers, texts, lambda x: x), [vectors(layers, [t], lambda x: x)[0] for t in texts]
+    assert torch.allclose(found, torch.stack(one_by_one), atol=1e-5)
+
+
+def test_first_layers_give_what_the_whole_model_has_there(base: BaseModel) -> None:
+    ids = torch.tensor([[2, 5, 7, 9]])
+    with torch.no_grad():
+        whole = base.model(ids, output_hidden_states=True).hidden_states[1]
+        assert torch.equal(first_layers(base.model, 1)(ids).last_hidden_state, whole)

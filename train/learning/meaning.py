@@ -1,58 +1,77 @@
-"""Learns which texts mean the same: a network under which the wordings of one matter are near to one another.
+"""Learns which texts mean the same: features under which the wordings of one matter are near to one another.
 
-Two wordings of a matter are pulled together, and away from all others that are drawn with them (InfoNCE: van den Oord
-et al., "Representation Learning with Contrastive Predictive Coding", 2018). The base model stays as it is.
+The first layers of a base model learn it by LoRA, and a linear map with them. Two wordings of a matter are pulled
+together, and away from all others that are drawn with them (InfoNCE: van den Oord et al., "Representation Learning with
+Contrastive Predictive Coding", 2018; of sentences: Gao et al., "SimCSE", 2021). The base model stays as it is.
 """
 
+import copy
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from functools import partial
-from math import log
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import ceil, log
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout, normalize
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from roleplay.engine.decoder import Decoder
-from roleplay.engine.states import features as features_of
-from roleplay.text.meaning import Features, Floats, Meaning, Network, Rarity, Tokens, numbered
+from roleplay.engine.states import reader_of
+from roleplay.text.meaning import Features, Floats, Meaning, Projection, Rarity, Tokens, numbered
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Known, known
 from roleplay.text.rows import Row
-from roleplay.weights.adapters import LookedUp
+from roleplay.weights import base_models
+from roleplay.weights.adapters import PROJECTIONS, LookedUp
 from roleplay.weights.base_models import BaseModel
+from roleplay.weights.meanings import lora_keys
 
-SIZE, WIDTH = 40, 256  # of a vector, and of the network's hidden layer
+SIZE = 32  # numbers of a vector
 DEPTH = 0.4  # share of the layers that a text goes through
-TOGETHER, SLICE = 64, 4096  # texts in a forward pass of the base model, and of the network
+RANK, SCALING = 4, 2  # of LoRA
 COMMON = 0.5  # what the commonest tokens count at least
-STEPS, MATTERS = 600, 512  # of the training, and matters drawn at each
-RATE, DECAY, TEMPERATURE = 1e-3, 0.01, 0.07  # AdamW's rate and weight decay; of the softmax over cosines
-DROPPED = 0.1, 0.3  # share of the features, and of the hidden layer, that each step leaves out
+STEPS, PAIRS, TIMES = 200, 128, 20  # at most: steps, pairs drawn at each, and times that a text is drawn in all
+LONGEST = 24  # tokens of a text that are learned from
+RATE, WARMUP, DECAY = 1e-3, 20, 0.01  # AdamW's rate, steps to reach it, weight decay
+TEMPERATURE = 0.07  # of the softmax over cosines
+DROPPED = 0.1  # share of the features that each step leaves out
+SAMPLE = 512  # texts that features are standardised by
+PARTS = 6  # into which a step's texts are cut by length: padding costs
+TOGETHER = 64  # texts in a forward pass where nothing is learned
 
 
 def look_up(base: BaseModel, rows: Sequence[Row], seed: int) -> LookedUp:
     """What an adapter of `base` can look up of these rows, and what that means to it before anything is attached."""
-    turns, plain = tuple(known(rows)), PromptEncoder(base.tokenizer)
-    features, layers = partial(features_of, Decoder(base.model)), len(base.model.model.layers)
-    return LookedUp(turns, learn_meaning(turns, plain, features, layers, seed))
+    turns = tuple(known(rows))
+    return LookedUp(turns, learn_meaning(turns, base, seed))
 
 
-def find_all(texts: Sequence[Tokens], features: Features, depth: int) -> Floats:
-    """The features of many texts (texts, features), those of one length computed beside one another."""
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
-    found = np.empty(0, np.float32)
-    with tqdm(total=len(texts), desc="meaning", unit="text", mininterval=1) as bar:
-        for start in range(0, len(order), TOGETHER):
-            part = order[start : start + TOGETHER]
-            computed = features([texts[number] for number in part], depth)
-            found = found if len(found) else np.empty((len(texts), computed.shape[1]), np.float32)
-            found[part] = computed
-            bar.update(len(part))
-    return found
+def learn_meaning(known: Sequence[Known], base: BaseModel, seed: int) -> Meaning | None:
+    """What tells which of the messages in `known` a text is near to; None where fewer than two matters have two
+    wordings, for then there is nothing to learn it from."""
+    texts, text_of = numbered([one.turn[0] for one in known])
+    matters = defaultdict[str, dict[int, None]](dict)
+    for one, number in zip(known, text_of.tolist(), strict=True):
+        matters[one.matter][number] = None
+    several = [list(wordings) for wordings in matters.values() if len(wordings) > 1]
+    if len(several) < 2:
+        return None
+    encoder, depth = PromptEncoder(base.tokenizer), max(1, round(DEPTH * len(base.model.model.layers)))
+    rarity = rarity_of(texts, encoder)
+    tokens = [rarity.tokens(encoder, text) for text in texts]
+    lora, projection = learn_features(first_layers(base.model, depth), tokens, several, seed)
+    base_models.release()  # for the training, which plans with what is free
+    meaning = Meaning(depth, lora, rarity, projection, np.empty((0, SIZE), np.float32), text_of)
+    return replace(meaning, vectors=vectors_of(tokens, reader_of(Decoder(base.model), meaning), projection))
 
 
 def rarity_of(texts: Sequence[str], encoder: PromptEncoder) -> Rarity:
@@ -61,45 +80,100 @@ def rarity_of(texts: Sequence[str], encoder: PromptEncoder) -> Rarity:
     return Rarity({token: max(COMMON, log(len(texts) / count)) for token, count in counts.items()})
 
 
-def learn_meaning(
-    known: Sequence[Known], encoder: PromptEncoder, features: Features, layers: int, seed: int
-) -> Meaning | None:
-    """The network and the vectors of what users say in `known`; None where fewer than two matters have two wordings,
-    for then there is nothing to learn it from."""
-    texts, text_of = numbered([one.turn[0] for one in known])
-    matters = defaultdict[str, dict[int, None]](dict)
-    for one, number in zip(known, text_of.tolist(), strict=True):
-        matters[one.matter][number] = None
-    several = [list(wordings) for wordings in matters.values() if len(wordings) > 1]
-    if len(several) < 2:
-        return None
-    depth, rarity = max(1, round(DEPTH * layers)), rarity_of(texts, encoder)
-    found = find_all([rarity.tokens(encoder, text) for text in texts], features, depth)
-    network = learn_network(found, several, seed)
-    vectors = [network.vectors(found[start : start + SLICE]) for start in range(0, len(found), SLICE)]
-    return Meaning(depth, rarity, network, np.concatenate(vectors), text_of)
+def vectors_of(texts: Sequence[Tokens], features: Features, projection: Projection) -> Floats:
+    """The vectors of many texts (texts, size), those of one length computed beside one another."""
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
+    vectors = np.empty((len(texts), len(projection.linear)), np.float32)
+    for start in tqdm(range(0, len(order), TOGETHER), desc="vectors", mininterval=1):
+        part = order[start : start + TOGETHER]
+        vectors[part] = projection.vectors(features([texts[number] for number in part]))
+    return vectors
 
 
-def learn_network(found: Floats, several: Sequence[Sequence[int]], seed: int) -> Network:
-    """It is learned from features (texts, features) and the numbers of each matter's texts."""
-    center, deviation = found.mean(0), found.std(0) + 1e-6
-    lot, count = random.Random(seed), min(MATTERS, len(several))
-    with torch.random.fork_rng(devices=[]):
+def first_layers(model: PreTrainedModel, depth: int) -> nn.Module:
+    """The first layers of a causal language model, up to what comes out of the last; the weights are the same."""
+    inner = model.model
+    config = copy.deepcopy(inner.config)
+    config.num_hidden_layers = depth
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:depth]
+    with init_empty_weights(include_buffers=False):
+        first = type(inner)(config)
+    weights = inner.state_dict()
+    first.load_state_dict({key: weights[key] for key in first.state_dict()}, assign=True)
+    first.norm = nn.Identity()
+    return first
+
+
+def learn_features(
+    layers: nn.Module, texts: Sequence[Tokens], several: Sequence[Sequence[int]], seed: int
+) -> tuple[dict[str, Floats], Projection]:
+    """What `layers` and a map of their features learn from the numbers of each matter's texts."""
+    lot, count, device = random.Random(seed), min(PAIRS, len(several)), next(layers.parameters()).device
+    steps = min(STEPS, ceil(TIMES * sum(map(len, several)) / (2 * count)))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        linear = nn.Linear(found.shape[1], SIZE, bias=False)
-        inward, outward = nn.Linear(found.shape[1], WIDTH), nn.Linear(WIDTH, SIZE, bias=False)
-        learnt = [linear.weight, inward.weight, inward.bias, outward.weight]
-        optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=DECAY)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-        own = torch.arange(count)
-        for _ in range(STEPS):
+        config = LoraConfig(r=RANK, lora_alpha=SCALING * RANK, target_modules=[*PROJECTIONS])
+        learner: Any = get_peft_model(layers, config)
+        with torch.no_grad():
+            sample = features_of(learner, [texts[n] for n in lot.sample(range(len(texts)), min(SAMPLE, len(texts)))])
+        center, deviation = sample.mean(0), sample.std(0) + 1e-6
+        linear = nn.Linear(len(center), SIZE, bias=False, device=device)
+
+        def project(features: torch.Tensor) -> torch.Tensor:
+            return linear(dropout((features - center) / deviation, DROPPED))
+
+        matrices = [weight for weight in learner.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW([*matrices, linear.weight], lr=RATE, weight_decay=DECAY)
+        schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 5), steps)
+        targets = torch.arange(count, device=device)
+        for _ in tqdm(range(steps), desc="meaning", mininterval=1):
             pairs = [lot.sample(wordings, 2) for wordings in lot.sample(several, count)]
-            sides = (torch.from_numpy((found[list(side)] - center) / deviation) for side in zip(*pairs, strict=True))
-            drawn = (dropout(side, DROPPED[0]) for side in sides)
-            one, other = (normalize(linear(x) + outward(dropout(inward(x).relu(), DROPPED[1]))) for x in drawn)
+            drawn = [texts[number] for side in zip(*pairs, strict=True) for number in side]
+            one, other = vectors(learner, drawn, project).split(count)
             alike = one @ other.T / TEMPERATURE
             optimizer.zero_grad()
-            (cross_entropy(alike, own) + cross_entropy(alike.T, own)).backward()
+            (cross_entropy(alike, targets) + cross_entropy(alike.T, targets)).backward()
+            nn.utils.clip_grad_norm_(matrices, 1.0)
             optimizer.step()
             schedule.step()
-    return Network(center, deviation, *(values.detach().numpy() for values in learnt))
+    return learnt_by(learner), Projection(*(x.detach().cpu().numpy() for x in (center, deviation, linear.weight)))
+
+
+def features_of(learner: Any, texts: Sequence[Tokens]) -> torch.Tensor:
+    """Features (texts, features) that can be learned by, of the beginning of each text; else those of
+    `roleplay.engine.states.features`."""
+    device = next(learner.parameters()).device
+    ids, weights = (
+        pad_sequence([torch.tensor(part[:LONGEST]) for part in parts], batch_first=True).to(device)
+        for parts in zip(*texts, strict=True)
+    )
+    counts = (weights > 0).sum(1)  # the first token's is 0, and no other's
+    there = torch.arange(ids.shape[1], device=device) <= counts[:, None]
+    hidden = learner(input_ids=ids, attention_mask=there.long(), use_cache=False).last_hidden_state.float()
+    mean = (weights[:, None] @ hidden)[:, 0] / weights.sum(1, keepdim=True)
+    largest = hidden.masked_fill((weights == 0)[:, :, None], -torch.inf).amax(1)
+    return torch.cat([mean, largest, hidden[torch.arange(len(hidden), device=device), counts]], 1)
+
+
+def vectors(learner: Any, texts: Sequence[Tokens], project: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Vectors (texts, size) of length one; those of like length are computed beside one another."""
+    order = torch.tensor(sorted(range(len(texts)), key=lambda number: len(texts[number].ids)))
+    parts = [[texts[n] for n in part.tolist()] for part in order.tensor_split(PARTS) if len(part)]
+    if next(learner.parameters()).device.type == "cpu":
+        found = [project(features_of(learner, part)) for part in parts]
+    else:  # memory is dearer than time there
+        found = [project(checkpoint(features_of, learner, part, use_reentrant=False)) for part in parts]
+    return normalize(torch.cat(found)[order.argsort()])
+
+
+def learnt_by(learner: Any) -> dict[str, Floats]:
+    """The matrices of the layers, the scaling within each B."""
+    weights = {
+        key.replace("base_model.model.", "base_model.model.model."): values
+        for key, values in get_peft_model_state_dict(learner).items()
+    }
+    return {
+        key: (weights[key] * (SCALING if ".lora_B." in key else 1)).float().cpu().numpy()
+        for key in lora_keys(learner.config.num_hidden_layers)
+    }

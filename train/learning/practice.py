@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder, encoder_for
 
-SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 2, 3, 5, 9)  # how many are shown, and in how many rows of twenty
-ANSWERED = 0.6  # share of the rows that are shown another wording with their reply, where there is one
-FIRST = 0.5  # share of these in which it is the nearest; in the others it stands anywhere
+SHOWN, OF_TWENTY = tuple(range(NEAREST + 1)), (1, 9, 5, 3, 2)  # how many are shown, and in how many rows of twenty
+ANSWERED = 0.85  # share of the rows that are shown another wording with their reply, where there is one
+FIRST = 0.75  # share of these in which it is the nearest; in the others it stands anywhere
 BEHIND = 0.6  # share of the rows that stand behind others
 OTHERS = (1, 2, 3)  # behind how many
 

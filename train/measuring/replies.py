@@ -15,7 +15,7 @@ from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora
 from roleplay.engine.protocol import ENDS, Question, Sampling
 from roleplay.engine.scheduler import AT_ONCE, Scheduler
-from roleplay.engine.states import features
+from roleplay.engine.states import reader_of
 from roleplay.engine.weighing import Weighing
 from roleplay.errors import AdapterError
 from roleplay.text.prompts import PromptEncoder
@@ -74,8 +74,8 @@ class Writer:
             if warning := inspection.check_base(adapter, base.model, fingerprint, base.hub_id):
                 print(f"warning      {warning}")
             self._loras[adapter.name] = Lora(self._decoder, adapters.read_weights(adapter), adapter.scaling)
-        find_features = partial(features, self._decoder)
-        self.encoders = {adapter.name: adapter.encoder(base.tokenizer, find_features) for adapter in loaded}
+        reader = partial(reader_of, self._decoder)
+        self.encoders = {adapter.name: adapter.encoder(base.tokenizer, reader) for adapter in loaded}
         self._plain = {adapter.template: PromptEncoder(base.tokenizer, adapter.template) for adapter in loaded}
         self._context: int = base.model.config.max_position_embeddings
         self._known: dict[Ask, list[Reply]] = {}  # its candidates, the one that ranks first first

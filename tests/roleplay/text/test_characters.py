@@ -11,7 +11,7 @@ from roleplay.errors import DataError
 from roleplay.text import characters, personas
 from roleplay.text.characters import load_character, trained_as
 from roleplay.text.rows import read_rows
-from roleplay.text.splits import groups, near_duplicates, split_rows
+from roleplay.text.splits import groups, near_duplicates_between, split_rows
 from train.measuring.rules import load_lists
 from train.measuring.sheet import load_prompts
 from train.measuring.written import load_facts, load_recall
@@ -46,7 +46,7 @@ def test_a_whole_example_passes_its_own_rules(name: str) -> None:
     assert (check.false_alarms, check.missed) == (0, 0) and check.good and check.broken
     asked = [item.user for item in (*facts, *lists.identity, *lists.breaks)] + [item.turns[-1] for item in recall]
     said = [user for row in rows for user, _ in row.turns]
-    assert [pair for pair in near_duplicates([*said, *asked], 0.5) if pair[0] < len(said) <= pair[1]] == []
+    assert near_duplicates_between(said, asked, 0.5) == []
 
 
 def test_a_folder_anywhere_by_its_path_and_what_it_lacks(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from roleplay.text.splits import (
     groups,
     name_few,
     near_duplicates,
+    near_duplicates_between,
     repeat_by_weight,
     situations,
     split_rows,
@@ -153,6 +154,14 @@ def test_near_duplicates_are_found_behind_a_persona_and_copies_stay_together():
     assert near_duplicates([*apart, apart[3].upper()]) == [(3, 30)]
     assert near_duplicates(["……", "！！", "……"]) == [(0, 2)]
     assert near_duplicates([PERSONA] * 20) == [(a, b) for a in range(1) for b in range(1, 20)]
+
+
+def test_near_duplicates_between_two_lists_are_those_of_both_together():
+    some = ["The snow fell all night long.", "……", "A lost kite", "Plum blossom by the wall"]
+    others = ["……", "plum blossom, by the wall!", "the snow fell all night, long", "Plum blossom by the wall", "a tea"]
+    together = [(a, b - 4) for a, b in near_duplicates([*some, *others]) if a < 4 <= b]
+    assert near_duplicates_between(some, others) == together == [(0, 2), (1, 0), (3, 1), (3, 3)]
+    assert near_duplicates_between([], others) == near_duplicates_between(some, []) == []
 
 
 def test_a_group_that_is_too_large_stays_whole_where_others_can_be_held_out():

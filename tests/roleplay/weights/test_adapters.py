@@ -19,7 +19,7 @@ from transformers import Gemma3ForCausalLM
 
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, DataError
-from roleplay.text.meaning import Meaning, Network, Rarity, Tokens, unit
+from roleplay.text.meaning import SUMMARIES, Meaning, Projection, Rarity, Tokens, unit
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.retrieval import MARK, Known, RetrievingEncoder
 from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, meanings, probe
@@ -60,12 +60,16 @@ def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
     assert len({one.matter for one in inspection.inspect(folder).looked_up.turns}) == 2
 
 
+Q_A = adapters.lora_key(0, "q_proj", "A")
+
+
 def with_meaning(folder: Path) -> Meaning:
     """It tells texts apart by the number of their tokens, of which rows have two, four and six."""
     turns = [(("x " * size).strip(), f"{size}!") for size in (1, 3, 5)]
     examples.write_examples(folder, [Known(turn, turn[1]) for turn in turns])
     vectors = unit(np.array([[1.0, 0.1], [0.5, 0.5], [0.1, 1.0]]))
-    meaning = Meaning(1, Rarity({1: 1.0, 2: 0.5}), tiny.straight(), vectors, np.arange(3))
+    lora = tiny.learnt(tiny.gemma())
+    meaning = Meaning(1, lora, Rarity({1: 1.0, 2: 0.5}), tiny.straight(), vectors, np.arange(3))
     meanings.write_meaning(folder, meaning)
     return meaning
 
@@ -78,31 +82,34 @@ def test_what_rows_mean_comes_with_them_in_eight_bits(folder: Path) -> None:
     assert np.abs(read.vectors - written.vectors).max() < 1 / meanings.LEVELS
     asked = list[int]()
 
-    def features(texts: Sequence[Tokens], depth: int) -> np.ndarray:
+    def features(texts: Sequence[Tokens]) -> np.ndarray:
         asked.extend(len(text.ids) for text in texts)
         return np.array([[0.1, 1.0]])  # as the last row's
 
-    encoder = adapter.encoder(tiny.tokenizer(), features)
+    encoder = adapter.encoder(tiny.tokenizer(), lambda _: features)
     assert isinstance(encoder, RetrievingEncoder) and encoder.shown("y") == [(f"{MARK}x x x x x", "5!")]
     assert [reply for _, (_, reply) in encoder.retriever.ranked("y", 9)] == ["5!", "3!", "1!"]
     assert len(asked) == 1  # what was asked for is remembered
     assert encoder.shown("  ") == [] and len(asked) == 1
     assert adapter.encoder(tiny.tokenizer()).shown("y") == []  # without states its words tell
-    fewer = adapter.without({("x", "1!")}).encoder(tiny.tokenizer(), features)
+    fewer = adapter.without({("x", "1!")}).encoder(tiny.tokenizer(), lambda _: features)
     assert isinstance(fewer, RetrievingEncoder)
     assert [reply for _, (_, reply) in fewer.retriever.ranked("y", 9)] == ["5!", "3!"]
 
 
-def test_a_network_comes_back_nearly_as_it_was(folder: Path) -> None:
+def test_what_tells_the_meaning_comes_back_nearly_as_it_was(folder: Path) -> None:
     written, lot = with_meaning(folder), np.random.default_rng(0)
-    sizes = {"center": 5, "deviation": 5, "linear": (2, 5), "inward": (7, 5), "bias": 7, "outward": (2, 7)}
-    network = Network(**{key: lot.uniform(0.5, 2, size).astype(np.float32) for key, size in sizes.items()})
-    network = network._replace(linear=network.linear * [[1], [-30]], inward=network.inward - np.arange(7)[:, None])
-    meanings.write_meaning(folder, replace(written, network=network))
+    center, deviation, linear = (lot.uniform(0.5, 2, size).astype(np.float32) for size in (5, 5, (2, 5)))
+    projection = Projection(center, deviation, linear * [[1], [-30]])
+    meanings.write_meaning(folder, replace(written, projection=projection))
     read = inspection.inspect(folder).looked_up.meaning
     features = lot.normal(size=(9, 5))
-    assert read and read.network.vectors(features) == pytest.approx(network.vectors(features), abs=0.02)
-    assert all(getattr(read.network, key) == pytest.approx(getattr(network, key), rel=0.05, abs=0.05) for key in sizes)
+    assert read and read.projection.vectors(features) == pytest.approx(projection.vectors(features), abs=0.02)
+    for own, back in zip(projection, read.projection, strict=True):
+        assert back == pytest.approx(own, rel=0.05, abs=0.05)
+    assert [*read.lora] == [*written.lora]
+    for key, own in written.lora.items():
+        assert np.abs(read.lora[key] - own).max() < np.abs(own).max() / meanings.LEVELS
 
 
 @pytest.mark.parametrize(
@@ -116,14 +123,12 @@ def test_a_network_comes_back_nearly_as_it_was(folder: Path) -> None:
         ({"vectors": np.array(1, np.int8)}, "1", "another form"),
         ({"center": np.zeros(2, np.float64)}, "1", "another form"),
         ({"center": np.zeros(3, np.float32)}, "1", "another form"),
-        ({"inward": np.zeros((1, 3), np.int8)}, "1", "another form"),
-        ({"outward": np.zeros((2, 2), np.float32)}, "1", "another form"),
-        (
-            {"outward": np.zeros((1 << 40, 0), np.float32), "linear": np.zeros((1 << 40, 0), np.int8)},
-            "1",
-            "another form",
-        ),
-        ({"bias": np.zeros(0, np.float32)}, "1", "another form"),
+        ({"linear": np.zeros((1 << 40, 0), np.int8)}, "1", "another form"),
+        ({Q_A: np.zeros((3, 16), np.int8), f"{Q_A} scale": np.ones(3, np.float32)}, "1", "another form"),
+        ({Q_A: np.zeros((2, 16), np.float32)}, "1", "another form"),
+        ({Q_A: np.zeros(2, np.int8)}, "1", "another form"),
+        ({f"{Q_A} scale": np.ones(3, np.float32)}, "1", "another form"),
+        ({f"{Q_A} scale": np.full(2, 2, np.float32)}, "1", "too large"),
         ({"linear scale": np.ones(1, np.float32)}, "1", "another form"),
         ({"tokens": np.array([7, 8, 9], np.int32)}, "1", "another form"),
         ({"tokens": np.array([7, 8], np.int64)}, "1", "another form"),
@@ -133,8 +138,9 @@ def test_a_network_comes_back_nearly_as_it_was(folder: Path) -> None:
         ({"rarity": np.array([1, 3e38], np.float32)}, "1", "too large"),
         ({"linear scale": np.array([1, 3e38], np.float32)}, "1", "too large"),
         ({"linear": np.zeros(2, np.int8)}, "1", "another form"),
-        ({}, "0", "is not of the 3 rows"),
-        ({}, "9" * 5000, "is not of the 3 rows"),
+        ({}, "0", "another form"),
+        ({}, "2", "holds no meaning of rows"),
+        ({}, "9" * 5000, "another form"),
     ],
 )
 def test_a_meaning_that_is_none_is_refused(
@@ -172,8 +178,14 @@ def test_rows_of_a_stranger_that_are_none_are_refused(folder: Path, text: str, m
 
 
 def test_a_meaning_of_another_model_is_refused(folder: Path, base: Gemma3ForCausalLM) -> None:
-    with_meaning(folder)
+    meaning = with_meaning(folder)
     with pytest.raises(AdapterError, match="is of 2 features after 1 layers"):
+        inspection.check_base(inspection.inspect(folder), base, base_models.fingerprint(base))
+    size = SUMMARIES * base.config.hidden_size
+    fitting = Projection(np.zeros(size), np.ones(size), np.ones((2, size)))
+    wider = tiny.learnt(tiny.gemma(intermediate_size=2 * base.config.intermediate_size))
+    meanings.write_meaning(folder, replace(meaning, projection=fitting, lora=wider))
+    with pytest.raises(AdapterError, match="meaning.safetensors: .*gate_proj.* has shape .* the loaded model needs"):
         inspection.check_base(inspection.inspect(folder), base, base_models.fingerprint(base))
 
 
