@@ -116,7 +116,8 @@ def _check_files(folder: Path) -> None:
         if not path.is_file():
             raise AdapterError(f"{path}: neither a file nor a folder; remove it")
         if path.suffix == ".safetensors" and path.name not in (WEIGHTS, MEANING):
-            raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one{_made_by(path)}")
+            maker = ": it is of mlx-lm, whose adapters are not loaded" if path.name == "adapters.safetensors" else ""
+            raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one{maker}")
         if path.suffix.lower() not in READABLE:
             raise AdapterError(
                 f"{path}: {path.suffix} files are not accepted, they may hold code; remove it, or {ADOPT}"
@@ -204,10 +205,6 @@ def _check_tensors(path: Path, rank: int) -> dict[str, list[int]]:
     return shapes
 
 
-def _made_by(path: Path) -> str:
-    return ": it is of mlx-lm, whose adapters are not loaded" if path.name == "adapters.safetensors" else ""
-
-
 def _meant_by(key: str) -> str:
     """What a key of another trainer's says, as the end of a sentence."""
     if "language_model" in key:
@@ -270,8 +267,7 @@ def check_base(adapter: Adapter, model: PreTrainedModel, fingerprint: str, name:
             f"{adapter.name} was trained on {told} and records no fingerprint, the loaded model is "
             f"{name or 'not named'}: choose an adapter with a {TRAINING} of train.lora"
         )
-    path = adapter.folder / WEIGHTS
-    layers = _check_fit(path, _check_tensors(path, adapter.rank), model)
+    layers = _check_fit(adapter.folder / WEIGHTS, _check_tensors(adapter.folder / WEIGHTS, adapter.rank), model)
     if meaning:
         _check_fit(adapter.folder / MEANING, {key: values.shape for key, values in meaning.lora.items()}, model)
     if len(layers) != model.config.num_hidden_layers:
