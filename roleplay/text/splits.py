@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 NEAR_DUPLICATE = 0.7  # Jaccard similarity of character trigrams from which two rows count as one
 SHARED, FEWEST = 0.5, 8  # what more rows have than this share, and than this number, tells none of them apart
+BLOCK = 2048  # texts that are compared with all others at a time: every pair that shares a trigram takes memory
 LEAST_HELD_OUT = 2  # rows: an interval needs two
 FEW_HELD_OUT = 30  # fewer held-out rows judge nothing
 
@@ -74,10 +75,13 @@ def _without_grams(bare: Sequence[str], grams: Any) -> list[tuple[str, int]]:
 
 
 def _alike(some: Any, others: Any, threshold: float) -> list[tuple[int, int]]:
-    shared = (some @ others.T).tocoo()
-    union = some.sum(axis=1).A1[shared.row] + others.sum(axis=1).A1[shared.col] - shared.data
-    alike = shared.data >= threshold * union
-    return list(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
+    sizes, found = others.sum(axis=1).A1, list[tuple[int, int]]()
+    for start in range(0, some.shape[0], BLOCK):
+        part = some[start : start + BLOCK]
+        shared = (part @ others.T).tocoo()
+        alike = shared.data >= threshold * (part.sum(axis=1).A1[shared.row] + sizes[shared.col] - shared.data)
+        found += zip((shared.row[alike] + start).tolist(), shared.col[alike].tolist(), strict=True)
+    return found
 
 
 def _components(size: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:

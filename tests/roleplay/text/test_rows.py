@@ -8,6 +8,7 @@ import pytest
 
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
+from roleplay.text import splits
 from roleplay.text.rows import Row, read_rows
 from roleplay.text.splits import (
     FEW_HELD_OUT,
@@ -156,7 +157,9 @@ def test_near_duplicates_are_found_behind_a_persona_and_copies_stay_together():
     assert near_duplicates([PERSONA] * 20) == [(a, b) for a in range(1) for b in range(1, 20)]
 
 
-def test_near_duplicates_between_two_lists_are_those_of_both_together():
+@pytest.mark.parametrize("block", [2, 2048])
+def test_near_duplicates_between_two_lists_are_those_of_both_together(monkeypatch, block):
+    monkeypatch.setattr(splits, "BLOCK", block)
     some = ["The snow fell all night long.", "……", "A lost kite", "Plum blossom by the wall"]
     others = ["……", "plum blossom, by the wall!", "the snow fell all night, long", "Plum blossom by the wall", "a tea"]
     together = [(a, b - 4) for a, b in near_duplicates([*some, *others]) if a < 4 <= b]
