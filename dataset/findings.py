@@ -7,7 +7,7 @@ from dataset.report import Finding, Repeated
 from roleplay.errors import DataError
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
-from roleplay.text.splits import near_duplicates, near_duplicates_between, repeat_by_weight, split_rows
+from roleplay.text.splits import near_duplicates, near_duplicates_between, repeat_by_weight, sides, split_rows
 
 NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
@@ -53,7 +53,7 @@ def find_copies(rows: Sequence[Row]) -> tuple[list[Finding], list[Repeated]]:
 
 def find_overlap(rows: Sequence[Row]) -> list[Finding]:
     """Held-out rows that stand in the training part too, by text or by scene."""
-    held, train = ([row for row in rows if (row.split == "held_out") is side] for side in (True, False))
+    train, held = sides(rows)
     findings = []
     pairs = near_duplicates_between([row.text for row in held], [row.text for row in train])
     if pairs:

@@ -10,7 +10,7 @@ from dataset.report import Finding
 from roleplay.errors import DataError
 from roleplay.text.characters import Character
 from roleplay.text.rows import Row
-from roleplay.text.splits import near_duplicates_between
+from roleplay.text.splits import near_duplicates_between, sides
 from train.measuring.rules import Lists, load_lists
 from train.measuring.sheet import load_prompts
 from train.measuring.written import load_facts, load_recall
@@ -45,7 +45,7 @@ def find_judged(rows: Sequence[Row], character: Character) -> list[Finding]:
     """Files that judge and cannot be read, and questions that (nearly) stand among the messages of the rows."""
     asked, findings = _questions(character)
     asked = [text for text in dict.fromkeys(asked) if len(text) >= SHORTEST]
-    said = list(dict.fromkeys(row.turns[-1][0] for row in rows if row.split != "held_out"))
+    said = list(dict.fromkeys(row.turns[-1][0] for row in sides(rows)[0]))
     known = dict(near_duplicates_between(asked, said))
     if known:
         named = [f"{asked[a]} ~ {said[b]}" for a, b in list(known.items())[:NAMED_ROWS]]

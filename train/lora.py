@@ -12,13 +12,13 @@ import dataclasses
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from transformers import set_seed
 
 from roleplay.environment import ROOT, Environment
@@ -113,13 +113,18 @@ def compared(material: Material, start: Adapter | None) -> list[dict[str, Any]]:
     return [*material.files, {"file": "the adapter", "sha256": sha256}]
 
 
-def attach(
-    base: base_models.BaseModel, origin: Mapping[str, Any], start: Adapter | None, flags: LoraFlags
-) -> PeftModel:
-    """LoRA on the base model, of `origin`'s fingerprint; raises `AdapterError` where `start` was not made for it."""
-    if start and (warning := inspection.check_base(start, base.model, origin["fingerprint"], base.hub_id)):
+def check_start(start: Adapter | None, base: base_models.BaseModel, fingerprint: str) -> None:
+    """Raises `AdapterError` where the adapter to go on from was not made for the base model, of this fingerprint."""
+    if start and (warning := inspection.check_base(start, base.model, fingerprint, base.hub_id)):
         print(f"warning      {warning}")
-    return attach_lora(base.model, **lora_config(flags))
+
+
+def checkpoint_of(
+    flags: LoraFlags, material: Material, start: Adapter | None, run: Path, fingerprint: str
+) -> str | None:
+    """As `check_resume`, of a run on a base model of this fingerprint."""
+    persona, found = material.persona.system_prompt, compared(material, start)
+    return check_resume(run, what_must_stay(dataclasses.asdict(flags), persona, found, fingerprint), flags.resume)
 
 
 def begin(trainer: CharacterTrainer, start: Adapter | None) -> dict[str, float]:
@@ -174,6 +179,7 @@ def train(flags: LoraFlags) -> Path:
     flags, start = starting_point(flags)
     folder, run, processes = ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name, process_count()
     material = read_material(flags, start)
+    persona = material.persona
     chosen = recipe.choose(len(material.rows), flags.epochs, flags.batch_size, max(processes, flags.pack_rows))
     flags = dataclasses.replace(flags, epochs=chosen.epochs, batch_size=chosen.batch_size)
 
@@ -181,27 +187,27 @@ def train(flags: LoraFlags) -> Path:
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     environment = Environment()
     base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
-    origin, looked_up = base.identity(), look_up(base, material.rows, flags.seed) if flags.retrieval else NOTHING
-    found = Retriever(looked_up.turns) if flags.retrieval else None
+    origin = base.identity()
+    check_start(start, base, origin["fingerprint"])
+    checkpoint = checkpoint_of(flags, material, start, run, origin["fingerprint"])
+    found = Retriever(known(material.rows)) if flags.retrieval else None
     practice, encoder = encoders(base.tokenizer, flags.template, found, flags.seed)
-    examples = encode(draw_share(material.rows, flags.epochs, flags.seed), practice, material.persona, flags)
-    held_out = encode(material.held_out, encoder, material.persona, flags)
+    examples = encode(draw_share(material.rows, flags.epochs, flags.seed), practice, persona, flags)
+    held_out = encode(material.held_out, encoder, persona, flags)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
     plan = memory.plan(base.model, examples, share_prefix, pack_wishes(flags, processes))
+    looked_up = look_up(base, material.rows, flags.seed) if flags.retrieval else NOTHING
     base.model.set_attn_implementation(attention)
     use_chunked_loss(base.model)
     set_seed(flags.seed)
-    model = attach(base, origin, start, flags)
+    model = attach_lora(base.model, **lora_config(flags))
 
     # Train
-    persona = material.persona.system_prompt
-    must_stay = what_must_stay(dataclasses.asdict(flags), persona, compared(material, start), origin["fingerprint"])
-    checkpoint = check_resume(run, must_stay, flags.resume)
     arguments = training_arguments(flags, run, plan, processes, base.device[0] == "cpu")
     data = {"train_dataset": examples, "eval_dataset": held_out}
     trainer = CharacterTrainer(model, arguments, share_prefix, flags.lora_plus_ratio, **data)
-    samples = SampleReplies(trainer, encoder, persona, sample_prompts(material.persona.openers, material.held_out))
+    samples = SampleReplies(trainer, encoder, persona.system_prompt, sample_prompts(persona.openers, material.held_out))
     stop = follow(trainer, samples)
     if trainer.is_world_process_zero():
         print(*(f"data         {note}" for note in material.notes), sep="\n")

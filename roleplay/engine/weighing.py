@@ -2,8 +2,8 @@
 
 The rank is how likely a reply is, in nat a token, and `GAIN` times how much of that it owes to the question: the
 likelihood with the question less the one without it (the mutual information of Li et al., A Diversity-Promoting
-Objective Function for Neural Conversation Models, 2016). One that says an earlier reply
-again, word for word, ranks behind all others that say something. With one candidate nothing is weighed.
+Objective Function for Neural Conversation Models, 2016). One that says an earlier reply again, word for word, ranks
+behind all others that say something. With one candidate nothing is weighed.
 """
 
 from dataclasses import replace

@@ -26,10 +26,7 @@ ELSEWHERE, SPOKEN_OF = 0.5, 1.5  # times as near is what goes on from a matter: 
 RIVALS = 0.95  # of the nearness of the nearest: what is farther is not shown beside it
 WORDS = 0.5  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
 FEW = 1000  # the nearest turns, which are put in order: more than have one reply, or have been said
-RARE, FEWEST = (
-    150,
-    2,
-)  # a part that one in so many messages has at most, or no more than so few, tells what one is about
+RARE, FEWEST = 150, 2  # a part that one message in so many has, or no more than so few, tells what one is about
 TOLD = 0.1  # of nearness by such words to what the visitor said before: a message so near is about that
 REMEMBERED = 16  # messages whose order of turns is kept: one is asked for several times while it is answered
 LATEST = (1.0, 0.8)  # what the last replies of a conversation count, to tell what is spoken of

@@ -149,8 +149,8 @@ def split_rows(
     `DataError` when a group then stands on both sides, and when a side would be empty.
     """
     if any(row.split for row in rows):
-        _check_sides(rows)
-        train, held = [r for r in rows if r.split != "held_out"], [r for r in rows if r.split == "held_out"]
+        train, held = sides(rows)
+        _check_sides(train, held)
         if not train or not held:
             sizes = f"{len(train):,} training and {len(held):,} held-out rows"
             raise DataError(f"{sizes} by their own split: mark some of both, or take split out of every row")
@@ -174,9 +174,14 @@ def name_few(held_out: Sequence[Row]) -> list[str]:
     return [f"held out     {Path(row.where).name}: {' '.join(row.turns[-1][0].split()):.80}" for row in held_out]
 
 
-def _check_sides(rows: Sequence[Row]) -> None:
+def sides(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows to learn and the held-out ones, by what each says of itself."""
+    train, held = ([row for row in rows if (row.split == "held_out") is side] for side in (False, True))
+    return train, held
+
+
+def _check_sides(train: Sequence[Row], held: Sequence[Row]) -> None:
     """Raises `DataError` when rows that belong together are on two sides."""
-    held, train = ([row for row in rows if (row.split == "held_out") is side] for side in (True, False))
     scenes = {row.scene: row for row in train if row.scene}
     pairs = [(scenes[row.scene], row) for row in held if row.scene in scenes]
     alike = near_duplicates_between([row.text for row in held], [row.text for row in train])

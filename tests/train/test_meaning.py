@@ -24,12 +24,12 @@ from train.learning.meaning import (
     LONGEST,
     SCALING,
     SIZE,
-    features_of,
     first_layers,
     learn_meaning,
+    learnable_features,
+    learnable_vectors,
     learnt_by,
     rarity_of,
-    vectors,
 )
 
 ENCODER = PromptEncoder(tiny.tokenizer())
@@ -116,7 +116,7 @@ def test_features_are_summaries_of_the_models_states(base: BaseModel, meaning: M
                 nn.init.normal_(weight, std=0.1)
     cut = [Tokens(text.ids[:LONGEST], text.weights[:LONGEST]) for text in texts]
     with torch.no_grad():
-        found = features_of(layers, texts).numpy()
+        found = learnable_features(layers, texts).numpy()
         for text, own in zip(cut, found, strict=True):
             hidden = layers(torch.tensor([text.ids])).last_hidden_state[0].numpy()
             mean = np.average(hidden, axis=0, weights=text.weights)
@@ -131,7 +131,10 @@ def test_texts_come_back_in_the_order_in_which_they_were_given(base: BaseModel) 
     texts = [RARITY.tokens(ENCODER, text) for text in ("a much longer one", "b", "cde", "f and g")]
     layers: Any = get_peft_model(first_layers(base.model, 1), LoraConfig(target_modules=["q_proj"]))
     with torch.no_grad():
-        found, one_by_one = vectors(layers, texts, lambda x: x), [vectors(layers, [t], lambda x: x)[0] for t in texts]
+        found, one_by_one = (
+            learnable_vectors(layers, texts, lambda x: x),
+            [learnable_vectors(layers, [t], lambda x: x)[0] for t in texts],
+        )
     assert torch.allclose(found, torch.stack(one_by_one), atol=1e-5)
 
 

@@ -24,7 +24,7 @@ from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
-from roleplay.errors import AdapterError, RoleplayError, StaleRunError
+from roleplay.errors import AdapterError, DataError, RoleplayError, StaleRunError
 from roleplay.flags import parse
 from roleplay.text.prompts import Example
 from roleplay.text.retrieval import known
@@ -198,6 +198,14 @@ def test_what_is_kept_of_a_run_that_goes_on_lies_between_both(base, data, home, 
     for name, weight in start.items():
         end, kept = (made[keep][name].float() for keep in (1.0, 0.25))
         assert torch.allclose(kept, weight.float().lerp(end, 0.25), atol=2e-3) and not torch.equal(kept, end)
+
+
+def test_what_is_refused_is_refused_before_the_minutes_that_meaning_takes(base, data, home, monkeypatch):
+    monkeypatch.setattr(lora, "look_up", lambda *_: pytest.fail("learnt what rows mean, and then refused"))
+    with pytest.raises(RoleplayError, match="holds no checkpoint to resume from"):
+        lora.train(settings(base, data, retrieval=True, resume=True))
+    with pytest.raises(DataError, match="shorten the row or raise --max-length"):
+        lora.train(settings(base, data, retrieval=True, max_length=8))
 
 
 def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):

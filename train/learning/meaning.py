@@ -50,7 +50,10 @@ TOGETHER = 64  # texts in a forward pass where nothing is learned
 
 
 def look_up(base: BaseModel, rows: Sequence[Row], seed: int) -> LookedUp:
-    """What an adapter of `base` can look up of these rows, and what that means to it before anything is attached."""
+    """What an adapter of `base` can look up of these rows, and what that means to it before anything is attached.
+
+    It takes minutes: whatever may be refused is to be refused before.
+    """
     turns = tuple(known(rows))
     return LookedUp(turns, learn_meaning(turns, base, seed))
 
@@ -80,9 +83,14 @@ def rarity_of(texts: Sequence[str], encoder: PromptEncoder) -> Rarity:
     return Rarity({token: max(COMMON, log(len(texts) / count)) for token, count in counts.items()})
 
 
+def by_length(texts: Sequence[Tokens]) -> list[int]:
+    """The numbers of texts, the shortest first."""
+    return sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
+
+
 def vectors_of(texts: Sequence[Tokens], features: Features, projection: Projection) -> Floats:
     """The vectors of many texts (texts, size), those of one length computed beside one another."""
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
+    order = by_length(texts)
     vectors = np.empty((len(texts), len(projection.linear)), np.float32)
     for start in tqdm(range(0, len(order), TOGETHER), desc="vectors", mininterval=1):
         part = order[start : start + TOGETHER]
@@ -116,7 +124,9 @@ def learn_features(
         config = LoraConfig(r=RANK, lora_alpha=SCALING * RANK, target_modules=[*PROJECTIONS])
         learner: Any = get_peft_model(layers, config)
         with torch.no_grad():
-            sample = features_of(learner, [texts[n] for n in lot.sample(range(len(texts)), min(SAMPLE, len(texts)))])
+            sample = learnable_features(
+                learner, [texts[n] for n in lot.sample(range(len(texts)), min(SAMPLE, len(texts)))]
+            )
         center, deviation = sample.mean(0), sample.std(0) + 1e-6
         linear = nn.Linear(len(center), SIZE, bias=False, device=device)
 
@@ -130,7 +140,7 @@ def learn_features(
         for _ in tqdm(range(steps), desc="meaning", mininterval=1):
             pairs = [lot.sample(wordings, 2) for wordings in lot.sample(several, count)]
             drawn = [texts[number] for side in zip(*pairs, strict=True) for number in side]
-            one, other = vectors(learner, drawn, project).split(count)
+            one, other = learnable_vectors(learner, drawn, project).split(count)
             alike = one @ other.T / TEMPERATURE
             optimizer.zero_grad()
             (cross_entropy(alike, targets) + cross_entropy(alike.T, targets)).backward()
@@ -140,7 +150,7 @@ def learn_features(
     return learnt_by(learner), Projection(*(x.detach().cpu().numpy() for x in (center, deviation, linear.weight)))
 
 
-def features_of(learner: Any, texts: Sequence[Tokens]) -> torch.Tensor:
+def learnable_features(learner: Any, texts: Sequence[Tokens]) -> torch.Tensor:
     """Features (texts, features) that can be learned by, of the beginning of each text; else those of
     `roleplay.engine.states.features`."""
     device = next(learner.parameters()).device
@@ -156,14 +166,16 @@ def features_of(learner: Any, texts: Sequence[Tokens]) -> torch.Tensor:
     return torch.cat([mean, largest, hidden[torch.arange(len(hidden), device=device), counts]], 1)
 
 
-def vectors(learner: Any, texts: Sequence[Tokens], project: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def learnable_vectors(
+    learner: Any, texts: Sequence[Tokens], project: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """Vectors (texts, size) of length one; those of like length are computed beside one another."""
-    order = torch.tensor(sorted(range(len(texts)), key=lambda number: len(texts[number].ids)))
+    order = torch.tensor(by_length(texts))
     parts = [[texts[n] for n in part.tolist()] for part in order.tensor_split(PARTS) if len(part)]
     if next(learner.parameters()).device.type == "cpu":
-        found = [project(features_of(learner, part)) for part in parts]
+        found = [project(learnable_features(learner, part)) for part in parts]
     else:  # memory is dearer than time there
-        found = [project(checkpoint(features_of, learner, part, use_reentrant=False)) for part in parts]
+        found = [project(checkpoint(learnable_features, learner, part, use_reentrant=False)) for part in parts]
     return normalize(torch.cat(found)[order.argsort()])
 
 
