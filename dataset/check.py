@@ -135,7 +135,8 @@ def examine(
     parted = [*rows, *(replace(row, split="held_out") for row in held)]
     findings += find_overlap(parted) or find_split(parted, HELD_OUT, SEED)
     findings += [Finding("warning", note, []) for note in system_notes(rows, persona)]
-    findings += find_judged(rows, character) if character else []
+    judged, wrong = find_judged(rows, character) if character else ({}, [])
+    findings += wrong
     copied, repeated = find_copies(rows)
     findings += copied + find_taught_again(rows) + find_prompts(rows)
     crossed = [row for row in rows if {language(part) for part in row.turns[-1]} == {"zh", "en"}]
@@ -151,6 +152,7 @@ def examine(
         held_out=sum(row.split == "held_out" for row in rows),
         persona=reading.persona.name,
         max_tokens=max_tokens,
+        judged=judged,
         findings=sorted(findings, key=lambda finding: levels.index(finding.level)),
         lengths=Lengths([t - r for t, r in zip(total, reply, strict=True)], reply),
         languages=dict(Counter(language(row.text) for row in rows).most_common()),
@@ -172,6 +174,8 @@ def as_text(report: Report) -> str:
         )
     lines.append("languages     " + ", ".join(f"{name} {count:,}" for name, count in report.languages.items()))
     lines.append("turns         " + ", ".join(f"{turns}: {count:,}" for turns, count in report.turns.items()))
+    if report.judged:
+        lines.append("judged by     " + ", ".join(f"{file} {count:,}" for file, count in report.judged.items()))
     for finding in report.findings:
         lines.append(f"{finding.level:14}{finding.text}")
         lines += [f"{'':14}  {' '.join(example.split()):.150}" for example in finding.examples]

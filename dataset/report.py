@@ -57,6 +57,7 @@ class Report:
     held_out: int
     persona: str
     max_tokens: int
+    judged: dict[str, int]  # messages in each file that judges the character
     findings: list[Finding]
     lengths: Lengths
     languages: dict[str, int]

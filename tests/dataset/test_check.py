@@ -25,6 +25,7 @@ from roleplay.text.rows import RowFile, parse_row, read_row_file, read_rows
 from tests import tiny
 from train import lora
 from train.learning import memory
+from train.measuring.rules import load_lists
 
 HUANHUAN = ROOT.parent / "shared" / "data" / "huanhuan.json"
 GOOD = [
@@ -198,15 +199,20 @@ def test_a_character_brings_rows_and_persona(
 def test_what_judges_a_character_is_read_and_compared_with_its_rows(
     tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(shutil.copytree(characters.FOLDER / characters.PATTERN, tmp_path / "ink"))
+    folder = Path(shutil.copytree(characters.FOLDER / "keeper", tmp_path / "ink"))
     flags = ["--character", str(folder), "--tokenizer", str(tokenizer_folder), "--max-tokens", "9999", "--json", "-"]
+    judged = dict[str, int]()
 
     def told() -> list[dict[str, Any]]:
-        findings = json.loads(capsys.readouterr().out)["findings"]
+        report = json.loads(capsys.readouterr().out)
+        judged.update(report["judged"])
+        findings = report["findings"]
         return [found for found in findings if "judge" in found["text"] or found["level"] == "error"]
 
     main(flags)
     assert told() == []
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    assert [*judged] == ["lists.json", "facts.json", "recall.json", "sheet.json"] and judged["facts.json"] == len(facts)
     rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
     fact = json.loads((folder / "facts.json").read_text(encoding="utf-8"))[0]["user"]
     taught = [rows[0] | {"instruction": f"{fact} !!", "scene": "known"}, rows[0] | {"instruction": "hm", "scene": "hm"}]
@@ -224,6 +230,28 @@ def test_what_judges_a_character_is_read_and_compared_with_its_rows(
     assert stopped.value.code == 1
     broken, known = told()
     assert "train.evaluate would refuse this file" in broken["text"] and "recall.json item 1" in broken["text"]
+
+
+def test_what_judges_the_template_is_no_measure_of_another_character(
+    tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(characters.FOLDER / "keeper", tmp_path / "ink"))
+    template = characters.FOLDER / characters.PATTERN
+    shutil.copy(template / "facts.json", folder)
+    own, others = (json.loads((place / "recall.json").read_text("utf-8")) for place in (folder, template))
+    (folder / "recall.json").write_text(json.dumps([*own, *others[: len(own) - 1]]), encoding="utf-8")
+    main(["--character", str(folder), "--tokenizer", str(tokenizer_folder), "--max-tokens", "9999"])
+    printed = capsys.readouterr().out
+    assert "warning       facts.json still asks what the template's does" in printed
+    assert "recall.json still" not in printed  # fewer than half
+
+
+def test_a_pattern_that_is_none_is_named(tmp_path: Path) -> None:
+    lists = json.loads((characters.FOLDER / "keeper" / "lists.json").read_text(encoding="utf-8"))
+    lists["rules"]["speaks of wires"] = ["wire", "(telephone"]
+    (tmp_path / "lists.json").write_text(json.dumps(lists), encoding="utf-8")
+    with pytest.raises(DataError, match=r"'speaks of wires': '\(telephone' is no pattern \(missing \), unterminated"):
+        load_lists(tmp_path / "lists.json")
 
 
 def test_how_surprising_each_row_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

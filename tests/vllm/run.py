@@ -7,20 +7,22 @@
 Greedy replies cannot be the same to the end: both compute in bfloat16, in another order, so two tokens that are all but
 equally likely may change places, and all that follows differs. What has to hold is that the replies begin the same
 (`AGREE` of the shorter one on average), that every reply is nearer to its own side than to the other side of our
-engine, that both sides differ, and that the page with ENGINE_URL shows both. It prints one line per check and ends with
-status 1 if one fails. `serving` is also what benchmarks.concurrency uses.
+engine, that both sides differ, and that the page with ENGINE_URL shows both. The merged model of `train.export` is
+started by its own vllm.sh, and has to begin its replies alike too. It prints one line per check and ends with status 1
+if one fails. `serving` is also what benchmarks.concurrency uses.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoTokenizer
+import requests
 
 from benchmarks.headless import Tab
 from roleplay.engine.local import LocalEngine
@@ -31,6 +33,7 @@ from roleplay.errors import ModelError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import base_models, embedded, inspection
 from roleplay.weights.adapters import Adapter
+from train.export import export
 
 PORT = 8765
 CONTEXT = 2048
@@ -38,6 +41,7 @@ START_SECONDS = 600
 QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作两句诗？")
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 AGREE = 0.5
+NEUTRAL = {"repetition_penalty": 1.0, "frequency_penalty": 0.0}  # generation_config.json has others
 PAGE_PORT = 8766
 
 
@@ -50,7 +54,7 @@ class Flags:
 
 @contextmanager
 def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
-    """The address of a running server; raises `ModelError` with its last line when it does not start."""
+    """The address of a server of a base model and an adapter, as `running`."""
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "base"]
     command += [
         "--enable-lora",
@@ -62,6 +66,16 @@ def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
     # On a CPU, vLLM 0.32 gives a row without an adapter index -1, which is the last slot: it has to stay empty.
     command += ["--max-loras", "2"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--enforce-eager", "--port", str(PORT)]
+    with running(command) as url:
+        yield url
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[str]:
+    """The address of a running server; raises `ModelError` with its last line when it does not start.
+
+    The command may be a script that calls `vllm`, which is that of the interpreter's environment.
+    """
     log_path = ROOT / "runs" / "vllm.log"
     log_path.parent.mkdir(exist_ok=True)
     url = f"http://127.0.0.1:{PORT}/v1"
@@ -76,11 +90,10 @@ def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
 
 
 def wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(embedded.prepare(Environment().cache))
-    engine = RemoteEngine(url, tokenizer)
     for _ in range(START_SECONDS):
-        if "answers in" in engine.describe()[0]:
-            return
+        with suppress(requests.RequestException):
+            if requests.get(f"{url}/models", timeout=5).ok:
+                return
         if server.poll() is not None:
             break
         time.sleep(1)
@@ -117,6 +130,24 @@ def page_answers(url: str, adapter: str) -> bool:
         app.wait(60)
 
 
+def exported(python: str, adapter: Adapter, base: base_models.BaseModel, tokens: int) -> list[str]:
+    """Greedy replies to `QUESTIONS` of the merged model, served by the very script that an export holds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / adapter.name
+        export(adapter, base, folder)
+        path = f"{Path(python).absolute().parent}:{os.environ['PATH']}"  # where `vllm` is
+        command = ["env", f"PATH={path}", "sh", str(folder / "vllm.sh"), "--enforce-eager", "--port", str(PORT)]
+        with running(command) as url:
+            replies = []
+            for user in QUESTIONS:
+                messages = [{"role": "system", "content": adapter.persona}, {"role": "user", "content": user}]
+                asked = {"model": adapter.name, "messages": messages, "temperature": 0, "max_tokens": tokens}
+                answer = requests.post(f"{url}/chat/completions", json=asked | NEUTRAL, timeout=START_SECONDS)
+                answer.raise_for_status()
+                replies.append(answer.json()["choices"][0]["message"]["content"])
+            return replies
+
+
 def main() -> int:
     settings = parse(Flags, __doc__)
     cache = Environment().cache
@@ -138,6 +169,10 @@ def main() -> int:
             failed += there[ADAPTER].text == there[BASE].text
             failed += not all(answer.stop in ("end", "length") for answer in there.values())
         failed += not page_answers(url, adapter.name)
+    for user, there in zip(QUESTIONS, exported(settings.python, adapter, base, settings.tokens), strict=True):
+        said = ask(local, adapter.persona, user, settings.tokens)[ADAPTER].text
+        shares.append(common(said, there))
+        print(f"{user} exported, by vllm.sh: {shares[-1]:.0%} the same\n  here  {said!r}\n  there {there!r}")
     mean = sum(shares) / len(shares)
     print(
         f"greedy agreement {mean:.0%} (at least {AGREE:.0%}); sides that mixed, did not differ or did not end: {failed}"

@@ -118,8 +118,18 @@ def load_lists(path: Path) -> Lists:
             tuple(Plain(**item) for item in value["plain"]),
             value["rules"],
         )
-        for pattern in (p for group in (*(b.obeyed for b in lists.breaks), *lists.rules.values()) for p in group):
-            re.compile(pattern, _FLAGS)
-    except (ValueError, LookupError, TypeError, AttributeError, re.error) as error:
-        raise DataError(f"{path}: {NOT_LISTS} ({error!r:.100}); see dataset/zhenhuan/lists.json") from error
+        patterns = [(broken.user, broken.obeyed) for broken in lists.breaks] + [*lists.rules.items()]
+        for where, pattern in ((where, pattern) for where, several in patterns for pattern in several):
+            _check_pattern(pattern, f"{path}, {where!r:.60}")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: {NOT_LISTS} ({error!r:.100}); see dataset/keeper/lists.json") from error
     return lists
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern, _FLAGS)
+    except re.error as error:
+        raise DataError(
+            f"{where}: {pattern!r:.80} is no pattern ({error}); a bracket or dot of its own is \\( or \\."
+        ) from error

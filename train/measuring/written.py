@@ -81,8 +81,10 @@ def _load(path: Path, parse: Callable[[Any], Item], form: str) -> tuple[Item, ..
 def _item(parse: Callable[[Any], Item], value: Any, where: str, form: str) -> Item:
     try:
         return parse(value)
+    except KeyError as error:
+        raise DataError(f"{where} has no {error}; each is {form}") from error
     except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{where}: {error!r:.80}; each is {form}") from error
+        raise DataError(f"{where}: {error!s:.80}; each is {form}") from error
 
 
 def _text(value: Any) -> str:
