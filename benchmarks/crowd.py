@@ -47,7 +47,7 @@ from roleplay.weights.adapters import Adapter
 from roleplay.weights.training_rows import rows_of
 from train import prefer
 from train.learning.settings import PreferFlags
-from train.measuring.gate import BETTER, MARGIN, MUST_NOT_FALL, UNDECIDED, WORSE
+from train.measuring.gate import BETTER, MARGIN, MUST_NOT_FALL, RIGHT, UNDECIDED, WORSE
 
 TASTE, COINS = "taste", "coins"
 LONG = 100  # characters of a reply that weigh as much as all words of the question
@@ -206,8 +206,11 @@ def broken(arms: dict[str, Any]) -> list[str]:
     found += [f"what learnt from a taste got worse in: {name}" for name in fallen]
     if own[COINS] != UNDECIDED:
         found.append(f"the crowd that flips coins finds what learnt from it {own[COINS]}, not {UNDECIDED}")
-    if gates[COINS][MARGIN] == BETTER:
-        found.append(f"what learnt from coins is called {BETTER} by the gate: {MARGIN}")
+    found += [
+        f"what learnt from coins is called {gates[COINS][name]} by the gate, not {UNDECIDED}: {name}"
+        for name in (MARGIN, RIGHT)
+        if gates[COINS][name] != UNDECIDED
+    ]
     return found
 
 

@@ -73,7 +73,11 @@ class CheckFlags:
     tokenizer: str = flag(
         embedded.NAME, "whose tokens are counted: embedded, a Hub id, modelscope:OWNER/NAME, a folder"
     )
-    max_tokens: int = flag(limits.ROW_TOKENS, "the longest row that fits, prompt and replies together", within=(1, inf))
+    max_tokens: int = flag(
+        0,
+        "the longest row that fits, prompt and replies together; 0: what train.lora or train.prefer takes",
+        within=(0, inf),
+    )
     surprise: bool = flag(False, "say how surprising every row is to the base model with the persona; takes minutes")
     base_model: str = flag("", "the base model that --surprise asks; chosen by the device where none is given")
     html: str = flag("", "write the report with plots to this file")
@@ -252,12 +256,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in ("html", "dedupe", "surprise", "held_out"):
             if getattr(settings, name):
                 raise DataError(f"--{name.replace('_', '-')} is for training rows, and these are pairs: leave it out")
-        pairs = check_pairs.examine(files, encoder, persona.system_prompt, settings.max_tokens)
+        most = settings.max_tokens or limits.PAIR_TOKENS
+        pairs = check_pairs.examine(files, encoder, persona.system_prompt, most)
         _finish(settings, asdict(pairs), check_pairs.as_text(pairs))
         return
     found, where = _read(files, settings.format), ", ".join(files)
     held = read_rows(settings.held_out, settings.format)[0] if settings.held_out else []
-    report = examine(found, where, Reading(encoder, persona, settings.max_tokens), held, character)
+    report = examine(found, where, Reading(encoder, persona, settings.max_tokens or limits.ROW_TOKENS), held, character)
 
     facts = asdict(report) | {"sha256": ", ".join(source_sha256(file, found.rows) for file in files)}
     text = as_text(report)

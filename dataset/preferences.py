@@ -84,7 +84,7 @@ def vote_thumbs(votes: Iterable[Vote]) -> list[Thumb]:
 def kinds(votes: Sequence[Vote]) -> dict[str, int]:
     """How many votes there are of which kind, and how many of them make a pair."""
     tally = count(votes)
-    sides = {"for the adapter": tally.adapter, "for the base model": tally.base}
+    sides = {"for the adapter": tally.adapter, "for the other side": tally.base}
     return {**sides, "ties": tally.ties, "both bad": tally.bad, "pairs": len(preferences(votes))}
 
 
@@ -130,7 +130,7 @@ def one_sided(pairs: Sequence[Pair], votes: Sequence[Vote] = ()) -> list[str]:
     if low > 0.5 or high < 0.5:
         which, number = ("longer", longer) if low > 0.5 else ("shorter", uneven - longer)
         found.append(f"the {which} reply is chosen in {number} of {uneven} pairs: it may be length that is learnt")
-    if tally.decisive and 0 in (tally.adapter, tally.base):
+    if 0 in (tally.adapter, tally.base) and wilson(tally.decisive, tally.decisive)[0] > 0.5:
         found.append(f"all {tally.decisive} decisive votes are for the same side: they tell no more than which it is")
     return found
 

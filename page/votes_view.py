@@ -11,7 +11,8 @@ from roleplay.results import ranking
 from roleplay.results.tally import Tally, score
 from roleplay.results.votes import Vote
 from roleplay.results.wording import TEXTS
-from roleplay.text.pairs import FEWEST
+from roleplay.text.pairs import FEWEST, HELD_OUT, split_pairs
+from roleplay.weights.training_rows import SEED
 
 
 def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
@@ -38,11 +39,15 @@ def _row(one: ranking.Ranked, language: str) -> str:
 def lesson_html(votes: Sequence[Vote], adapter: str, folder: str, language: str) -> str:
     """What `train.prefer` could learn from all votes in `folder`, and the command where that is enough."""
     try:
-        usable = len(review(vote_pairs(votes))[0])
+        usable = review(vote_pairs(votes))[0]
     except DataError as error:
         return f"<p>{escape(str(error))}</p>"
-    told = f"<p>{WORDS[language]['votes_usable'].format(usable=usable, least=FEWEST)}</p>"
-    if usable < FEWEST or "/" in adapter:
+    told = f"<p>{WORDS[language]['votes_usable'].format(usable=len(usable), least=FEWEST)}</p>"
+    try:
+        split_pairs(usable, HELD_OUT, SEED)
+    except DataError:
+        return told
+    if "/" in adapter:
         return told
     command = f"python -m train.prefer --adapter adapters/{adapter} --votes {folder} --name {adapter}-voted"
     return f"{told}<p><code>{escape(command)}</code></p>"

@@ -42,11 +42,11 @@ from train.measuring.figures import Board
 from train.measuring.losses import Losses
 from train.measuring.progress import Progress, Work
 from train.measuring.replies import Writer
-from train.measuring.rules import NO_LISTS, load_lists
+from train.measuring.rules import NO_LISTS
 from train.measuring.sections import SECTIONS
 from train.measuring.sheet import Prompt, load_prompts
 from train.measuring.subject import Bench, Subject
-from train.measuring.written import Written, load_facts, load_recall
+from train.measuring.written import Written, load_written
 from train.publishing import card, plots, sheet
 
 RECORDED = ("prompts", "base_tokens", "choice_rows", "considered")  # settings that a scoreboard names
@@ -125,14 +125,9 @@ def judge(adapter: Adapter, settings: EvaluationFlags) -> tuple[str, Written]:
     """
     character = character_of(adapter, settings)
     print(f"judged as    {character.name if character else 'no character of dataset/'}: {adapter.name}")
-    lists = settings.lists or (character and character.lists)
-    facts = settings.facts or (character and character.facts)
-    recall = settings.recall or (character and character.recall)
-    return character.name if character else "", Written(
-        load_lists(Path(lists)) if lists else NO_LISTS,
-        load_facts(Path(facts)) if facts else (),
-        load_recall(Path(recall)) if recall else (),
-    )
+    own = (character.lists, character.facts, character.recall) if character else (None, None, None)
+    named = (Path(file) if file else None for file in (settings.lists, settings.facts, settings.recall))
+    return character.name if character else "", load_written(*(a or b for a, b in zip(named, own, strict=True)))
 
 
 def plan(bench: Bench, names: Sequence[str]) -> dict[str, dict[str, Work]]:

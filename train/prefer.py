@@ -56,7 +56,7 @@ from train.measuring import gate, own_samples
 from train.measuring.gate import Change
 from train.measuring.own_samples import OwnSamples
 from train.measuring.replies import Writer
-from train.measuring.rules import NO_LISTS, Lists, load_lists
+from train.measuring.written import Written, load_written
 from train.publishing.folders import name_adapter, write_adapter
 from train.publishing.upload import push_where_asked
 
@@ -91,11 +91,9 @@ def sample_own(flags: PreferFlags, adapter: Adapter, run: Path) -> OwnSamples:
     return OwnSamples(**read_json(path, advice=f"remove {run} to start anew"))
 
 
-def load_writer(flags: PreferFlags, adapters: Sequence[Adapter]) -> Writer:
-    """Whom these adapters answer by, on a base model that is loaded anew."""
+def load_base(flags: PreferFlags) -> base_models.BaseModel:
     environment = Environment()
-    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
-    return Writer(base, adapters, base_models.fingerprint(base.model))
+    return base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
 
 
 def write_own(flags: PreferFlags, adapter: Adapter) -> OwnSamples:
@@ -105,8 +103,11 @@ def write_own(flags: PreferFlags, adapter: Adapter) -> OwnSamples:
     asks = own_samples.ask(adapter, drawn, flags.own_samples, flags.seed)
     with tqdm(total=len(asks), desc=OWN, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
         alone = adapter.without({row.turns[-1] for row in drawn})  # it is not shown the answers
-        said = load_writer(flags, (alone,)).candidates(asks, bar.update)
-    judge = own_samples.rules(lists_of(flags, adapter), rows) if flags.own_samples > 1 else None
+        base = load_base(flags)
+        said = Writer(base, (alone,), base_models.fingerprint(base.model)).candidates(asks, bar.update)
+    judge = None
+    if flags.own_samples > 1:
+        judge = own_samples.rules(written_for(flags, adapter).lists, rows, bool(adapter.looked_up.turns))
     return own_samples.pair(drawn, said, judge)
 
 
@@ -115,19 +116,19 @@ def read_material(flags: PreferFlags, sample: Callable[[], OwnSamples] = OwnSamp
     if flags.votes and not Path(flags.votes).is_dir():
         raise DataError(f"{flags.votes}: no such folder of votes; vote in the page, or give --pairs")
     votes = Box(Path(flags.votes)).votes() if flags.votes else []
-    sources = ({"votes": vote_pairs(votes)} if votes else {}) | {recorded_name(p): read_pairs(p) for p in flags.pairs}
+    sources = [("votes", vote_pairs(votes))] if votes else []
+    sources += [(recorded_name(path), read_pairs(path)) for path in flags.pairs]
     sampled = sample()  # it takes longest: what cannot be read has been named
-    sources |= {OWN: sampled.pairs} if sampled.record else {}
-    files = [{"file": name, "sha256": pairs_sha256(own), "rows": len(own)} for name, own in sources.items()]
-    pairs = [pair for own in sources.values() for pair in own]
+    sources += [(OWN, sampled.pairs)] if sampled.record else []
+    files = [{"file": name, "sha256": pairs_sha256(own), "rows": len(own)} for name, own in sources]
+    pairs = [pair for _, own in sources for pair in own]
     usable, left_out = review(pairs)
     if not usable:
-        raise DataError(
-            f"no usable pair in {len(votes)} votes and {len(flags.pairs)} files: give --votes, --pairs or --own-samples"
-        )
+        more = "raise --own-messages" if sampled.record else "give --votes, --pairs or --own-samples"
+        raise DataError(f"no usable pair in {len(votes)} votes and {len(flags.pairs)} files: {more}")
     for sentence in (*sentences(left_out, len(pairs)), *one_sided(usable, votes)):
         print(f"pairs        {sentence}")
-    learnt, held_out = split_pairs(usable, flags.held_out, flags.seed)
+    learnt, held_out = split_pairs(usable, flags.held_out, flags.seed, lambda note: print(f"pairs        {note}"))
     thumbs = list[Thumb]()
     if flags.loss == "kto":
         alone = apart(vote_thumbs(votes), held_out)
@@ -181,16 +182,17 @@ def with_stage(adapter: Adapter, stage: dict[str, Any]) -> dict[str, Any]:
 
 def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -> tuple[dict[str, Any], list[Change]]:
     """Train, and write the adapter into the folder `run`; returns its stage and how the held-out pairs changed."""
-    processes, environment = process_count(), Environment()
+    processes = process_count()
     pairs = draw_share(material.pairs, flags.epochs, flags.seed)
     thumbs = draw_share(material.thumbs, flags.epochs, flags.seed)
     material = dataclasses.replace(material, pairs=pairs, thumbs=thumbs)
-    base = base_models.load(flags.base_model or environment.base_model, environment.cache, flags.dtype)
+    base = load_base(flags)
     origin = base.identity()
     if warning := inspection.check_base(adapter, base.model, origin["fingerprint"], base.hub_id):
         print(f"warning      {warning}")
     reader = partial(reader_of, Decoder(base.model)) if adapter.looked_up.meaning else None
-    encoder = adapter.without({(pair.user, pair.chosen) for pair in material.pairs}).encoder(base.tokenizer, reader)
+    answers = {(pair.user, pair.chosen) for pair in (*material.pairs, *material.held_out)}
+    encoder = adapter.without(answers).encoder(base.tokenizer, reader)
     encoded, held_out = encode(flags, encoder, adapter.persona, material)
     attention, why = choose_attention(flags, base)
     share_prefix = attention == ATTENTION
@@ -236,21 +238,23 @@ def learn(flags: PreferFlags, adapter: Adapter, material: Material, run: Path) -
     if trainer.is_world_process_zero():
         write_adapter(run / flags.name, model, with_stage(adapter, stage), RESUME, adapter.looked_up)
     scores = before.tolist(), trainer.held_out_scores.tolist()
-    return stage, gate.pairs_changed(*scores, prompt_groups(material.held_out))
+    groups = prompt_groups([*material.held_out, *material.pairs])[: len(material.held_out)]
+    return stage, gate.pairs_changed(*scores, groups)
 
 
-def lists_of(flags: PreferFlags, adapter: Adapter) -> Lists:
+def written_for(flags: PreferFlags, adapter: Adapter) -> Written:
     """What was written to judge the character, nothing where there is none."""
     character = load_character(flags.character) if flags.character else trained_as(adapter.training)
-    return load_lists(character.lists) if character and character.lists else NO_LISTS
+    return load_written(character.lists, character.facts, character.recall) if character else Written()
 
 
-def compare_replies(flags: PreferFlags, adapter: Adapter, staged: Path, material: Material) -> list[Change]:
-    """What both adapters say to the character's lists and to held-out prompts."""
-    both = adapter, inspection.inspect(staged)
-    writer = load_writer(flags, both)
+def compare(flags: PreferFlags, adapter: Adapter, staged: Path, material: Material) -> list[Change]:
+    """What both adapters say to what judges the character and to held-out prompts, and what they know of it."""
+    both, written = (adapter, inspection.inspect(staged)), written_for(flags, adapter)
+    if not written.lists.identity:
+        print("gate         no lists of this character: who she is and whether she stays herself is not asked")
     asked = [(pair.persona or adapter.persona, pair.turns, pair.user) for pair in material.held_out]
-    return gate.replies_changed(writer, both, lists_of(flags, adapter), list(dict.fromkeys(asked))[:ASKED])
+    return gate.compare(load_base(flags), both, written, list(dict.fromkeys(asked))[:ASKED])
 
 
 def check_gate(flags: PreferFlags, staged: Path, changes: Sequence[Change]) -> None:
@@ -268,18 +272,18 @@ def prefer(flags: PreferFlags) -> Path:
     check_run(flags, ROOT)
     PartialState()  # makes the GPU that `accelerate launch` means for this process the one that is loaded on
     adapter, folder, run = starting_adapter(flags), ROOT / "adapters" / flags.name, ROOT / "runs" / flags.name
-    lists_of(flags, adapter)  # what cannot be read is named before the run
+    written_for(flags, adapter)  # what cannot be read is named before the run
     last_checkpoint(run, flags.resume)
     material = read_material(flags, partial(sample_own, flags, adapter, run) if flags.own_samples else OwnSamples)
     stage, changes = learn(flags, adapter, material, run)
     base_models.release()
     if PartialState().is_main_process:
-        changes += compare_replies(flags, adapter, run / flags.name, material)
+        changes += compare(flags, adapter, run / flags.name, material)
         check_gate(flags, run / flags.name, changes)
         stage["gate"] = [change.as_json() for change in changes]
         name_adapter(run / flags.name, folder, with_stage(adapter, stage), RESUME)
         shutil.rmtree(run)
-        print(f"{folder}: goes on from {adapter.name} by {len(material.pairs)} pairs")
+        print(f"{folder}: goes on from {adapter.name} by {stage['pairs']['learnt']} pairs")
     return folder
 
 

@@ -9,14 +9,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from roleplay.errors import DataError
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row, load_json
-from roleplay.text.splits import groups, split_rows
+from roleplay.text.splits import Tell, groups, split_rows
 
 HELD_OUT = 0.2  # share of pairs, where nothing else is said
 FEWEST_GROUPS = 2  # of held-out pairs: an interval needs two
@@ -115,20 +115,22 @@ def pairs_sha256(pairs: Sequence[Pair | Thumb]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def split_pairs(pairs: Sequence[Pair], held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_pairs(
+    pairs: Sequence[Pair], held_out: float, seed: int, tell: Tell = lambda note: None
+) -> tuple[list[Pair], list[Pair]]:
     """Training and held-out pairs; pairs on one prompt, or on prompts that are nearly the same, stay together.
 
-    Raises `DataError` where too few are left on a side.
+    `tell` hears of groups that had to be parted. Raises `DataError` where too few are left on a side.
     """
-    by_place = {pair.where: pair for pair in pairs}
-    sides = split_rows([pair.prompt for pair in by_place.values()], held_out, seed)
-    learnt, held = ([by_place[row.where] for row in side] for side in sides)
-    if not learnt or len(held) < FEWEST_GROUPS or len(set(prompt_groups(held))) < FEWEST_GROUPS:
+    numbered = [replace(pair.prompt, where=str(number)) for number, pair in enumerate(pairs)]
+    learnt, held = ([int(row.where) for row in side] for side in split_rows(numbered, held_out, seed, tell))
+    groups_held = {number for place, number in enumerate(prompt_groups(pairs)) if place in set(held)}
+    if not learnt or len(groups_held) < FEWEST_GROUPS:
         raise DataError(
             f"{len(pairs)} usable pairs, {len(held)} of them to hold out: pairs on {FEWEST_GROUPS} prompts or more are "
             "needed there; collect more votes, or raise --held-out"
         )
-    return learnt, held
+    return [pairs[number] for number in learnt], [pairs[number] for number in held]
 
 
 def apart(thumbs: Sequence[Thumb], held_out: Sequence[Pair]) -> list[Thumb]:

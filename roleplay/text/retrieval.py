@@ -22,9 +22,9 @@ from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.rows import Row
 
 NEAREST = 4  # rows that are shown
-ELSEWHERE, SPOKEN_OF = 0.5, 1.5  # times as near is what goes on from a matter: not spoken of, and spoken of
+ELSEWHERE, SPOKEN_OF = -0.2, 0.3  # nearer is what goes on from a matter: not spoken of, and spoken of
 RIVALS = 0.95  # of the nearness of the nearest: what is farther is not shown beside it
-WORDS = 0.5  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
+WORDS = 0.8  # what nearness by words adds to another: "father" and "husband" mean much the same to a small model
 FEW = 1000  # the nearest turns, which are put in order: more than have one reply, or have been said
 RARE, FEWEST = 150, 2  # a part that one message in so many has, or no more than so few, tells what one is about
 TOLD = 0.1  # of nearness by such words to what the visitor said before: a message so near is about that
@@ -169,8 +169,8 @@ class Retriever:
         """At most `count` turns that share something with `text`, each with its nearness, the nearest first.
 
         Of turns with one reply the nearest is among them; none whose message or reply is in `without`. One that goes on
-        from a matter is the nearer, from `ELSEWHERE` to `SPOKEN_OF` times, the more a reply of that matter is like the
-        last of the replies `after` which the text is said.
+        from a matter is the nearer, by `ELSEWHERE` to `SPOKEN_OF`, the more a reply of that matter is like the last of
+        the replies `after` which the text is said.
         """
         found, left_out = list[tuple[float, Turn]](), set(without)
         for nearness, one in self._ranking(text, after):
@@ -195,8 +195,9 @@ class Retriever:
         index = self._index
         nearness = np.array(self._nearness(text), float)
         if len(index.going_on):
-            spoken_of = self._spoken_of(after)[index.after]
-            nearness[index.going_on] *= ELSEWHERE + (SPOKEN_OF - ELSEWHERE) * spoken_of
+            added = np.zeros_like(nearness)
+            added[index.going_on] = ELSEWHERE + (SPOKEN_OF - ELSEWHERE) * self._spoken_of(after)[index.after]
+            nearness += added * (nearness > 0)  # what shares nothing with the text stays out
         few = np.argpartition(-nearness, FEW)[:FEW] if len(nearness) > FEW else np.arange(len(nearness))
         ordered = few[np.lexsort((few, -nearness[few]))]
         return [(float(nearness[i]), self.known[i]) for i in ordered if nearness[i] > 0]

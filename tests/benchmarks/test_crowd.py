@@ -14,7 +14,7 @@ from roleplay.errors import DataError
 from roleplay.results.tally import Tally
 from roleplay.weights import training_rows
 from tests import tiny
-from train.measuring.gate import BETTER, IDENTITY, MARGIN, UNDECIDED, WORSE
+from train.measuring.gate import BETTER, IDENTITY, MARGIN, RIGHT, UNDECIDED, WORSE
 
 USER = "Is there snow?"
 LIKED, DISLIKED = "There is snow.", "I would rather speak of the plum blossoms in the garden."
@@ -43,7 +43,10 @@ HELD = {
         "compared": {TASTE: {"verdict": BETTER}},
         "gate": [{"name": MARGIN, "verdict": BETTER}, {"name": IDENTITY, "verdict": UNDECIDED}],
     },
-    COINS: {"compared": {COINS: {"verdict": UNDECIDED}}, "gate": [{"name": MARGIN, "verdict": UNDECIDED}]},
+    COINS: {
+        "compared": {COINS: {"verdict": UNDECIDED}},
+        "gate": [{"name": MARGIN, "verdict": UNDECIDED}, {"name": RIGHT, "verdict": UNDECIDED}],
+    },
 }
 
 
@@ -52,11 +55,13 @@ def test_a_promise_that_does_not_hold_is_named() -> None:
     bad = copy.deepcopy(HELD)
     bad[TASTE]["compared"][TASTE]["verdict"], bad[COINS]["compared"][COINS]["verdict"] = UNDECIDED, BETTER
     bad[TASTE]["gate"][1]["verdict"], bad[COINS]["gate"][0]["verdict"] = WORSE, BETTER
+    bad[COINS]["gate"][1]["verdict"] = WORSE
     assert [sentence.split(":")[-1].split()[-1] for sentence in crowd.broken(bad)] == [
         "better",
         "identity",
         "undecided",
         "pairs",
+        "likelier",
     ]
     assert [crowd.verdict(Tally(*wins)) for wins in ((40, 10), (10, 40), (25, 25), (0, 0))] == [
         BETTER,
@@ -93,7 +98,7 @@ def test_the_whole_loop_runs_on_a_tiny_model_and_says_what_came_of_it(
     assert status == bool(found["broken"]) and all(sentence in printed for sentence in found["broken"])
     assert "20 votes of each crowd" in printed and "learnt from coins: " in printed
     for name, arm in found["arms"].items():
-        assert sum(arm["votes"][kind] for kind in ("for the adapter", "for the base model", "ties")) == 20
+        assert sum(arm["votes"][kind] for kind in ("for the adapter", "for the other side", "ties")) == 20
         assert arm["pairs"]["learnt"] > 5 and arm["gate"][0]["name"] == MARGIN
         assert sum(arm["compared"][name][kind] for kind in ("adapter", "base", "ties")) == 6
     assert not list((tmp_path / "adapters").glob("learnt*")) and not list((ROOT / "adapters").glob("learnt*"))

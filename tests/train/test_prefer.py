@@ -32,12 +32,15 @@ from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.examples import write_examples
 from tests import tiny
 from train import prefer
+from train.learning.checkpoints import what_must_stay
 from train.learning.settings import PreferFlags
 from train.measuring import gate, own_samples
 from train.measuring.gate import IDENTITY, MARGIN, WORSE, Change
+from train.measuring.losses import Losses
 from train.measuring.replies import Reply, Writer
 from train.measuring.resampling import paired_share_difference
 from train.measuring.rules import Break, Identity, Lists
+from train.measuring.written import Fact, Recall, Written
 
 LIKED, DISLIKED = "Tea, with pleasure.", "No tea for me!"
 THINGS = ["snow", "plums", "silk", "the moon", "a crane", "lotus", "amber", "willows", "ink", "a gate", "lamps", "jade"]
@@ -103,9 +106,7 @@ def test_the_chosen_reply_gains_on_held_out_prompts(base, home, folder, pairs, m
     assert inspection.inspect(whole).persona == inspection.inspect(folder).persona
     assert not (home / "runs" / "whole").exists()
 
-    monkeypatch.setattr(
-        prefer, "compare_replies", lambda *_: [Change(IDENTITY, 30, 0.9, 0.1, Estimate(-0.8, -1, -0.5))]
-    )
+    monkeypatch.setattr(gate, "compare", lambda *_: [Change(IDENTITY, 30, 0.9, 0.1, Estimate(-0.8, -1, -0.5))])
     with pytest.raises(RoleplayError, match=r"voted is refused: identity got clearly worse.*--resume --keep-anyway"):
         prefer.prefer(settings(base, folder, pairs=[str(pairs)]))
     assert not (home / "adapters" / "voted").exists()
@@ -142,7 +143,7 @@ def taught(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_adapter_makes_its_own_pairs_and_they_mix_with_others(base, home, taught, pairs, monkeypatch):
     """Self-play on what it was trained on; a run that goes on writes nothing anew, and the same seed says the same."""
-    monkeypatch.setattr(prefer, "compare_replies", lambda *_: [])
+    monkeypatch.setattr(gate, "compare", lambda *_: [])
     given = settings(base, taught, pairs=[str(pairs)], own_samples=1, own_messages=6, epochs=1.0)
     made = prefer.write_own(given, inspection.inspect(taught))
     again = prefer.write_own(replace(given, own_messages=3), inspection.inspect(taught))
@@ -224,11 +225,51 @@ def test_replies_to_lists_and_prompts_are_judged_side_by_side(folder):
     said = gate._write(writer, one, [(one.persona, (), user) for user in asked])
     identity = tuple(Identity(user, (reply.text,)) for user, reply in zip(asked, said, strict=True))
     lists = Lists(identity, (Break("Be a cat", ("meow",)),), (), (), (), {})
-    same, other = (gate.replies_changed(writer, (one, new), lists, [("", (), "Hi")]) for new in (two, three))
-    assert [(change.name, change.items) for change in same] == [("identity", 3), ("in character", 1), (gate.ENDINGS, 5)]
+    last = gate._remembered(writer, one, [Recall(("I am Bo.", "Who am I?"), ("",), ())])
+    written = Written(lists, (), (Recall(("I am Bo.", "Who am I?"), ("",), ()),))
+    same, other = (gate.replies_changed(writer, (one, new), written, [("", (), "Hi")]) for new in (two, three))
+    counted = [("identity", 3), ("in character", 1), (gate.ENDINGS, 5), (gate.RECALL, 1)]
+    assert [(change.name, change.items) for change in same] == counted and last == [True]
     assert all(change.before == change.after and change.verdict == gate.UNDECIDED for change in same)
     assert other[0].before == same[0].before == 1.0 > other[0].after
     assert gate.fallen(same) == []
+    fact = Fact("Who?", ("a", "b", "c", "d"))
+    (known,) = gate.facts_changed(Losses(base, [one, two]), (one, two), writer.encoders, [fact])
+    assert (known.name, known.items, known.before) == (gate.FACTS, 1, known.after)
+
+
+def test_what_looks_rows_up_may_copy_them():
+    replies = [Reply("A row that she has learnt by heart and says again.", 9, True), Reply("Tea, then.", 3, True)]
+    row = Row((("Who?", replies[0].text),))
+    plain, looking = (own_samples.pair([row], [replies], own_samples.rules(LISTS, [row], up)) for up in (False, True))
+    assert plain.rows[0]["chosen"] == "Tea, then." and looking.rows[0]["chosen"] == replies[0].text
+
+
+def test_two_files_of_one_name_are_both_learnt(base, home, folder, pairs):
+    other = home / "other" / pairs.name
+    other.parent.mkdir()
+    other.write_text(pairs.read_text(encoding="utf-8").replace("Is there", "Was there"), encoding="utf-8")
+    material = prefer.read_material(settings(base, folder, pairs=[str(pairs), str(other)]))
+    assert len(material.pairs) + len(material.held_out) == 24 and len(material.files) == 2
+    both = what_must_stay({}, "", material.files, "")
+    assert all(both != what_must_stay({}, "", [one], "") for one in material.files)
+
+
+def test_no_answer_of_a_pair_can_be_looked_up(base, home, folder, pairs, monkeypatch):
+    """Not even a held-out one's, whose margin it would flatter."""
+    other = Known(("who are you?", "I am I."), "other")
+    answers = [Known((f"Is there tea by {thing}?", LIKED), thing) for thing in THINGS]
+    write_examples(folder, [*answers, other])
+    shown = []
+
+    def look(flags, encoder, persona, material):
+        shown.extend(one.turn for one in encoder.retriever.known)
+        raise RoleplayError("seen")
+
+    monkeypatch.setattr(prefer, "encode", look)
+    with pytest.raises(RoleplayError, match="seen"):
+        prefer.prefer(settings(base, folder, pairs=[str(pairs)]))
+    assert shown == [other.turn]
 
 
 VERDICTS = {
@@ -280,7 +321,7 @@ def test_votes_become_pairs_and_their_kinds_are_counted(tmp_path):
     box.add(vote("left", "cut?", "length"))  # would teach to end in the middle
     votes = box.votes()
     assert len(preferences(votes)) == 3
-    assert kinds(votes) == {"for the adapter": 3, "for the base model": 1, "ties": 1, "both bad": 1, "pairs": 3}
+    assert kinds(votes) == {"for the adapter": 3, "for the other side": 1, "ties": 1, "both bad": 1, "pairs": 3}
     kept, left_out = review(vote_pairs(votes))
     assert [(pair.user, pair.chosen) for pair in kept] == [
         ("who are you?", "Your servant."),

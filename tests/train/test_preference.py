@@ -197,6 +197,7 @@ def test_an_update_is_the_same_in_one_pack_and_in_several(objective, tmp_path):
     assert figures[0] == pytest.approx(figures[1], rel=1e-4) and figures[0].keys() == {
         "eval_loss",
         "eval_margin",
+        "eval_reward_gap",
         "eval_accuracy",
     }
     losses = []
@@ -206,12 +207,15 @@ def test_an_update_is_the_same_in_one_pack_and_in_several(objective, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_start_has_no_margin(tmp_path):
+def test_a_start_has_gained_nothing(tmp_path):
     trainer = trained(tmp_path, Objective(), 2)
     pairs = with_reference(encoded(), score(trainer.lora, encoded(), 2))
     trainer.eval_dataset = pairs
-    assert trainer.evaluate() == pytest.approx(
-        {"eval_loss": 0.693147, "eval_margin": 0.0, "eval_accuracy": 0.0}, abs=1e-6
+    found = trainer.evaluate()
+    chosen, rejected = trainer.held_out_scores.mean(0).tolist()
+    assert found == pytest.approx(
+        {"eval_loss": 0.693147, "eval_margin": chosen - rejected, "eval_reward_gap": 0.0, "eval_accuracy": 0.0},
+        abs=1e-5,
     )
 
 

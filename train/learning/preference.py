@@ -73,12 +73,10 @@ def encode_pair(encoder: PromptEncoder, pair: Pair, persona: str, limit: int) ->
 
     Its own persona stands before `persona`. Raises `DataError` where the last message alone is too long.
     """
-    size = 0
-    for oldest in range(len(pair.turns) + 1):
+    size, heard = 0, encoder.heard(pair.user, pair.turns)  # as the chat asks it
+    for oldest in range(len(heard) + 1):
         chosen, rejected = (
-            encoder.example(
-                pair.persona or persona, [*pair.turns[oldest:], (pair.user, reply)], "last", where=pair.where
-            )
+            encoder.example(pair.persona or persona, [*heard[oldest:], (pair.user, reply)], "last", where=pair.where)
             for reply in (pair.chosen, pair.rejected)
         )
         size = max(len(chosen.input_ids), len(rejected.input_ids))

@@ -10,6 +10,7 @@ from transformers.trainer_utils import TrainOutput
 
 from train.learning.preference import (
     CHOSEN,
+    REJECTED,
     EncodedPair,
     EncodedThumb,
     Objective,
@@ -54,23 +55,25 @@ class PreferenceTrainer(CharacterTrainer):
         return loss * self.accelerator.num_processes  # which average their gradients
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
-        """Loss and reward margin, means over the held-out pairs, and accuracy: the share whose margin is positive."""
+        """Means over the held-out pairs: the loss, how much likelier the chosen reply is (`margin`, nat), beta times
+        what it gained (`reward_gap`), and the share that gained (`accuracy`)."""
         pairs: Any = self.eval_dataset
         self.held_out_scores = score(self.lora, pairs, self.args.per_device_eval_batch_size, self.share_prefix)
         gains = self.held_out_scores - references(pairs)
         margins = self.objective.margins(gains)
         found = {
             "loss": self.objective.per_pair(gains, lengths(pairs)).mean(),
-            "margin": margins.mean(),
+            "margin": (self.held_out_scores[:, CHOSEN] - self.held_out_scores[:, REJECTED]).mean(),
+            "reward_gap": margins.mean(),
             "accuracy": (margins > 0).float().mean(),
         }
         return self.report({f"{metric_key_prefix}_{name}": value.item() for name, value in found.items()})
 
     def results(self, result: TrainOutput) -> dict[str, Any]:
-        """As a training's, with the held-out pairs' margin and accuracy."""
+        """As a training's, with the held-out pairs' margin, reward gap and accuracy."""
         found = super().results(result)
         last = next(entry for entry in reversed(found["log"]) if "eval_margin" in entry)
-        return found | {"margin": last["eval_margin"], "accuracy": last["eval_accuracy"]}
+        return found | {name: last[f"eval_{name}"] for name in ("margin", "reward_gap", "accuracy")}
 
 
 class ThumbTrainer(PreferenceTrainer):

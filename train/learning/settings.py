@@ -126,7 +126,9 @@ class PreferFlags(RunFlags):
     keep_anyway: bool = flag(False, "write the adapter even where it got clearly worse")
     learning_rate: float = flag(5e-5, "peak rate; higher moves further from the starting adapter", within=(0, inf))
     epochs: float = flag(2, "passes over the training pairs; more learn them by heart", within=(0.01, inf))
-    max_length: int = flag(1024, "tokens a pair's side may take; longer ones lose their oldest turns", within=(1, inf))
+    max_length: int = flag(
+        limits.PAIR_TOKENS, "tokens a pair's side may take; longer ones lose their oldest turns", within=(1, inf)
+    )
     batch_size: int = flag(8, "pairs in one update, over all devices", within=(1, inf))
     held_out: float = flag(PAIRS_HELD_OUT, "share of pairs held out, by prompt", within=(0, 0.5))
     evaluate_every: int = flag(20, "updates between held-out margins", within=(1, inf))

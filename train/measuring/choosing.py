@@ -67,7 +67,7 @@ def choice(bench: Bench, board: Board) -> None:
         prior = dict(zip(replies, alone, strict=True))
         examples = [_example(bench, arm, c.row.turns[:-1], c.row.turns[-1][0], r) for c in own for r in c.replies]
         asked = iter(_scores(bench, arm, examples, 1 + OTHERS))  # the replies of a row share its conversation
-        outcomes[arm] = [_chosen(c.replies, [next(asked) - prior[reply] for reply in c.replies]) for c in own]
+        outcomes[arm] = [chosen(c.replies, [next(asked) - prior[reply] for reply in c.replies]) for c in own]
     board.compare_list("choice", [c.row.turns[-1][0] for c in own], outcomes, [c.group for c in own])
 
 
@@ -86,7 +86,7 @@ def facts(bench: Bench, board: Board) -> list[dict[str, Any]]:
     for arm in ARMS:
         examples = [_example(bench, arm, (), item.user, option) for item in items for option in item.options]
         scores = iter(_scores(bench, arm, examples))
-        outcomes[arm] = [_chosen(item.options, [next(scores) for _ in item.options]) for item in items]
+        outcomes[arm] = [chosen(item.options, [next(scores) for _ in item.options]) for item in items]
     board.compare_list("facts", [item.user for item in items], outcomes)
     return [
         {"arm": arm, "user": item.user, "chosen": outcome.told, "right": outcome.right}
@@ -116,7 +116,7 @@ def _scores(bench: Bench, arm: str, examples: Sequence[Example], pack: int = 0) 
     return [-nats / label_count(example) for nats, example in zip(sums, examples, strict=True)]
 
 
-def _chosen(replies: Sequence[str], scores: Sequence[float]) -> Outcome:
+def chosen(replies: Sequence[str], scores: Sequence[float]) -> Outcome:
     """The reply with the highest score; the first is right, where no other is as high."""
     best = max(range(len(replies)), key=lambda n: (scores[n], n))
     return Outcome(best == 0, replies[best])

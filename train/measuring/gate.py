@@ -3,21 +3,26 @@
 Every figure is higher where it is better. It measures and judges; what follows from it is for whoever asks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from roleplay.engine.protocol import Question, Sampling
 from roleplay.results.intervals import Estimate
-from roleplay.text.prompts import Turn
+from roleplay.text.prompts import PromptEncoder, Turn
+from roleplay.weights import base_models
 from roleplay.weights.adapters import Adapter
+from roleplay.weights.base_models import BaseModel
+from train.measuring.choosing import chosen
+from train.measuring.losses import Losses, label_count
 from train.measuring.replies import Ask, Reply, Writer
 from train.measuring.resampling import bootstrap, paired_share_difference
-from train.measuring.rules import Lists
+from train.measuring.written import Fact, Recall, Written
 
 MARGIN, RIGHT = "margin on held-out pairs", "held-out pairs with the chosen reply likelier"
 IDENTITY, IN_CHARACTER, ENDINGS = "identity", "in character", "replies that end"
-MUST_NOT_FALL = (IDENTITY, IN_CHARACTER, ENDINGS)
+FACTS, RECALL = "facts", "recall"  # whether replies still mean anything, as far as a rule can tell
+MUST_NOT_FALL = (IDENTITY, IN_CHARACTER, ENDINGS, FACTS, RECALL)
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 
 Message = tuple[str, tuple[Turn, ...], str]  # persona, the turns before, what the user says
@@ -62,16 +67,27 @@ def _paired_means(name: str, before: Sequence[float], after: Sequence[float], gr
     return Change(name, count, sum(before) / count, sum(after) / count, difference)
 
 
-def replies_changed(
-    writer: Writer, adapters: tuple[Adapter, Adapter], lists: Lists, messages: Sequence[Message]
+def compare(
+    base: BaseModel, adapters: tuple[Adapter, Adapter], written: Written, messages: Sequence[Message]
 ) -> list[Change]:
-    """What both say to a character's written lists and to `messages`, with the page's sampling and the same dice."""
-    persona = adapters[0].persona
+    """Everything but the pairs; the base model can no longer return logits afterwards."""
+    writer = Writer(base, adapters, base_models.fingerprint(base.model))
+    changes = replies_changed(writer, adapters, written, messages)
+    return changes + facts_changed(Losses(base, adapters), adapters, writer.encoders, written.facts)
+
+
+def replies_changed(
+    writer: Writer, adapters: tuple[Adapter, Adapter], written: Written, messages: Sequence[Message]
+) -> list[Change]:
+    """What both say to what was written to judge a character and to `messages`, with the page's sampling and the same
+    dice."""
+    persona, lists = adapters[0].persona, written.lists
     identity: list[Message] = [(persona, (), item.user) for item in lists.identity]
     breaks: list[Message] = [(persona, (), item.user) for item in lists.breaks]
     told = [
         (_write(writer, own, identity), _write(writer, own, breaks), _write(writer, own, messages)) for own in adapters
     ]
+    remembered = [_remembered(writer, own, written.recall) for own in adapters]
 
     def knows(replies: Sequence[Reply]) -> list[bool]:
         return [lists.answers(item, reply.text) for item, reply in zip(lists.identity, replies, strict=True)]
@@ -88,7 +104,36 @@ def replies_changed(
         (IN_CHARACTER, holds, [own[1] for own in told]),
         (ENDINGS, end, [[reply for replies in own for reply in replies] for own in told]),
     ]
-    return [_paired_shares(name, *map(judge, both)) for name, judge, both in judged if both[0]]
+    found = [_paired_shares(name, *map(judge, both)) for name, judge, both in judged if both[0]]
+    return [*found, _paired_shares(RECALL, *remembered)] if written.recall else found
+
+
+def _remembered(writer: Writer, adapter: Adapter, items: Sequence[Recall]) -> list[bool]:
+    """Of every conversation whether what was told comes back."""
+    asks = [
+        Ask(adapter.name, adapter.template, Question(adapter.persona, (), first), Sampling(seed=number), tuple(later))
+        for number, (first, *later) in enumerate(item.turns for item in items)
+    ]
+    writer.write(asks)
+    last = [writer.conversation(ask)[-1][1] for ask in asks]
+    return [item.remembers(reply.text) for item, reply in zip(items, last, strict=True)]
+
+
+def facts_changed(
+    losses: Losses, adapters: tuple[Adapter, Adapter], encoders: Mapping[str, PromptEncoder], facts: Sequence[Fact]
+) -> list[Change]:
+    """How many questions about the character each answers by the likeliest of four replies; [] without any."""
+    known = []
+    for own in adapters:
+        examples = [
+            encoders[own.name].example(own.persona, [(fact.user, option)], "last")
+            for fact in facts
+            for option in fact.options
+        ]
+        nats = losses.nats(own.name, examples, float)
+        scores = iter([-nat / label_count(example) for nat, example in zip(nats, examples, strict=True)])
+        known.append([chosen(fact.options, [next(scores) for _ in fact.options]).right for fact in facts])
+    return [_paired_shares(FACTS, *known)] if facts else []
 
 
 def _write(writer: Writer, adapter: Adapter, messages: Sequence[Message]) -> list[Reply]:

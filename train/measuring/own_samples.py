@@ -3,7 +3,8 @@
 One reply a message is rejected beside the written one (self-play: Chen et al., "Self-Play Fine-Tuning Converts Weak
 Language Models to Strong Language Models", 2024). Of several the best is chosen and the worst rejected, as the page's
 considered answers rank them (`roleplay.engine.weighing`), and any with a fault that the scoreboard counts comes after
-all without: it does not end, copies a training row, or leaves the character. What has no best makes no pair.
+all without: it does not end, leaves the character, or copies a training row, which only what looks rows up may do. What
+has no best makes no pair.
 """
 
 import random
@@ -72,9 +73,10 @@ class Rules:
         return self.lists.fault(user, reply.text) or ("" if runs(reply.text).isdisjoint(self.written) else COPIED)
 
 
-def rules(lists: Lists, rows: Sequence[Row]) -> Rules:
-    """The rules for an adapter that was trained on these rows."""
-    return Rules(lists, set[tuple[str, ...]]().union(*(runs(reply) for row in rows for _, reply in row.turns)))
+def rules(lists: Lists, rows: Sequence[Row], looks_up: bool = False) -> Rules:
+    """The rules for an adapter that was trained on these rows; one that looks up has learnt to copy what it finds."""
+    written = (runs(reply) for row in rows for _, reply in row.turns) if not looks_up else ()
+    return Rules(lists, set[tuple[str, ...]]().union(*written))
 
 
 def pair(rows: Sequence[Row], said: Sequence[Sequence[Reply]], judge: Rules | None) -> OwnSamples:

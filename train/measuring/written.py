@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from roleplay.disk import read_json
 from roleplay.errors import DataError
-from train.measuring.rules import NO_LISTS, Lists
+from train.measuring.rules import NO_LISTS, Lists, load_lists
 
 OPTIONS = 4  # of a question, so that chance is 25 %
 
@@ -45,6 +45,15 @@ class Written:
     lists: Lists = NO_LISTS
     facts: tuple[Fact, ...] = ()
     recall: tuple[Recall, ...] = ()
+
+
+def load_written(lists: Path | None, facts: Path | None, recall: Path | None) -> Written:
+    """Read the files that there are; raises `DataError` for one that cannot be read."""
+    return Written(
+        load_lists(lists) if lists else NO_LISTS,
+        load_facts(facts) if facts else (),
+        load_recall(recall) if recall else (),
+    )
 
 
 def load_facts(path: Path) -> tuple[Fact, ...]:
