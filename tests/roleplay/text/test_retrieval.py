@@ -92,13 +92,13 @@ def test_what_goes_on_from_a_matter_is_found_where_that_was_spoken_of() -> None:
     assert retriever.found("why?", about_tea)[-1][1] == "It was my mother's drink."
     assert retriever.found("why?", [*about_tea, ("hm", "Snow is quiet.")])[-1][1] == "It hides the walls."
     assert retriever.found("why?", [*about_tea, ("hm", "ξψ")])[-1][1] == "It was my mother's drink."
-    assert retriever.ranked("why?", 1)[0][0] == pytest.approx(ELSEWHERE)
-    assert retriever.ranked("why?", 1, after=["Snow is quiet."])[0][0] == pytest.approx(SPOKEN_OF)
+    assert retriever.ranked("why?", 1)[0][0] == pytest.approx(1 + ELSEWHERE)
+    assert retriever.ranked("why?", 1, after=["Snow is quiet."])[0][0] == pytest.approx(1 + SPOKEN_OF)
     assert (
         retriever.found("ξψ", about_tea) == retriever.found("", about_tea) == []
     )  # what says nothing goes on from nothing
     gone = Retriever([one for one in turns if one.matter != "snow"])
-    assert gone.ranked("why?", 9, after=["Snow is quiet."])[-1][0] == pytest.approx(ELSEWHERE)
+    assert gone.ranked("why?", 9, after=["Snow is quiet."])[-1][0] == pytest.approx(1 + ELSEWHERE)
     replies = retriever.replies.ranked("It hides the walls.", 1)
     assert replies == [(pytest.approx(1), ("why?", "It hides the walls."))]  # nothing is lost by going on
 
