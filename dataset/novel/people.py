@@ -69,7 +69,7 @@ class People:
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in sorted(weight, key=lambda n: (-weight[n], n)):
             groups[name.split()[-1], title_gender(name)].append(name)
-        for surname in {surname for surname, _ in groups}:
+        for surname in sorted({surname for surname, _ in groups}):
             plain = groups.pop((surname, ""), [])
             both = [g for g in "mf" if (surname, g) in groups]
             # a form without a title joins the title that occurs most
@@ -81,10 +81,14 @@ class People:
                 for name in names:
                     self._key[name] = shown
                 self.gender[shown] = gender
-        for name, shown in list(self._key.items()):  # a first name alone
+        bearers: dict[str, set[str]] = defaultdict(set)
+        for name, shown in self._key.items():
             parts = re.sub(f"^{TITLE} ", "", name).split()
-            if len(parts) == 2 and parts[0] in self._key and self._key[parts[0]] == parts[0]:
-                self._key[parts[0]] = shown
+            if len(parts) == 2 and self._key.get(parts[0]) == parts[0]:
+                bearers[parts[0]].add(shown)
+        for first, shown_names in bearers.items():  # a first name that two persons bear is joined to neither
+            if len(shown_names) == 1:
+                self._key[first] = shown_names.pop()
 
     def _see_gender(self, chapters: Sequence[Chapter]) -> None:
         seen: dict[str, Counter[str]] = defaultdict(Counter)

@@ -64,6 +64,15 @@ def test_english_turns_go_on_without_tags_in_every_style_of_quotes(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("said", "speaker"),
+    [(("John Smith", "John"), "John Smith"), (("John Smith", "John Clay", "John Harker", "John"), "John")],
+)
+def test_a_first_name_is_joined_to_the_one_who_bears_it(tmp_path: Path, said: tuple[str, ...], speaker: str) -> None:
+    text = "".join(f'"There is fog tonight," said {name}, turning to the lamp.\n\n' for name in said)
+    assert read_novels([write(tmp_path, text)], {}, 0.5)[-1].speaker == speaker
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "「走罢。」他说。\n「好。」\n",
