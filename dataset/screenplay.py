@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roleplay.text.reading.decoding import read_text
+from roleplay.text.reading.decoding import lines_of, read_text
 
 SOMEBODY = "?"  # the speaker of a speech that cannot be told
 _BRACKETED = r"[（(【\[][^（(【\[）)】\]]*[）)】\]]"
@@ -143,7 +143,7 @@ def _labels(lines: Sequence[str]) -> Iterator[re.Match[str] | None]:
 
 
 def _read_labelled(text: str, path: Path, book: _Book) -> None:
-    lines = [_BOLD.sub(r"\2\3", line) for line in text.splitlines()]
+    lines = [_BOLD.sub(r"\2\3", line) for line in lines_of(text)]
     in_speech = False  # only a line right below a speech can continue it
     for number, (line, label) in enumerate(zip(lines, _labels(lines), strict=True), 1):
         bare = line.strip()
@@ -173,7 +173,7 @@ def _is_cue(line: str, before: str, after: str) -> bool:
 
 
 def _read_fountain(text: str, book: _Book) -> None:
-    lines = [line.strip() for line in _FOUNTAIN_ASIDE.sub("", text).splitlines()]
+    lines = [line.strip() for line in lines_of(_FOUNTAIN_ASIDE.sub("", text))]
     if lines and re.match(r"[A-Za-z ]+:", lines[0]):  # the title page ends at the first empty line
         lines = lines[lines.index("") :] if "" in lines else []
     speaker = ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from roleplay.text.reading.decoding import read_text
+from roleplay.text.reading.decoding import lines_of, read_text
 
 _NUMERAL = r"[\d〇零一二两三四五六七八九十百千]+"
 _HEADING = re.compile(
@@ -72,7 +72,7 @@ def _width(line: str) -> int:
 
 def paragraphs(text: str) -> Iterator[str]:
     """The paragraphs of a text whose lines are whole paragraphs, or are wrapped between empty or indented lines."""
-    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in lines_of(text)]
     inner = [_width(a) for a, b in pairwise(lines) if a and b and not b[0].isspace()]
     widest = max(map(_width, lines), default=0)
     full = sum(width >= 0.7 * max(inner) for width in inner) if inner else 0

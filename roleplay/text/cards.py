@@ -17,6 +17,7 @@ from roleplay.text import limits
 from roleplay.text.card_files import read_file
 from roleplay.text.languages import language
 from roleplay.text.prompts import Turn
+from roleplay.text.reading.decoding import lines_of
 
 MAX_OPENERS, MAX_OPENER = 6, 100  # how many, and characters of each
 MAX_GREETING = limits.SHOWN - limits.NAME - MAX_OPENERS * MAX_OPENER  # characters, so that everything shown fits
@@ -223,7 +224,7 @@ def _dialogues(examples: str, names: Iterable[str], fill: Callable[[str], str]) 
     own = {word.casefold() for name in names for word in (name, *name.split())}
     for block in _START.split(examples):
         said: list[tuple[bool, str]] = []  # whether the visitor speaks, and what
-        for line in block.splitlines():
+        for line in lines_of(block):
             head, *text = _COLON.split(line, maxsplit=1)
             speaker = head.strip(" \t*").casefold()
             visits = bool(_VISITOR.fullmatch(speaker))

@@ -172,6 +172,12 @@ def test_lines_without_a_speaker_are_named(tmp_path: Path) -> None:
     assert play.unlabelled == [f"{tmp_path / 'a.txt'} line 2: 我来了。"]
 
 
+def test_lines_end_where_an_editor_ends_them(tmp_path: Path) -> None:
+    play = read_screenplays([write(tmp_path, "a.txt", "第1场\n甲：一\u2028乙说二。\n\f乙：二。\n旁白没有人")])
+    assert [(s.speaker, s.text) for s in play.scenes[0].speeches[:2]] == [("甲", "一\u2028乙说二。"), ("乙", "二。")]
+    assert play.unlabelled == [f"{tmp_path / 'a.txt'} line 4: 旁白没有人"]
+
+
 @pytest.mark.parametrize(
     ("text", "bare"),
     [("（笑（低声））好。", "好。"), ("Yes. (beat) No.", "Yes. No."), ("【注】是", "是"), ("（未完", "（未完")],

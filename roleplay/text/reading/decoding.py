@@ -77,6 +77,11 @@ def _guessed(name: str) -> str:
     return f"not UTF-8; read as {name}, which it looks most like: see that the preview reads well"
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text as an editor counts them: form feeds, U+0085 and U+2028 stand inside a line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def read_text(path: str | Path) -> tuple[str, str]:
     """The text of a file and a note on its encoding; raises `DataError` in one line."""
     return decode(read_bytes(path), path)
