@@ -27,12 +27,19 @@ def read_json(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON that a person can read, as `write_text` does."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    """Write `value` as JSON that a person can read, as `write_text` does; an infinite number is a `RoleplayError`."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise RoleplayError(
+            f"cannot write {path} ({first_line(error)}): take Infinity and NaN, which JSON does not have, out of it"
+        ) from error
+    write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file in UTF-8 or leave what was there; raises `RoleplayError` where the disk does not take it."""
+    """Write a whole file in UTF-8 or leave what was there; raises `RoleplayError` where the disk does not take it, and
+    for half an emoji, which UTF-8 does not have."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,12 +48,14 @@ def write_text(path: Path, text: str) -> None:
             return
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise RoleplayError(
-            f"cannot write {path} ({error.strerror}): free some disk or choose another place"
-        ) from error
+        if isinstance(error, UnicodeEncodeError):
+            what, advice = f"half an emoji, {error.object[error.start]!r}", "write it whole or take it out"
+        else:
+            what, advice = str(error.strerror), "free some disk or choose another place"
+        raise RoleplayError(f"cannot write {path} ({what}): {advice}") from error
 
 
 def sync_names(folder: Path) -> None:

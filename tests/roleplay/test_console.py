@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from roleplay.disk import write_text
+from roleplay.disk import write_json, write_text
 from roleplay.environment import ROOT
 from roleplay.errors import RoleplayError
 from tests.disk import largest_file
@@ -66,6 +66,11 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     assert path.read_text() == "before" and os.listdir(path.parent) == ["rows.json"]
     with pytest.raises(RoleplayError, match="cannot write"):
         write_text(tmp_path / "new", "x")
+    with pytest.raises(RoleplayError, match=r"half an emoji, '\\ud83d'\): write it whole"):
+        write_text(path, "\ud83d")
+    with pytest.raises(RoleplayError, match="take Infinity and NaN"):
+        write_json(path, {"score": float("inf")})
+    assert path.read_text() == "before" and os.listdir(path.parent) == ["rows.json"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc")

@@ -168,7 +168,7 @@ def _unknown(records: Sequence[Any]) -> str:
     if keys == ["text"]:
         return "these are whole prompts, the two sides in one text; a row has instruction and output apart"
     return (
-        f"no known form of rows: its keys are {', '.join(f'{key:.40}' for key in keys)}; rename what is said to the "
+        f"no known form of rows: its keys are {', '.join(map(_shown, keys))}; rename what is said to the "
         "character to instruction and the reply to output, or name a form with --format"
     )
 
@@ -189,7 +189,13 @@ def convert(name: str, record: Any) -> tuple[Any, list[str]]:
 def unused_keys(name: str, records: Sequence[Any]) -> list[str]:
     """Keys that the form does not use, each with the number of rows that have it."""
     counts = Counter(key for record in records if isinstance(record, dict) for key in record)
-    return [f"{key:.40} ({count:,})" for key, count in counts.most_common() if key not in FORMS[name].keys]
+    unused = [(key, count) for key, count in counts.most_common() if key not in FORMS[name].keys]
+    return [f"{_shown(key)} ({count:,})" for key, count in unused]
+
+
+def _shown(key: str) -> str:
+    """A key as a console and a file can hold it: half an emoji is written as its number."""
+    return key[:40].encode(errors="backslashreplace").decode()
 
 
 def from_cell(key: str, text: str) -> Any:

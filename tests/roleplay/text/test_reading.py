@@ -164,6 +164,8 @@ def test_absent_doubled_and_unknown_keys(tmp_path):
     assert any(note.endswith("not used: id (1), wieght (1)") for note in notes)
     twice = '[{"instruction": "a", "output": "b", "output": "b"}, {"instruction": "a", "output": "b", "output": "c"}]'
     assert read_row_file(write(tmp_path, twice)).broken == ["row 2: output is 'b' and again 'c'; give it a text"]
+    half = '[{"instruction": "a", "output": "b", "\\ud83d": 1}]'
+    assert read_row_file(write(tmp_path, half)).notes[-1] == "not used: \\ud83d (1)"
     huge = f'[{{"instruction": "a", "output": "b", "weight": {"9" * 5000}}}]'
     assert "weight is inf" in read_row_file(write(tmp_path, huge)).broken[0]
 
