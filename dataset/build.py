@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dataset.novel.prose import is_prose
+from dataset.novel.prose import is_prose, marks_note
 from dataset.novel.speeches import NovelSpeech, as_screenplay, proposals, read_novels
 from dataset.screenplay import SOMEBODY, Scene, Screenplay, Speech, join_texts, read_screenplays
 from roleplay.disk import write_json, write_text
@@ -129,7 +129,7 @@ def read_sources(settings: BuildFlags) -> tuple[Screenplay, list[NovelSpeech]]:
         print(
             f"{', '.join(novels)}: read as prose, {len(speeches):,} speeches, {told:,} with a speaker", file=sys.stderr
         )
-    notes = [f"{path}: {texts[path][1]}" for path in novels if texts[path][1]]
+    notes = [f"{path}: {note}" for path in novels for note in (texts[path][1], marks_note(texts[path][0])) if note]
     return Screenplay(play.scenes + as_screenplay(speeches).scenes, play.unlabelled, play.notes + notes), speeches
 
 

@@ -92,8 +92,9 @@ class _Marks:
     """Which marks open and close a speech in this text."""
 
     def __init__(self, text: str) -> None:
-        single = len(re.findall(r"(?:^|(?<=[\s—(-]))['‘](?=\w)", text, re.MULTILINE))
-        counts = {'“"＂': len(re.findall('[“＂]|(?:^|(?<=[\\s—(-]))"', text, re.MULTILINE))}
+        before = r"(?:^|(?<=[\s—(：:，-]))"  # an opening mark stands at the begin, behind a space or behind a tag
+        single = len(re.findall(rf"{before}['‘](?=\w)", text, re.MULTILINE))
+        counts = {'“"＂': len(re.findall(f'[“＂]|{before}"', text, re.MULTILINE))}
         counts |= {"「": text.count("「"), "『": text.count("『") - text.count("「"), "'‘": single}
         counts["—–"] = len(re.findall(r"^\s*[—–]", text, re.MULTILINE))
         self.style = max(counts, key=lambda style: counts[style])
@@ -107,8 +108,10 @@ class _Marks:
             return ")" if depth else "("
         if self.style == "'‘" and char in "'‘’":
             if not depth:
-                return "(" if char != "’" and (not before or before in " \t—-(") and after.strip() else ""
-            return ")" if char != "‘" and before in ",.!?;:—-…" and not after.isalnum() else ""
+                opens = char != "’" and (before in " \t—-(" or _WIDE.match(before)) and after.strip()
+                return "(" if opens else ""
+            ends = char != "‘" and before in ",.!?;:—-…，。！？；：" and (not after.isalnum() or _WIDE.match(after))
+            return ")" if ends else ""
         if char in {'“"＂': "“", "「": "「", "『": "『"}.get(self.style, ""):
             return "("
         return ")" if char in {'“"＂': "”＂", "「": "」", "『": "』"}.get(self.style, "") else ""
@@ -159,6 +162,20 @@ def is_prose(text: str) -> bool:
     marks = _Marks(text)
     label = rf"^[ \t\u3000]*[^\s“”\"「『：:，。,.]{{1,20}}(?:(?<![{_SAYS}])\s*[：:]|\s*[：:](?!\s*[“\"「『]))"
     return marks.count > len(re.findall(label, text, re.MULTILINE))
+
+
+def marks_note(text: str) -> str:
+    """A sentence where paragraphs speak in other marks than most, for they are read as narration; else ""."""
+    marks = _Marks(text)
+    others = "".join(mark for mark in "“「『" if mark not in marks.style)
+    spoken = re.compile(rf"(?:^|[：:，])\s*[{others}]")
+    lost = sum(bool(spoken.search(line)) and not set(marks.style) & set(line) for line in lines_of(text))
+    if not lost or marks.dashes:
+        return ""
+    return (
+        f"{lost:,} paragraphs seem to speak in {' or '.join(others)} and not in {marks.style[0]} as the others do; they "
+        "are read as narration, so write all speech in one kind of marks"
+    )
 
 
 def _is_speech(text: str, before: str) -> bool:

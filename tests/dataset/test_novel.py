@@ -79,6 +79,8 @@ def test_a_first_name_is_joined_to_the_one_who_bears_it(tmp_path: Path, said: tu
         "『走罢。』他说。\n『好。』\n",
         "——走罢。\n——好。\n",
         "他说：“走罢。”\n她说：“好。”\n",
+        "他说：‘走罢。’她说：‘好。’\n",
+        '他说："走罢。"\n她说:"好。"\n',
     ],
 )
 def test_chinese_styles_of_quotes(tmp_path: Path, text: str) -> None:
@@ -131,13 +133,28 @@ def test_who_speaks_in_chinese_narration(tmp_path: Path, text: str, speaker: str
     assert read_novels([write(tmp_path, TALK + text)], {}, 0.5)[-1].speaker == speaker
 
 
+@pytest.mark.parametrize("marks", ["「」", "『』"])
+def test_speech_in_rarer_marks_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str], marks: str) -> None:
+    main([str(write(tmp_path, CHINESE + f"林照道：{marks[0]}好。{marks[1]}\n")), "--list"])
+    assert "1 paragraphs seem to speak in 「 or 『 and not in “" in capsys.readouterr().err
+    main([str(write(tmp_path, CHINESE.replace("那船", "那「船」"))), "--list"])
+    assert "narration" not in capsys.readouterr().err
+
+
 def test_what_is_only_named_in_quotes_is_no_speech(tmp_path: Path) -> None:
     path = write(tmp_path, "石上写着“花果山”三个字。猴王道：“好。”\n")
     assert [u.text for u in read_chapters(path)[0].utterances] == ["好。"]
 
 
 @pytest.mark.parametrize(
-    ("text", "prose"), [(CHINESE, True), (ENGLISH, True), ("甲：好。\n乙：“是”么？\n", False), ("甲：“好。”\n", False)]
+    ("text", "prose"),
+    [
+        (CHINESE, True),
+        (ENGLISH, True),
+        ('船工说："走罢。"\n林照说:"好。"\n', True),
+        ("甲：好。\n乙：“是”么？\n", False),
+        ("甲：“好。”\n", False),
+    ],
 )
 def test_novels_are_told_from_scripts(text: str, prose: bool) -> None:
     assert is_prose(text) is prose
