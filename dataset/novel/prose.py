@@ -173,8 +173,8 @@ def marks_note(text: str) -> str:
     if not lost or marks.dashes:
         return ""
     return (
-        f"{lost:,} paragraphs seem to speak in {' or '.join(others)} and not in {marks.style[0]} as the others do; they "
-        "are read as narration, so write all speech in one kind of marks"
+        f"{lost:,} paragraphs seem to speak in {' or '.join(others)} and not in {marks.style[0]} as the others do; "
+        "they are read as narration, so write all speech in one kind of marks"
     )
 
 

@@ -83,14 +83,16 @@ def parse_row(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(f"{where}: {type(value).__name__} where an object with instruction and output belongs")
     value = {key: part for key, part in value.items() if part is not None}
-    needed = {key: _text(value.get(key), f"{where}: {key}", "give it a text") for key in ("instruction", "output")}
-    for key, text in needed.items():
-        if not text:
-            raise DataError(f"{where}: {key} is {value[key]!r:.80}; give it a text or remove the row")
     texts = {
         key: _text(value.get(key, ""), f"{where}: {key}", "give it a text or leave it out")
         for key in ("input", "context", "scene", "speaker", "system")
     }
+    if texts["input"]:  # it may be all that the user says
+        value = {"instruction": ""} | value
+    needed = {key: _text(value.get(key), f"{where}: {key}", "give it a text") for key in ("instruction", "output")}
+    for key, text in needed.items():
+        if not text and not (key == "instruction" and texts["input"]):
+            raise DataError(f"{where}: {key} is {value[key]!r:.80}; give it a text or remove the row")
     history = value.get("history", [])
     if not isinstance(history, list | tuple):
         raise DataError(f"{where}: history must be a list of [user, reply] pairs of texts that are not empty")

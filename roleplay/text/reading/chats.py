@@ -1,6 +1,6 @@
 """Conversations as other programs keep them, to pairs of what the user said and the reply."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,11 @@ class Talk:
     pairs: list[list[str]] = field(default_factory=list)
     system: str = ""
     left_out: list[str] = field(default_factory=list)
+
+
+def first_key(record: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The first of `keys` that a record has, or ""."""
+    return next((key for key in keys if key in record), "")
 
 
 def _is_dicts(value: Any) -> bool:
@@ -69,12 +74,22 @@ def _spoken(message: Any) -> list[tuple[str, str]]:
         return [("user", _text(message[0])), ("reply", _text(message[1]))]
     if not isinstance(message, dict):
         raise DataError(f"{message!r:.60} where a message belongs")
-    role = next((key for key in ROLE if key in message), "")
-    if role:
-        content = next((message[key] for key in CONTENT if key in message), None)
-        return [(_side(message[role]), _text(content))]
-    sides = [(side, next((key for key in names if key in message), "")) for side, names in _SIDES]
+    if role := first_key(message, ROLE):
+        return [(_side(message[role]), _text(message.get(first_key(message, CONTENT))))]
+    sides = [(side, first_key(message, names)) for side, names in _SIDES]
     return [(side, _text(message[key])) for side, key in sides if key and message[key] is not None]
+
+
+def _unused(message: Any) -> list[str]:
+    """What a message says that no row has a place for, for people."""
+    if not isinstance(message, dict):
+        return []
+    role = first_key(message, ROLE)
+    used = {role, first_key(message, CONTENT)} if role else {first_key(message, names) for _, names in _SIDES}
+    told = [f"the key {key!r:.40} of a message is not used" for key in message if message[key] and key not in used]
+    if message.get("weight") == 0 and role and str(message[role]).strip().lower() in REPLY:
+        told.append("a reply of weight 0 is taught all the same (--loss-on last teaches the last reply alone)")
+    return told
 
 
 _SIDES = (("system", SYSTEM), ("user", USER), ("reply", REPLY))
@@ -84,9 +99,10 @@ def exchanges(messages: Sequence[Any]) -> Talk:
     """A list of messages, or of pairs, as a `Talk`; raises `DataError` without a place where nobody is answered.
 
     What one side says in several messages is joined. A reply before the first message (a greeting) and a last message
-    without a reply are left out.
+    without a reply are left out, and so is what a message holds beside who speaks and what.
     """
     talk, spoken = Talk(), list[tuple[str, str]]()
+    talk.left_out += dict.fromkeys(what for message in messages for what in _unused(message))
     for side, text in (said for message in messages for said in _spoken(message)):
         if side == "system":
             talk.system = f"{talk.system}\n{text}".strip()

@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 from roleplay.errors import DataError
-from roleplay.text.reading.chats import exchanges, is_exchanges, is_messages, is_sharegpt
+from roleplay.text.reading.chats import exchanges, first_key, is_exchanges, is_messages, is_sharegpt
+from roleplay.text.reading.json_values import make_object
 
 Record = dict[str, Any]
 OWN = ("context", "scene", "split", "weight", "speaker")  # keys of a row that every form may have
 SYSTEM = ("system", "system_prompt", "系统", "系统提示", "人设")
 HISTORY = ("history", "历史")
+_EACH_OWN = tuple((key,) for key in OWN)
 CHAT = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "对话")
 
 
@@ -25,7 +27,7 @@ class Form:
     """`convert` makes a row of a record, and says what it left out of it; it raises `DataError` without a place."""
 
     about: str
-    keys: frozenset[str]  # that it uses; any other is named in a note
+    keys: tuple[Sequence[str], ...]  # that it uses, the first of each group; any other is named in a note
     matches: Callable[[Record], bool]
     convert: Callable[[Record], tuple[Record, list[str]]]
     sure: bool = True
@@ -34,6 +36,7 @@ class Form:
 def plain(value: Any) -> Any:
     """A record with its keys in small letters and without what is absent: null, and the NaN of an empty cell.
 
+    Keys that differ in their capitals alone are one key, given twice.
     A bare list of messages becomes a record of them, and so does a pair of texts.
     """
     if isinstance(value, list):
@@ -41,19 +44,15 @@ def plain(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kept = {key: part for key, part in value.items() if part is not None and part == part}
-    return {key.strip().lower(): part for key, part in kept.items() if isinstance(key, str)}
-
-
-def _first(record: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return next((key for key in keys if key in record), "")
+    return make_object([(key.strip().lower(), part) for key, part in kept.items() if isinstance(key, str)])
 
 
 def _shared(record: Record) -> tuple[Record, list[str]]:
     """What a row takes from a record of any form, and what the record's history leaves out."""
     row = {key: record[key] for key in OWN if key in record}
-    if key := _first(record, SYSTEM):
+    if key := first_key(record, SYSTEM):
         row["system"] = record[key]
-    if not (key := _first(record, HISTORY)):
+    if not (key := first_key(record, HISTORY)):
         return row, []
     history = record[key] or []
     if not (isinstance(history, list) and history and all(isinstance(part, dict) for part in history)):
@@ -64,20 +63,20 @@ def _shared(record: Record) -> tuple[Record, list[str]]:
 
 def _pair(users: Sequence[str], replies: Sequence[str], inputs: Sequence[str], record: Record) -> tuple[Record, list]:
     """A record that has what the user says under one key and the reply under another."""
-    user, reply = (record[key] if (key := _first(record, keys)) else None for keys in (users, replies))
+    user, reply = (record[key] if (key := first_key(record, keys)) else None for keys in (users, replies))
     if isinstance(user, list) and is_messages(user):  # as TRL has it
         said = reply if isinstance(reply, list) else [{"role": "assistant", "content": reply}]
         return _chat({CHAT[0]: user + said, **{key: record[key] for key in OWN if key in record}})
     row, left_out = _shared(record)
     row |= {"instruction": user, "output": reply}
-    if key := _first(record, inputs):
+    if key := first_key(record, inputs):
         row["input"] = record[key]
     return row, left_out
 
 
 def _chat(record: Record) -> tuple[Record, list[str]]:
     """A record that has a whole conversation under one key; its last exchange is the row, the others its history."""
-    talk = exchanges(record[_first(record, CHAT)])
+    talk = exchanges(record[first_key(record, CHAT)])
     row, left_out = _shared(record)
     (*history, (user, reply)) = talk.pairs
     system = talk.system or row.get("system", "")
@@ -89,17 +88,17 @@ def _pair_form(about: str, users: str, replies: str, inputs: str = "input 输入
     asked, said, given = users.split(), replies.split(), inputs.split()
 
     def matches(record: Record) -> bool:
-        return bool(_first(record, asked) and _first(record, said))
+        return bool(first_key(record, asked) and first_key(record, said))
 
-    keys = frozenset((*asked, *said, *given, *OWN, *SYSTEM, *HISTORY))
+    keys = (asked, said, given, SYSTEM, HISTORY, *_EACH_OWN)
     return Form(about, keys, matches, partial(_pair, asked, said, given), sure)
 
 
 def _chat_form(about: str, is_one: Callable[[Any], bool]) -> Form:
     def matches(record: Record) -> bool:
-        return is_one(record.get(_first(record, CHAT)))
+        return is_one(record.get(first_key(record, CHAT)))
 
-    return Form(about, frozenset((*CHAT, *OWN, *SYSTEM)), matches, _chat)
+    return Form(about, (CHAT, SYSTEM, *_EACH_OWN), matches, _chat)
 
 
 FORMS = {
@@ -180,6 +179,8 @@ def convert(name: str, record: Any) -> tuple[Any, list[str]]:
     """
     if not isinstance(record, dict):
         return record, []
+    if name == "prompt-completion" and str(record.get("label")).lower() == "false":  # as TRL's KTO has it
+        raise DataError("label is false, so its reply is one that is not to be learnt; remove the row")
     try:
         return FORMS[name].convert(record)
     except (KeyError, TypeError) as error:
@@ -188,9 +189,11 @@ def convert(name: str, record: Any) -> tuple[Any, list[str]]:
 
 def unused_keys(name: str, records: Sequence[Any]) -> list[str]:
     """Keys that the form does not use, each with the number of rows that have it."""
-    counts = Counter(key for record in records if isinstance(record, dict) for key in record)
-    unused = [(key, count) for key, count in counts.most_common() if key not in FORMS[name].keys]
-    return [f"{_shown(key)} ({count:,})" for key, count in unused]
+    counts = Counter[str]()
+    for record in (record for record in records if isinstance(record, dict)):
+        used = {first_key(record, keys) for keys in FORMS[name].keys}
+        counts.update(key for key in record if key not in used)
+    return [f"{_shown(key)} ({count:,})" for key, count in counts.most_common()]
 
 
 def _shown(key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from roleplay.errors import DataError
 
-_SPACE = " \t\r\n"
+_SPACE = " \t\r\n\ufeff"  # the mark before each of several files that were put together stands within the text
 LONGEST_NUMBER = 400  # digits; no larger one is a finite float
 
 
@@ -18,7 +18,8 @@ class Twice(tuple):
         return " and again ".join(map(repr, self))
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs as a dictionary, with `Twice` under a key that is given different values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         for key in found:
@@ -36,7 +37,7 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)  # pandas writes NaN for an empty cell
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=make_object, parse_int=_integer, parse_constant=_constant)
 
 
 def _decode(text: str, start: int) -> tuple[Any, int]:

@@ -164,6 +164,10 @@ def test_absent_doubled_and_unknown_keys(tmp_path):
     assert any(note.endswith("not used: id (1), wieght (1)") for note in notes)
     twice = '[{"instruction": "a", "output": "b", "output": "b"}, {"instruction": "a", "output": "b", "output": "c"}]'
     assert read_row_file(write(tmp_path, twice)).broken == ["row 2: output is 'b' and again 'c'; give it a text"]
+    for text in (twice.replace('"b", "output"', '"b", "Output"'), twice.replace("}, {", "}]\n\ufeff[{", 1)):
+        assert "output is 'b' and again 'c'" in read_row_file(write(tmp_path, text)).broken[0]
+    both = json.dumps([GOOD[0] | {"response": "Another.", "Response ": "Another."}])
+    assert read_row_file(write(tmp_path, both)).notes[-1] == "not used: response (1)"
     half = '[{"instruction": "a", "output": "b", "\\ud83d": 1}]'
     assert read_row_file(write(tmp_path, half)).notes[-1] == "not used: \\ud83d (1)"
     huge = f'[{{"instruction": "a", "output": "b", "weight": {"9" * 5000}}}]'
@@ -222,6 +226,7 @@ def chat(*said: tuple[str, str]) -> dict:
             "",
         ),
         ({"指令": "改写", "输入": "雪", "输出": "好"}, (("改写\n雪", "好"),), "", ""),
+        ({"instruction": "", "input": "a", "output": "b"}, (("a", "b"),), "", ""),
         ({"Question": "a", "Answer": "b", "System": "s", "scene": "x"}, (("a", "b"),), "s", ""),
     ],
 )
@@ -246,6 +251,24 @@ def test_a_broken_conversation_is_named(tmp_path, record, message):
     good = chat(("user", "a"), ("assistant", "b"))
     (fault,) = read_row_file(write(tmp_path, json.dumps([good, record, good]))).broken
     assert message in fault
+
+
+def test_what_a_message_says_beside_its_text_is_named(tmp_path):
+    record = chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    record["messages"][1] |= {"weight": 0, "tool_calls": None}
+    record["messages"][0]["name"] = record["messages"][2]["name"] = "Ann"
+    notes = read_row_file(write(tmp_path, json.dumps([record, record]))).notes
+    assert notes[-2:] == [
+        "the key 'name' of a message is not used, in 2 rows",
+        "a reply of weight 0 is taught all the same (--loss-on last teaches the last reply alone), in 2 rows",
+    ]
+
+
+def test_a_reply_that_is_not_to_be_learnt_is_refused(tmp_path):
+    rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False)]
+    assert read_row_file(write(tmp_path, json.dumps(rows))).broken == [
+        "row 2: label is false, so its reply is one that is not to be learnt; remove the row"
+    ]
 
 
 def test_a_form_that_is_asked_for_is_taken(tmp_path):
