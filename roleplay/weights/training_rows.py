@@ -63,9 +63,18 @@ def recorded_name(path: str | Path) -> str:
 
 
 def remember(runs: Path, paths: Sequence[str | Path], files: Sequence[dict[str, Any]]) -> None:
-    """Note in `runs` where the files lie that `load_rows` has read, for `find_data`."""
-    places = {file["sha256"]: os.path.abspath(path) for path, file in zip(paths, files, strict=True)}
+    """Note in `runs` where the files and folders lie that `load_rows` has read, or which data sets of a hub they are,
+    for `find_data`."""
+    places = {
+        file["sha256"]: os.path.abspath(path) if _is_here(str(path)) else str(path)
+        for path, file in zip(paths, files, strict=True)
+    }
     write_json(runs / PLACES, _places(runs) | places)
+
+
+def _is_here(place: str) -> bool:
+    """Whether a file or a folder lies there; a folder may name its split, as in FOLDER:SPLIT."""
+    return Path(place).exists() or (":" in place and Path(place.rpartition(":")[0]).is_dir())
 
 
 def _places(runs: Path) -> dict[str, str]:
@@ -101,7 +110,7 @@ def find_data(adapter: Adapter, given: Sequence[str] = ()) -> list[Path]:
                 f"{name}, which {adapter.name} was trained on, is gone from where it was, and not in dataset/ or "
                 f"runs/: say where it is with train.evaluate --adapter {adapter.folder} --data FILE"
             )
-        same = next((path for path in found if file_sha256(path) == sha256), None)
+        same = next((path for path in found if path.is_file() and file_sha256(path) == sha256), None)
         if same is None and not _held_out(adapter):
             raise _changed(str(found[0]), adapter)
         paths.append(same or found[0])
@@ -116,11 +125,13 @@ def _changed(what: str, adapter: Adapter) -> DataError:
 
 
 def _candidates(recorded: str, place: str) -> list[Path]:
-    """Files that may be the recorded one: where it was, of its name, or what NAME.json has become."""
+    """Files that may be the recorded one: where it was, of its name, or what NAME.json has become. A folder or a hub's
+    data set is at its `place` alone."""
     paths, name = [PROJECT / recorded, Path(place)], Path(recorded).name
     for folder in FOLDERS:
         paths += [folder / name, folder / Path(name).stem / ROWS, *sorted(folder.glob(f"*/{glob.escape(name)}"))]
-    return [path for path in paths if path.is_file()]
+    files = [path for path in paths if path.is_file()]
+    return files or ([Path(place)] if place and (_is_here(place) or not os.path.isabs(place)) else [])
 
 
 def _named(adapter: Adapter, recorded: Any) -> list[tuple[str, str]]:

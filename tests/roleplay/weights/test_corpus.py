@@ -89,6 +89,28 @@ def test_rows_are_found_wherever_they_were(adapter: Adapter, tmp_path: Path, mon
             training_rows.find_data(trained)
 
 
+def test_a_folder_of_rows_and_a_hubs_data_set_are_found_again(
+    adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = tmp_path / "far" / "rows", training_rows.FOLDERS[-1]
+    folder.mkdir(parents=True)
+    (folder / "train.json").write_text(json.dumps(ROWS))
+    monkeypatch.chdir(folder.parent)
+    for name in ("rows", "rows:train"):
+        _, held_out, files = training_rows.load_rows([name], 0.3, 5)
+        training_rows.remember(runs, [name], files)
+        record = {"data": files, "held_out": {"sha256": training_rows.held_out_sha256(held_out)}}
+        trained = replace(adapter, training=adapter.training | record)
+        assert training_rows.find_data(trained) == [folder.with_name(name)]
+        assert [row.turns for row in training_rows.rows_of(trained)[1]] == [row.turns for row in held_out]
+    training_rows.remember(runs, ["you/rows:test"], files)
+    assert training_rows.find_data(trained) == [Path("you/rows:test")]
+    training_rows.remember(runs, ["rows"], files)
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(DataError, match="which mine was trained on, is gone"):
+        training_rows.find_data(trained)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
