@@ -2,7 +2,7 @@
 
 Speech stands in “…”, "…", 「…」, 『…』, ‘…’, '…' or after a dash that opens the paragraph; the outermost marks that the
 text uses most are its own. A speech that goes on after “said X” or in the next paragraph is one speech. Chapters are
-told by their headings (第N回, CHAPTER N, ADVENTURE N, a title after a Roman numeral).
+told by their headings (第N回, 卷N, CHAPTER N, Chapter One, a title after a Roman numeral).
 """
 
 import re
@@ -14,9 +14,19 @@ from pathlib import Path
 from roleplay.text.reading.decoding import lines_of, read_text
 
 _NUMERAL = r"[\d〇零一二两三四五六七八九十百千]+"
+_UNDER_TWENTY = (
+    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|first|second|third|fourth|fifth|sixth|seventh|"
+    r"eighth|ninth|tenth|eleventh|twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|last"
+)
+_WORDED = (
+    rf"(?:{_UNDER_TWENTY}|(?:twent|thirt|fort|fift|sixt|sevent|eight|ninet)(?:y|ieth)(?:[-\s](?:{_UNDER_TWENTY}))?)"
+)
+_PART = r"(?i:chapter|adventure|part|book|stave|letter)"
 _HEADING = re.compile(
-    rf"#*\s*(?:(?:第\s*{_NUMERAL}\s*[回章节節卷折部])(?:[\s：:、.].*|)|附录\s.*|楔子|引子|序章|尾声"
-    r"|(?i:chapter|adventure|part|book|stave|letter)\s+[IVXLC\d]+\b.*|(?:[IVXLC]+|\d+)\.\s+[A-Z][^a-z]{3,}"
+    rf"#*\s*(?:(?:正文\s*)?[【\[]?(?:第\s*{_NUMERAL}\s*[回章节節卷折部]|卷\s*{_NUMERAL}|楔子|引子|序章|尾声)"
+    rf"(?:[\s：:、.】\]].*|)|附录\s.*|{_PART}\s+[IVXLC\d]+\b.*|(?:[IVXLC]+|\d+)\.\s+[A-Z][^a-z]{{3,}}"
+    # in words or small letters it may begin a sentence: "Part one of it was easy."
+    rf"|(?=[A-Z]){_PART}\s+(?i:(?:the\s+)?{_WORDED}|[ivxlc]+)(?:\s*[.:,—–-].*|\s+[^a-z\s].*|)"
     r"|(?i:prologue|epilogue)\.?)"
 )
 _BREAK = re.compile(r"(?:[IVXLC]+|\d+)\.?|(?:[*＊·~—-]\s*){3,}")

@@ -141,6 +141,29 @@ def test_speech_in_rarer_marks_is_told_of(tmp_path: Path, capsys: pytest.Capture
     assert "narration" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        *("第一回　灯塔", "正文 第一章 灯塔", "【第一章】灯塔", "卷一 灯塔", "楔子 灯塔", "# 尾声"),
+        *("CHAPTER I", "Chapter One", "CHAPTER THE FIRST", "Chapter Twenty-Two: Fog", "Book Two The Lamp", "Chapter i"),
+    ],
+)
+def test_a_heading_opens_a_chapter(tmp_path: Path, heading: str) -> None:
+    chapters = read_chapters(write(tmp_path, f"“走罢。”\n{heading}\n“好。”\n"))
+    assert [(c.name, c.utterances[0].between) for c in chapters] == [
+        ("novel", []),
+        (heading.lstrip("# ").replace("　", " "), []),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["Part one of it was easy.", "Book two was on the table.", "卷一张纸", "part one, and the second"]
+)
+def test_a_sentence_is_no_heading(tmp_path: Path, line: str) -> None:
+    (chapter,) = read_chapters(write(tmp_path, f"“走罢。”\n{line}\n“好。”\n"))
+    assert len(chapter.utterances) == 2
+
+
 def test_what_is_only_named_in_quotes_is_no_speech(tmp_path: Path) -> None:
     path = write(tmp_path, "石上写着“花果山”三个字。猴王道：“好。”\n")
     assert [u.text for u in read_chapters(path)[0].utterances] == ["好。"]
