@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from html.entities import html5
 
 from dataset.report import Finding
 from roleplay.text.rows import Row
@@ -25,7 +26,7 @@ GARBAGE = {  # what is found in a text, by what it is
         re.IGNORECASE,
     ),
     "an HTML entity or tag": re.compile(
-        r"&(?:amp|lt|gt|quot|apos|nbsp|hellip|mdash|ndash|[lr][sd]quo|middot|copy|#\d{1,6}|#x[0-9a-f]{1,6});"
+        rf"&(?:{'|'.join(name[:-1] for name in html5 if name[-1] == ';')}|#\d{{1,6}}|#x[0-9a-f]{{1,6}});"
         r"|</?(?:br|p|div|span|b|i|u|em|strong|a|img|font|ul|ol|li|h[1-6]|td|tr|table|script|style)(?:\s[^<>]*)?/?>",
         re.IGNORECASE,
     ),
