@@ -11,7 +11,8 @@ from roleplay.text.splits import near_duplicates, near_duplicates_between, repea
 
 NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
-LONG_OPENING, MANY = 12, 8  # characters that more than half of at least so many rows begin with: they tell nothing
+LONG_OPENING, MANY = 12, 8  # columns that most of at least so many rows begin or end with: they tell nothing
+_DIRECTION = re.compile(r"[（(【\[*][^（(【\[*]+[）)】\]*]")
 
 
 def named_rows(rows: Iterable[Row]) -> list[str]:
@@ -142,17 +143,26 @@ def _opening(texts: Sequence[str]) -> str:
     return max((_shared_start(ordered[i], ordered[i + half]) for i in range(len(texts) - half)), key=len)
 
 
+def _is_long(shared: str) -> bool:
+    """Whether so much, or a stage direction, is no chance; a wide (Chinese, Japanese) character is two columns."""
+    return len(shared) + sum(letter > "\u2e7f" for letter in shared) >= LONG_OPENING or bool(_DIRECTION.search(shared))
+
+
 def find_openings(rows: Sequence[Row]) -> list[Finding]:
-    """A persona in front of what users say, or one beginning for most replies."""
+    """A persona before or after what users say, or one beginning or end for most replies."""
     findings = []
     if len({row.turns for row in rows}) < MANY:
         return []
     sides = (
         ("user's texts", "if it says who speaks, it is a persona: take it out of the rows and give it with --persona"),
-        ("replies", "the model would begin every reply with it: take it out of the rows"),
+        ("replies", "the model would say it in every reply: take it out of the rows"),
     )
     for side, (name, advice) in enumerate(sides):
-        opening = _opening([turns[0][side] for turns in {row.turns for row in rows}])
-        if len(opening) >= LONG_OPENING:
-            findings.append(Finding("warning", f"more than half of the {name} begin alike; {advice}", [opening]))
+        texts = [turns[0][side] for turns in {row.turns for row in rows}]
+        ending = _opening([text[::-1] for text in texts])[::-1]
+        findings += [
+            Finding("warning", f"more than half of the {name} {what} alike; {advice}", [shared])
+            for what, shared in (("begin", _opening(texts)), ("end", ending))
+            if _is_long(shared)
+        ]
     return findings

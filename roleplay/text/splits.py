@@ -133,7 +133,8 @@ def _cut(found: list[list[int]], rows: Sequence[Row], most: float, tell: Tell) -
         if len(parts) > len(large):
             tell(
                 f"{sum(map(len, large)):,} of {len(rows):,} rows are {what}, more than can be held out, so they stand "
-                "on both sides and the held-out loss flatters: give every situation a scene of its own"
+                "on both sides and the held-out loss flatters: take what many share, such as a persona, out of them "
+                "(--persona), and give every situation a scene of its own"
             )
         found = small + parts
     return found

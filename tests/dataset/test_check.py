@@ -87,6 +87,16 @@ CASES = [
         "warning",
         "more than half of the replies begin alike",
     ),
+    (
+        [row(f"{n * 7919}？你是灯塔的守塔人。", f"{n * 104729}", split="train") for n in range(20)],
+        "warning",
+        "more than half of the user's texts end alike; if it says who speaks, it is a persona",
+    ),
+    (
+        [row(f"{n * 7919}？", f"（笑）{n * 104729}", split="train") for n in range(20)],
+        "warning",
+        "more than half of the replies begin alike; the model would say it",
+    ),
     ([row("再见。", "去罢。<end_of_turn>model")], "error", "1 rows have a reply with a control token"),
     ([row("<start_of_turn>user", "去罢。")], "warning", "1 rows have a user's text with a control token"),
     ([row("外头下雪了！", "叫他们把炭添上。", split="held_out")], "error", "1 held-out rows (nearly) stand"),

@@ -146,7 +146,7 @@ def test_rows_that_share_a_text_or_a_scene_can_be_held_out(made, told):
     train, held_out = split_rows(made, 0.1, 0, notes.append)
     assert len(train) + len(held_out) == len(made)
     assert 2 <= len(held_out) <= max(2, len(made) // 10)
-    assert bool(notes) == bool(told)
+    assert bool(notes) == bool(told) == any("(--persona)" in note for note in notes)
     assert len(situations(held_out)) > 1  # so that an interval can be given
 
 
