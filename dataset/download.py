@@ -182,9 +182,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.scenes:
         values = add_scenes(values, Path(settings.scenes))
     values = add_split(values, settings.held_out, settings.seed)
-    write_json(output, values)
     origin = {"source": source, "sha256": sha256, "rows": len(values), "licence": chosen.licence}
-    write_json(record, origin)
+    write_json(record, origin)  # first: no rows lie there without their hash, whatever the disk does
+    write_json(output, values)
 
     print(f"{output}: {len(values):,} rows from {source}")
     print(f"sha256   {sha256}")

@@ -38,24 +38,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file in UTF-8 or leave what was there; raises `RoleplayError` where the disk does not take it, and
-    for half an emoji, which UTF-8 does not have."""
+    """As `write_bytes`, in UTF-8, which half an emoji does not have: it is a `RoleplayError` too."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise RoleplayError(f"cannot write {path} (half an emoji, {half!r}): write it whole or take it out") from error
+    write_bytes(path, data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or leave what was there; raises `RoleplayError` where the disk does not take it."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a device or a pipe, or a folder, which refuses
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(data)
             return
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(data)
         os.replace(part, path)
-    except (OSError, UnicodeEncodeError) as error:
+    except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        if isinstance(error, UnicodeEncodeError):
-            what, advice = f"half an emoji, {error.object[error.start]!r}", "write it whole or take it out"
-        else:
-            what, advice = str(error.strerror), "free some disk or choose another place"
-        raise RoleplayError(f"cannot write {path} ({what}): {advice}") from error
+        raise RoleplayError(
+            f"cannot write {path} ({error.strerror}): free some disk or choose another place"
+        ) from error
 
 
 def sync_names(folder: Path) -> None:

@@ -228,12 +228,13 @@ def evaluate(settings: EvaluationFlags) -> list[dict[str, Any]]:
                 "character": character,
             }
             boards.append({"adapter": adapter.name, **made_of, **measure(bench, planned, settings)})
-    for adapter, board in zip(loaded, boards, strict=True):
+    for board in boards:
         print(f"\n{show(board)}")
-        if not settings.considered:
-            write_board(adapter.folder, board)
     if settings.json:
         write_json(Path(settings.json), boards)
+    for adapter, board in zip(loaded, boards, strict=True):
+        if not settings.considered:
+            write_board(adapter.folder, board)
     return boards
 
 

@@ -16,8 +16,9 @@ import pytest
 from dataset import download
 from dataset.download import main
 from roleplay.environment import ROOT
-from roleplay.errors import DataError, HubError
+from roleplay.errors import DataError, HubError, RoleplayError
 from roleplay.text.rows import read_rows
+from tests.disk import largest_file
 
 ROWS = [{"instruction": f"第{n}问？", "input": "", "output": f"答{n}，" + chr(0x4E00 + n) * 9} for n in range(40)]
 BODY = json.dumps(ROWS, ensure_ascii=False).encode()
@@ -110,6 +111,14 @@ def test_a_changed_file_is_refused_until_its_hash_is_given(tmp_path: Path) -> No
     assert len(read_rows(tmp_path / "h.json")[0]) == 40
     main([*flags, "--sha256", hashlib.sha256(changed).hexdigest()])
     assert len(read_rows(tmp_path / "h.json")[0]) == 30
+
+
+def test_no_rows_lie_there_without_their_hash(tmp_path: Path) -> None:
+    (tmp_path / "source.json").write_bytes(BODY)
+    flags = ["huanhuan", "--source", str(tmp_path / "source.json"), "--output", str(tmp_path / "out" / "h.json")]
+    with largest_file(1000), pytest.raises(RoleplayError, match="cannot write .*h.json"):
+        main(flags)
+    assert os.listdir(tmp_path / "out") == ["h.source.json"]
 
 
 def test_split_by_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

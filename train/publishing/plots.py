@@ -1,5 +1,6 @@
 """Figures as PNG for cards and the page: training curve and scoreboard. Nothing here computes a result."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from roleplay.disk import write_bytes
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED, WRITTEN
 
 COLOURS = {
@@ -21,6 +23,13 @@ COLOURS = {
 COLUMNS = 3  # panels beside each other
 
 
+def _save(figure: plt.Figure, path: Path) -> None:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    plt.close(figure)
+    write_bytes(path, drawn.getvalue())
+
+
 def training_curve(log: list[dict[str, Any]], path: Path) -> None:
     """Draw training and held-out loss in nat per token over updates from a `Trainer`'s log history."""
     figure, axes = plt.subplots(figsize=(7, 4), dpi=110, layout="constrained")
@@ -30,8 +39,7 @@ def training_curve(log: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="update", ylabel="loss (nat per token)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def scoreboard(board: Mapping[str, Any], path: Path) -> None:
@@ -68,5 +76,4 @@ def scoreboard(board: Mapping[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid.flat[panels:]:
         axes.set_visible(False)
-    figure.savefig(path)
-    plt.close(figure)
+    _save(figure, path)

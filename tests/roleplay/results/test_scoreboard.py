@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from roleplay.environment import ROOT
-from roleplay.errors import DataError
+from roleplay.errors import DataError, RoleplayError
 from roleplay.results import wording as texts
 from roleplay.results.board import (
     ARMS,
@@ -28,6 +28,7 @@ from roleplay.text.copies import runs, units
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import near_duplicates_between
 from roleplay.weights import layout
+from tests.disk import largest_file
 from train.measuring.figures import Board
 from train.measuring.flips import Outcome, mcnemar
 from train.measuring.resampling import bootstrap, jackknife, share, share_difference
@@ -328,4 +329,8 @@ def test_no_second_entry_hides_what_a_board_won_from_the_check(tmp_path: Path) -
 
 def test_plot_is_an_image(board: dict, tmp_path: Path) -> None:
     plots.scoreboard(board, tmp_path / layout.BOARD_PLOT)
-    assert (tmp_path / layout.BOARD_PLOT).read_bytes().startswith(b"\x89PNG")
+    drawn = (tmp_path / layout.BOARD_PLOT).read_bytes()
+    assert drawn.startswith(b"\x89PNG")
+    with largest_file(1000), pytest.raises(RoleplayError, match="cannot write .*scoreboard.png"):
+        plots.scoreboard(board, tmp_path / layout.BOARD_PLOT)
+    assert (tmp_path / layout.BOARD_PLOT).read_bytes() == drawn
