@@ -110,9 +110,10 @@ def removed_on_failure(staging: Path, folder: Path, then: str = "") -> Iterator[
         yield
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        if not isinstance(error, OSError | SafetensorError | RuntimeError):
+        cause = error.__cause__ if type(error) is RoleplayError else error  # `write_bytes` has told of one file
+        if not isinstance(cause, OSError | SafetensorError | RuntimeError):
             raise
-        raise RoleplayError(f"cannot write {folder} ({first_line(error)}): free some disk{then}") from error
+        raise RoleplayError(f"cannot write {folder} ({first_line(cause)}): free some disk{then}") from error
 
 
 @contextmanager

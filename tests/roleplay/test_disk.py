@@ -3,7 +3,11 @@
 import threading
 from pathlib import Path
 
-from roleplay.disk import written_whole
+import pytest
+
+from roleplay.disk import write_text, written_whole
+from roleplay.errors import RoleplayError
+from tests.disk import largest_file
 
 
 def test_two_that_write_one_folder_come_one_after_the_other(tmp_path: Path) -> None:
@@ -21,3 +25,13 @@ def test_two_that_write_one_folder_come_one_after_the_other(tmp_path: Path) -> N
         assert second.is_alive() and (part / "first").exists()
     second.join()
     assert [path.name for path in tmp_path.rglob("*")] == ["me", "second"]
+
+
+def test_a_file_that_does_not_fit_is_told_as_its_folder(tmp_path: Path) -> None:
+    with (
+        largest_file(1000),
+        pytest.raises(RoleplayError, match=r"cannot write .*/me \(.*\): free some disk and go on$"),
+    ):
+        with written_whole(tmp_path / "me", " and go on") as part:
+            write_text(part / "curve", "x" * 5000)
+    assert list(tmp_path.iterdir()) == []
