@@ -28,10 +28,8 @@ def test_two_that_write_one_folder_come_one_after_the_other(tmp_path: Path) -> N
 
 
 def test_a_file_that_does_not_fit_is_told_as_its_folder(tmp_path: Path) -> None:
-    with (
-        largest_file(1000),
-        pytest.raises(RoleplayError, match=r"cannot write .*/me \(.*\): free some disk and go on$"),
-    ):
-        with written_whole(tmp_path / "me", " and go on") as part:
-            write_text(part / "curve", "x" * 5000)
+    sentence = r"cannot write .*/me \(.*\): free some disk and go on$"
+    whole = written_whole(tmp_path / "me", " and go on")
+    with largest_file(1000), pytest.raises(RoleplayError, match=sentence), whole as part:
+        write_text(part / "curve", "x" * 5000)
     assert list(tmp_path.iterdir()) == []
