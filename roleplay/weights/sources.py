@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx2  # the client under huggingface_hub
 import requests
 from huggingface_hub import errors as hf
+from modelscope_hub import errors as ms
 
 from roleplay.disk import alone, written_whole
 from roleplay.errors import AdapterError, HubError
@@ -23,8 +24,11 @@ from roleplay.weights.base_models import MODELSCOPE
 
 LOOK_SECONDS = 0.5  # between two looks at how much has arrived
 WHOLE = re.compile(r"[0-9a-f]{40}")  # a revision that can't come to mean another
-# The last is what the client of the Hub's storage raises.
-LOST = (httpx2.TransportError, requests.ConnectionError, requests.Timeout, hf.OfflineModeIsEnabled, RuntimeError)
+# ModelScope's client raises a ConnectionError of Python's, the client of the Hub's storage a RuntimeError.
+LOST = (
+    *(httpx2.TransportError, requests.ConnectionError, requests.Timeout, hf.OfflineModeIsEnabled),
+    *(ConnectionError, ms.ServerError, RuntimeError),
+)
 
 Say = Callable[[str], None]  # is told how far it is: "me/poet: 3 of 8 MB"
 
@@ -55,8 +59,8 @@ def _parse(text: str) -> Source:
 def fetch(source: Source, cache: Path, say: Say = lambda progress: None) -> Adapter:
     """The inspected adapter of a repository, called what the source is called, from `cache` or the hub.
 
-    Where no hub can be reached, the revision that was fetched last. Raises `RoleplayError` where there is none, and
-    for what is no adapter of this project.
+    Where no hub can be reached, or it fails itself, the revision that was fetched last. Raises `RoleplayError` where
+    there is none, and for what is no adapter of this project.
     """
     hub.check_name(source.repo)
     home = cache / "adapters" / source.repo.replace("/", "--")
@@ -68,7 +72,7 @@ def fetch(source: Source, cache: Path, say: Say = lambda progress: None) -> Adap
             folder = _download(source, home, say)
     except HubError as error:
         kept = sorted(home.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
-        if source.revision or not kept or not isinstance(error.__cause__, LOST):
+        if source.revision or not kept or not _is_lost(error.__cause__):
             raise
         folder = kept[-1]
         print(f"adapter      {source.text}: revision {folder.name[:12]} from the cache; {error}")
@@ -77,6 +81,11 @@ def fetch(source: Source, cache: Path, say: Say = lambda progress: None) -> Adap
     except AdapterError as error:
         shutil.rmtree(folder)
         raise AdapterError(str(error).replace(f"{home}/", "")) from error
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Whether a hub was not reached or failed itself (500 and up), so that it says nothing of the repository."""
+    return isinstance(error, LOST) or (isinstance(error, hf.HfHubHTTPError) and error.response.status_code >= 500)
 
 
 def _download(source: Source, home: Path, say: Say) -> Path:

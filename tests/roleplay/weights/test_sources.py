@@ -117,6 +117,20 @@ def test_where_no_hub_is_reached_the_last_revision_speaks(
             fetch(other, tmp_path)
 
 
+@pytest.mark.parametrize(("text", "repo"), [("me/poet", "models/me/poet"), ("modelscope:me/poet", "scope/me/poet")])
+def test_a_hub_that_fails_or_is_away_leaves_the_last_revision(
+    server: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, repo: str
+) -> None:
+    server.add(repo, tiny.contents(folder))
+    first = fetch(text, tmp_path)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # ModelScope's client waits between its attempts
+    server.faults = {"models/me/poet": [503] * 10}
+    assert fetch(text, tmp_path) == first and len(server.faults["models/me/poet"]) < 10
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch(text, tmp_path) == first
+
+
 def test_what_is_taken_away_is_not_served_from_the_cache(server: Hub, folder: Path, tmp_path: Path) -> None:
     server.add("models/me/poet", tiny.contents(folder))
     fetch("me/poet", tmp_path)
