@@ -107,7 +107,7 @@ def test_a_login_page_that_answers_for_the_hub(
     monkeypatch.setattr(constants, "ENDPOINT", login_page)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert all("what answers is no hub, as a network's login page" in line for line in refusals(tmp_path))
-    assert hub.may_exist("me/adapter")
+    assert hub.exists("me/adapter") is None
 
 
 def test_an_offline_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -65,9 +65,17 @@ class Started:
 def named_adapters(settings: Environment) -> list[Source]:
     """What ADAPTER names, and ADAPTER_REPO once something is kept there."""
     wanted = sources.parse(settings.adapter)
-    if settings.adapter_repo and hub.may_exist(settings.adapter_repo):
+    if settings.adapter_repo and hub.exists(settings.adapter_repo) is not False:
         wanted += sources.parse(settings.adapter_repo)
     return wanted
+
+
+def may_train(settings: Environment, lent: bool) -> bool:
+    """Whether an adapter may be trained where none fits: not in place of one in ADAPTER, nor of one that ADAPTER_REPO
+    may keep when the Hub cannot be asked."""
+    if settings.adapter or not training.wanted(settings, lent):
+        return False
+    return not settings.adapter_repo or hub.exists(settings.adapter_repo) is not None
 
 
 def add_adapters(
@@ -177,12 +185,12 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
     heap.return_blocks(heap.CACHES)
     base, engine, usable = _load(settings, base_model, wanted, tell)
     trained = Trained()
-    if not usable and not wanted and training.wanted(settings, bool(lender)):
+    if not usable and may_train(settings, bool(lender)):
         name = base.name
         del base, engine  # the training has the memory to itself
         base_models.release()
         trained = training.train(name, settings, tell)
-        base, engine, usable = _load(settings, name, wanted, tell)
+        base, engine, usable = _load(settings, name, [], tell)  # what it made is in adapters/
     about, persona = _known(usable, fixed)
     command = f"python -m train.lora --base-model {shlex.quote(base.name)} --name mine"
     length = _base_tokens(base.tokenizer)

@@ -96,13 +96,13 @@ def hub_adapters(base: str, *tags: str) -> list[str]:
         return [model.id for model in found]
 
 
-def may_exist(repo: str) -> bool:
-    """Whether a repository is on the Hub, as far as can be told; raises `HubError` for a name that is none."""
+def exists(repo: str) -> bool | None:
+    """Whether a repository is on the Hub, None where that cannot be told; raises `HubError` for a name that is none."""
     check_name(repo)
     try:
         return HfApi().repo_exists(repo)
     except UNREACHABLE:
-        return True
+        return None
 
 
 def check_sizes(repo: str, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -98,11 +98,11 @@ def test_a_training_of_other_rows_is_begun_anew_and_one_that_was_stopped_goes_on
     assert brought == whole and layout.CONFIG in whole
 
 
-def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> Started:
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch, adapter: str = "", **settings: str) -> Started:
     """A start in this process, with the base model in `folder`."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    environment = Environment(cache=folder / "cache", engine_url="", persona="", adapter="")
+    environment = Environment(cache=folder / "cache", engine_url="", persona="", adapter=adapter)
     return start.start(environment, str(folder / "base"))
 
 
@@ -117,6 +117,30 @@ def test_a_token_that_may_write_keeps_it_in_a_repository_that_the_next_start_fin
     monkeypatch.setattr(start, "FOLDER", tmp_path / "adapters")
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
     assert begun(tmp_path, monkeypatch, TRAIN_MISSING="always", ADAPTER_REPO="me/own").engine.adapters() == ["me/own"]
+
+
+KEPT: dict[str, tuple[bool, bool, str, bool]] = {  # holds an adapter of another base, is reached, ADAPTER, trains
+    "empty": (False, True, "", True),
+    "for another base model": (True, True, "", True),
+    "not reached": (True, False, "", False),
+    "beside what ADAPTER names": (False, True, "me/none", False),
+}
+
+
+@pytest.mark.parametrize(("holds", "reached", "named", "trains"), KEPT.values(), ids=KEPT)
+def test_a_repository_without_an_adapter_that_fits(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: bool, reached: bool, named: str, trains: bool
+) -> None:
+    tiny.gemma(hidden_size=8).save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    server.add("models/me/own", tiny.contents(tiny.adapter(tmp_path / "other")) if holds else {})
+    if not reached:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    trained = list[str]()
+    monkeypatch.setattr(start, "FOLDER", tmp_path / "adapters")
+    monkeypatch.setattr(training, "train", lambda name, *_: trained.append(name) or Trained())
+    begun(tmp_path, monkeypatch, named, TRAIN_MISSING="always", ADAPTER_REPO="me/own")
+    assert bool(trained) is trains
 
 
 def test_a_training_ends_with_the_server_that_started_it(room: Path, tmp_path: Path) -> None:
