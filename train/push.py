@@ -142,21 +142,18 @@ def speakers(settings: PushFlags) -> tuple[list[Path], str]:
 
     An adapter that was just pushed is followed on the Hub where the Space may read it, and goes along where not.
     """
-    folders, repos = [Path(folder) for folder in settings.adapter], []
+    folders = [Path(folder) for folder in settings.adapter]
     readable = not settings.private or "HF_TOKEN" in settings.secrets
-    if settings.adapter_repo:
-        repos = [source.text for source in sources.parse(settings.adapter_repo)]
-        for source in sources.parse(settings.adapter_repo):
-            check_name(source.repo or source.text)
-    elif settings.hub and readable:
-        repos = [settings.hub]
+    repos = [source.text for source in sources.parse(settings.adapter_repo)]
+    for source in sources.parse(settings.adapter_repo):
+        check_name(source.repo or source.text)
+    if settings.hub and readable:
+        folders, repos = [], list(dict.fromkeys([*repos, settings.hub]))
     elif settings.hub:
         print(f"the Space gets the adapter's files: to have it follow {settings.hub}, add --secrets HF_TOKEN")
     if repos and not readable:
         print(f"the Space has no token of this push: {', '.join(repos)} must be public, or add --secrets HF_TOKEN")
-    if repos and settings.hub:
-        folders = []
-    elif not repos and not folders:
+    if not repos and not folders:
         return [path for path in (ROOT / "adapters" / DEFAULT,) if path.is_dir()], ""
     return folders, ",".join([*repos, *(folder.name for folder in folders)])
 

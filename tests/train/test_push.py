@@ -158,6 +158,16 @@ ADAPTERS: dict[str, tuple[list[str], str, bool]] = {  # what is given, ADAPTER, 
     "the whole way, private": (["{folder}", "--hub", "me/tiny"], "tiny", True),
     "with a token": (["{folder}", "--hub", "me/tiny", "--secrets", "HF_TOKEN"], "me/tiny", False),
     "public": (["{folder}", "--hub", "me/tiny", "--no-private"], "me/tiny", False),
+    "pushed, and another": (
+        ["{folder}", "--hub", "me/tiny", "--adapter-repo", "me/a", "--no-private"],
+        "me/a,me/tiny",
+        False,
+    ),
+    "pushed where it cannot be read, and another": (
+        ["{folder}", "--hub", "me/tiny", "--adapter-repo", "me/a"],
+        "me/a,tiny",
+        True,
+    ),
     "set by hand": (["{folder}", "--variables", "ADAPTER=x"], "x", True),
 }
 
