@@ -47,7 +47,7 @@ def wanted(settings: Environment, lent: bool) -> bool:
     """Whether a base model that has no adapter gets one trained; `lent` says that GPUs are lent an answer at a time."""
     if settings.train_missing == "auto":
         return torch.cuda.is_available() and not lent
-    return settings.train_missing == "always"
+    return settings.train_missing == "always" and not lent
 
 
 def name_of(base: str) -> str:
@@ -131,7 +131,11 @@ def _run(command: Sequence[str], tell: Tell) -> None:
     """
     said = "it said nothing"
     output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen([*PYTHON, *command], cwd=ROOT, encoding="utf-8", errors="replace", **output) as process:
+    try:
+        process = subprocess.Popen([*PYTHON, *command], cwd=ROOT, encoding="utf-8", errors="replace", **output)
+    except OSError as error:  # no memory for another process
+        raise RoleplayError(f"cannot start {command[0]} ({error.strerror}): free some memory") from error
+    with process:
         assert process.stdout
         try:
             for line in process.stdout:

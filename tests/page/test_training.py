@@ -183,6 +183,13 @@ def test_a_command_that_fails_is_one_sentence(
         training._run([str(tmp_path / "command.py")], say_nothing)
 
 
+def test_a_command_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "PYTHON", (str(tmp_path / "python"),))
+    monkeypatch.setattr(training, "ROOT", tmp_path)
+    problem = training.train("mara", Environment(), say_nothing).problem
+    assert problem == "cannot start train.lora (No such file or directory): free some memory"
+
+
 def test_a_run_that_is_set_aside_takes_the_place_of_no_other(tmp_path: Path) -> None:
     run = tmp_path / "mara"
     for text in ("first", "second"):
@@ -244,7 +251,7 @@ def test_the_page_says_where_an_adapter_is_kept(tmp_path: Path, kept: str) -> No
     ("setting", "gpu", "lent", "trains"),
     [
         *[("auto", True, False, True), ("auto", True, True, False), ("auto", False, False, False)],
-        *[("never", True, False, False), ("always", False, True, True)],
+        *[("never", True, False, False), ("always", False, False, True), ("always", False, True, False)],
     ],
 )
 def test_when_an_adapter_is_trained(
