@@ -87,6 +87,11 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, strength
         shutil.copyfile(ROOT / NOTICE, part / NOTICE)
         (part / "Modelfile").write_text(ollama.modelfile(adapter, gguf_file.NAME if gguf else "."), encoding="utf-8")
         (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
+        if not gguf and not (part / PIECES).is_file():
+            print(
+                f"warning      the base model has no {PIECES}, without which Ollama misreads Gemma's tokens: put the "
+                f"original model's into {folder} before `ollama create`"
+            )
         if gguf:
             gguf_file.write(merged, adapter, encoder, part / gguf_file.NAME)
         written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)

@@ -156,13 +156,18 @@ def test_ollama_finds_the_same_in_a_repository_and_in_a_modelfile(source: Path) 
     assert told == [(k, f'"{v[0]}"' if k == "stop" else str(v)) for k, v in params.items()]
 
 
-def test_the_bases_own_tokenizer_file_and_the_terms_go_along(source: Path, tmp_path: Path) -> None:
+def test_the_bases_own_tokenizer_file_and_the_terms_go_along(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = base()
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "tokenizer.model").write_bytes(b"pieces")
     whole.tokenizer.name_or_path = str(tmp_path / "base")
     export.export(inspection.inspect(source), whole, tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == b"pieces"
+    assert "warning" not in capsys.readouterr().out
+    export.export(inspection.inspect(source), base(), tmp_path / "without")
+    assert "warning      the base model has no tokenizer.model, without which Ollama misr" in capsys.readouterr().out
     assert "Gemma Terms of Use" in (tmp_path / "out" / "NOTICE").read_text(encoding="utf-8")
 
 
