@@ -249,7 +249,7 @@ def test_the_end_of_a_run_pushes_what_it_wrote(base, data, home, monkeypatch, ca
         lora.main()
         written = {path.name: path.read_bytes() for path in (home / "adapters" / "me").iterdir()}
         assert server.repos["models/me/mine"].files == written and set(written) == WRITTEN
-        assert server.repos["models/me/mine"].private
+        assert server.repos["models/me/mine"].private and b"ADAPTER=me/mine python app.py" in written["README.md"]
         assert f"pushed and verified: {server.url}/me/mine" in capsys.readouterr().out
 
 
