@@ -40,6 +40,8 @@ def test_what_a_space_needs_and_nothing_else(arrived: Path) -> None:
     assert {name.split("/")[0] for name in names(arrived)} == tops
     assert {path.name for path in (arrived / "adapters").iterdir()} == {"tiny"}
     assert not [name for name in names(arrived) if "screenshots" in name or name.endswith(".ipynb")]
+    rows = {path.name for path in (arrived / "dataset" / "zhenhuan").iterdir()}
+    assert "rows.json" in rows and not rows & {"intents.json", "conversations.json"}
 
 
 def test_no_link_of_a_space_leads_nowhere(arrived: Path) -> None:

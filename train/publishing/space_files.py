@@ -17,7 +17,11 @@ from train.publishing.upload import PARTS
 
 REQUIREMENTS = "requirements.txt"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # 0.2 GB where those of PyPI bring 3 GB of CUDA
-LEFT_OUT = ("assets/screenshots/", "train/character.ipynb")  # the Space is what they show
+LEFT_OUT = (
+    *("assets/screenshots/", "train/character.ipynb"),  # the Space is what they show
+    # 19 MB: a training at the start learns rows.json, and the default adapter carries what it looks up.
+    *("dataset/zhenhuan/intents.json", "dataset/zhenhuan/conversations.json"),
+)
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<path>[\w./-]+)(?:#[\w-]*)?\)")
 
 
