@@ -46,7 +46,9 @@ class PushFlags:
     )
     variables: list[str] = flag([], "the Space's public variables, each as NAME=VALUE")
     secrets: list[str] = flag([], "names of environment variables that become the Space's secrets")
-    hardware: str = flag("", "the Space's hardware, such as cpu-basic, zero-a10g or l4x1; it may cost money")
+    hardware: str = flag(
+        "", "the Space's hardware, which may cost money", choices=["", *(kind.value for kind in SpaceHardware)]
+    )
     storage: str = flag(
         "", "a storage bucket, made if missing, that the Space finds at /data, as user/name; paid by size"
     )
@@ -108,8 +110,6 @@ def push_gguf(settings: PushFlags) -> None:
 def push_space(settings: PushFlags) -> None:
     variables, secrets = named_variables(settings.variables), named_secrets(settings.secrets)
     upload.check_public(variables, [*secrets.values(), huggingface_hub.get_token() or ""])
-    if settings.hardware and settings.hardware not in list(SpaceHardware):
-        raise HubError(f"unknown hardware {settings.hardware!r}: choose one of {', '.join(SpaceHardware)}")
     if settings.storage:
         check_name(settings.storage)
     folders, speaks = speakers(settings)

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import shutil
 import sys
 from pathlib import Path
 
@@ -212,7 +213,6 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "variable": (["--space", "me/room", "--variables", "BASE_MODEL"], "give each as NAME=VALUE"),
     "secret": (["--space", "me/room", "--secrets", "UNSET_SECRET"], "UNSET_SECRET has no value"),
     "storage": (["--space", "me/room", "--storage", "/data"], "'/data' names no repository"),
-    "hardware": (["--space", "me/room", "--hardware", "h9000"], "unknown hardware 'h9000'"),
 }
 
 
@@ -237,3 +237,16 @@ def test_a_space_is_called_after_who_speaks_in_it(
     front = yaml.safe_load(server.repos["spaces/me/room"].files["README.md"].decode().split("---\n", 2)[1])
     assert front["title"] == title and len(front["short_description"]) <= 60
     assert ("consort" in front["short_description"]) is (not given)
+def test_hardware_that_spaces_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        push.main(["--space", "me/room", "--hardware", "l4x9"])
+    assert "--hardware: invalid choice: 'l4x9' (choose from '', 'cpu-basic'" in capsys.readouterr().err
+
+
+def test_two_adapters_of_one_name_are_refused(server: Hub, folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "other" / folder.name)
+    with pytest.raises(HubError, match="two adapters are called tiny"):
+        push.main([str(folder), str(other), "--space", "me/room"])
+    assert server.log == []
+
+

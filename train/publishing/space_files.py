@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from roleplay.errors import HubError
 from roleplay.weights.layout import CARD
 from train.publishing import upload
 from train.publishing.upload import PARTS
@@ -32,6 +33,8 @@ def chosen(tracked: Mapping[str, Path], folders: Sequence[Path]) -> dict[str, Pa
     """
     files = {n: p for n, p in tracked.items() if n.split("/")[0] in PARTS and not n.startswith(LEFT_OUT)}
     for folder in folders:
+        if any(name.startswith(f"adapters/{folder.name}/") for name in files):
+            raise HubError(f"two adapters are called {folder.name}, and a Space has one folder of a name: rename one")
         files |= {f"adapters/{folder.name}/{name}": path for name, path in upload.adapter_files(folder).items()}
     return files
 
