@@ -283,7 +283,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def runtime(self, name: str) -> None:
         if repo := self.repo(f"spaces/{name}"):
-            self.answer(200, {"stage": "RUNNING", "volumes": repo.settings.get("volumes")})
+            hardware = {"current": None, "requested": repo.settings.get("hardware", "cpu-basic")}  # as one that sleeps
+            self.answer(200, {"stage": "RUNNING", "volumes": repo.settings.get("volumes"), "hardware": hardware})
 
     def create_bucket(self, name: str) -> None:
         if self.may_write():

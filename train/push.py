@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
-from huggingface_hub import SpaceHardware
+from huggingface_hub import HfApi, SpaceHardware
 
 from roleplay.disk import read_json
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, HubError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import inspection, sources
-from roleplay.weights.hub import check_name
+from roleplay.weights.hub import check_name, sentences
 from roleplay.weights.layout import CARD, NOTICE, TRAINING, WEIGHTS
 from train.publishing import gguf, ollama, space_files, upload
 from train.publishing.card import gguf_card, write_card
@@ -122,10 +122,11 @@ def push_space(settings: PushFlags) -> None:
     if preload:
         print(f"preloaded: {base}, when the Space is built")
     target = ROOT / "runs" / "push" / settings.space.replace("/", "--")
-    about = space_files.About(character(settings), preload, settings.hardware)
+    hardware = settings.hardware or hardware_of(settings.space)
+    about = space_files.About(character(settings), preload, hardware)
     files = space_files.assemble(files, target, about)
     show(files)
-    told = {"variables": variables, "secrets": settings.secrets, "storage": settings.storage}
+    told = {"hardware": hardware, "variables": variables, "secrets": settings.secrets, "storage": settings.storage}
     print("; ".join(f"{what}: {value or 'none'}" for what, value in told.items()))
     if settings.dry_run:
         return print(f"nothing was sent; what would go is in {target}")
@@ -135,6 +136,20 @@ def push_space(settings: PushFlags) -> None:
         overwrite=settings.overwrite,
     )
     print(f"pushed and verified: {upload.push_space(space, files)}")
+
+
+def hardware_of(space: str) -> str:
+    """What a Space runs on, or will: cpu-basic, as the Hub gives it, where there is none yet; "" where it is not told.
+
+    Without a token, when nothing can be pushed, it is taken as new. Raises `HubError` where the Hub cannot be asked.
+    """
+    check_name(space)
+    api = HfApi()
+    with sentences(space):
+        if huggingface_hub.get_token() is None or not api.repo_exists(space, repo_type="space"):
+            return SpaceHardware.CPU_BASIC.value
+        runtime = api.get_space_runtime(space)
+    return str(runtime.requested_hardware or runtime.hardware or "")
 
 
 def speakers(settings: PushFlags) -> tuple[list[Path], str]:

@@ -57,7 +57,7 @@ def test_no_link_of_a_space_leads_nowhere(arrived: Path) -> None:
 
 def closure(requirements: Path) -> set[str]:
     """Distributions that installing a requirements file brings, by canonical name."""
-    waiting = [Requirement(line).name for line in requirements.read_text().splitlines() if line]
+    waiting = [Requirement(line).name for line in requirements.read_text().splitlines() if line[:1].isalpha()]
     found: set[str] = set()
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
@@ -129,14 +129,18 @@ def test_what_arrived_starts_answers_in_a_browser_and_sends_its_votes_when_it_is
 
 def test_a_cpus_space_gets_pytorch_without_cuda(server: Hub, folder: Path) -> None:
     lines = {}
-    for hardware in ("cpu-basic", "l4x1", "zero-a10g"):
-        push.main([str(folder), "--space", f"me/{hardware}", "--hardware", hardware])
-        lines[hardware] = server.repos[f"spaces/me/{hardware}"].files["requirements.txt"].decode().splitlines()
+    for hardware in ("cpu-basic", "l4x1", "zero-a10g", ""):
+        command = [str(folder), "--space", f"me/on-{hardware}x"]
+        push.main([*command, "--hardware", hardware])
+        repo = server.repos[f"spaces/me/on-{hardware}x"]
+        lines[hardware] = repo.files["requirements.txt"].decode().splitlines()
+        push.main(command)  # a later push asks what the Space has
+        assert repo.files["requirements.txt"].decode().splitlines() == lines[hardware]
     own = (ROOT / "requirements.txt").read_text().splitlines()
     assert lines["l4x1"] == lines["zero-a10g"] == own and not [line for line in own if "flash" in line]
     torch = next(line for line in own if line.startswith("torch=="))
     wheels = f"--extra-index-url {space_files.CPU_WHEELS}"
-    assert lines["cpu-basic"] == [wheels, *(f"{line}+cpu" if line == torch else line for line in own)]
+    assert lines["cpu-basic"] == lines[""] == [wheels, *(f"{line}+cpu" if line == torch else line for line in own)]
 
 
 def test_the_default_adapter_goes_where_none_is_named(server: Hub) -> None:
