@@ -25,7 +25,7 @@ from roleplay.disk import read_json
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, HubError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.weights import inspection, sources
+from roleplay.weights import embedded, inspection, sources
 from roleplay.weights.hub import check_name, sentences
 from roleplay.weights.layout import CARD, NOTICE, TRAINING, WEIGHTS
 from train.publishing import gguf, ollama, space_files, upload
@@ -90,6 +90,11 @@ def push_adapter(settings: PushFlags) -> None:
 
 def push_gguf(settings: PushFlags) -> None:
     adapter = inspection.inspect(one_folder(settings))
+    if adapter.base_fingerprint not in ("", embedded.FINGERPRINT):
+        raise HubError(
+            f"{adapter.name} was trained on {adapter.base_model or 'another base model'}, and a GGUF is made of the "
+            f"embedded one only; for a Modelfile, which Ollama takes as well: python -m train.export {adapter.folder}"
+        )
     model = ROOT / "exports" / adapter.name / gguf.NAME
     if not model.is_file() or model.stat().st_mtime < (adapter.folder / WEIGHTS).stat().st_mtime:
         raise HubError(f"{model} is not there or older than the adapter: python -m train.export {adapter.folder}")
@@ -174,10 +179,12 @@ def speakers(settings: PushFlags) -> tuple[list[Path], str]:
 
 
 def character(settings: PushFlags) -> str:
-    """Whose Space it is: who the first adapter was trained to be, else its repository's name; "" for the default."""
+    """Whose Space it is: who the first adapter was trained to be, or what its folder or repository is called where it
+    does not say; "" for the default."""
     if settings.adapter and Path(settings.adapter[0]).name != DEFAULT:
-        training = read_json(Path(settings.adapter[0]) / TRAINING, kind=AdapterError)
-        return str(training["persona"]["name"]).strip()
+        folder = Path(settings.adapter[0])
+        training = read_json(folder / TRAINING, kind=AdapterError)
+        return str(training.get("persona", {}).get("name", "")).strip() or folder.name
     return "" if settings.adapter else settings.adapter_repo.split(",")[0].split("@")[0].split("/")[-1]
 
 

@@ -1,8 +1,9 @@
 """Spaces and the push command, against `hub_server` on loopback."""
 
+import json
 import os
-import subprocess
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 import yaml
 
 from roleplay.environment import ROOT
-from roleplay.errors import HubError
-from roleplay.weights import layout
+from roleplay.errors import AdapterError, HubError
+from roleplay.weights import embedded, inspection, layout
 from tests import tiny
 from tests.hub_server import TOKEN, Hub
 from train import push
@@ -129,11 +130,21 @@ def test_an_open_base_model_is_preloaded_and_a_gated_one_is_not(
 # GGUF
 
 
+def without_persona(folder: Path) -> None:
+    """As an adapter may be that another program trained: inspection takes it."""
+    record = json.loads((folder / layout.TRAINING).read_text(encoding="utf-8"))
+    del record["persona"]
+    (folder / layout.TRAINING).write_text(json.dumps(record), encoding="utf-8")
+
+
 def test_a_gguf_goes_to_a_repository_that_ollama_and_llama_cpp_read(
     server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(push, "ROOT", tmp_path)
     command = [str(folder), "--gguf", "me/tiny-gguf"]
+    with pytest.raises(HubError, match="tiny was trained on .*, and a GGUF is made of the embedded one only"):
+        push.main(command)
+    monkeypatch.setattr(embedded, "FINGERPRINT", inspection.inspect(folder).base_fingerprint)
     with pytest.raises(HubError, match="not there or older than the adapter: python -m train.export "):
         push.main(command)
     (tmp_path / "NOTICE").write_text("terms")
@@ -149,6 +160,10 @@ def test_a_gguf_goes_to_a_repository_that_ollama_and_llama_cpp_read(
     assert yaml.safe_load(front)["base_model_relation"] == "finetune" and "ollama run hf.co/me/tiny-gguf" in text
     os.utime(model, (0, 0))
     with pytest.raises(HubError, match="older than the adapter"):
+        push.main(command)
+    os.utime(model)
+    without_persona(folder)
+    with pytest.raises(AdapterError, match="training.json or scoreboard.json is incomplete .*persona"):
         push.main(command)
 
 
@@ -222,6 +237,19 @@ def test_the_command_told_badly(arguments: list[str], sentence: str) -> None:
         push.main(arguments)
 
 
+def test_hardware_that_spaces_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        push.main(["--space", "me/room", "--hardware", "l4x9"])
+    assert "--hardware: invalid choice: 'l4x9' (choose from '', 'cpu-basic'" in capsys.readouterr().err
+
+
+def test_two_adapters_of_one_name_are_refused(server: Hub, folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "other" / folder.name)
+    with pytest.raises(HubError, match="two adapters are called tiny"):
+        push.main([str(folder), str(other), "--space", "me/room"])
+    assert server.log == []
+
+
 @pytest.mark.parametrize(
     ("given", "title"),
     [
@@ -237,16 +265,9 @@ def test_a_space_is_called_after_who_speaks_in_it(
     front = yaml.safe_load(server.repos["spaces/me/room"].files["README.md"].decode().split("---\n", 2)[1])
     assert front["title"] == title and len(front["short_description"]) <= 60
     assert ("consort" in front["short_description"]) is (not given)
-def test_hardware_that_spaces_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        push.main(["--space", "me/room", "--hardware", "l4x9"])
-    assert "--hardware: invalid choice: 'l4x9' (choose from '', 'cpu-basic'" in capsys.readouterr().err
 
 
-def test_two_adapters_of_one_name_are_refused(server: Hub, folder: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(folder, tmp_path / "other" / folder.name)
-    with pytest.raises(HubError, match="two adapters are called tiny"):
-        push.main([str(folder), str(other), "--space", "me/room"])
-    assert server.log == []
-
-
+def test_a_space_whose_adapter_does_not_say_who_it_is_is_called_after_the_folder(server: Hub, folder: Path) -> None:
+    without_persona(folder)
+    push.main([str(folder), "--space", "me/room"])
+    assert 'title: "tiny beside the base model"' in server.repos["spaces/me/room"].files["README.md"].decode()

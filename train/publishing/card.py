@@ -8,7 +8,8 @@ prepares values. It knows no hub.
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,20 @@ def write_card(folder: Path, hub: str = "", modelscope: str = "") -> Path:
     read = partial(read_json, fault="cannot be read", advice="train the adapter with train.lora", kind=AdapterError)
     training, config = read(folder / TRAINING), read(folder / CONFIG)
     board = read(folder / BOARD) if (folder / BOARD).exists() else {}
-    try:
+    with _incomplete(folder):
         text = _card(folder, training, board, config["r"], (hub, modelscope))
-    except (LookupError, TypeError, AttributeError, UndefinedError) as error:
-        raise AdapterError(f"{folder}: {TRAINING} or {BOARD} is incomplete ({error!r:.80})") from error
     shutil.copyfile(ROOT / NOTICE, folder / NOTICE)
     (folder / CARD).write_text(text, encoding="utf-8")
     return folder / CARD
+
+
+@contextmanager
+def _incomplete(folder: Path) -> Iterator[None]:
+    """What the block lacks in the folder's JSON as one `AdapterError`."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, UndefinedError) as error:
+        raise AdapterError(f"{folder}: {TRAINING} or {BOARD} is incomplete ({error!r:.80})") from error
 
 
 def languages(training: Mapping[str, Any]) -> list[str]:
@@ -83,13 +91,17 @@ def metadata(
 
 
 def gguf_card(adapter: Adapter, repo: str) -> str:
-    """The card of a repository that holds an adapter merged into the embedded base model, as GGUF."""
+    """The card of a repository that holds an adapter merged into the embedded base model, as GGUF.
+
+    Raises `AdapterError` when training.json is incomplete.
+    """
     training = adapter.training
-    data = metadata(training, "finetune", "gguf", ["gguf", "gemma", "role-play"])
-    values = {"base": training["base_model"], "persona": training["persona"], "metadata": data.to_yaml()}
-    return template(__file__, "gguf.md.jinja", FILTERS).render(
-        name=adapter.name, repo=repo, looks_up=bool(adapter.looked_up.turns), **values
-    )
+    with _incomplete(adapter.folder):
+        data = metadata(training, "finetune", "gguf", ["gguf", "gemma", "role-play"])
+        values = {"base": training["base_model"], "persona": training["persona"], "metadata": data.to_yaml()}
+        return template(__file__, "gguf.md.jinja", FILTERS).render(
+            name=adapter.name, repo=repo, looks_up=bool(adapter.looked_up.turns), **values
+        )
 
 
 def _card(
