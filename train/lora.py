@@ -54,9 +54,7 @@ from train.learning.settings import (
     training_arguments,
 )
 from train.learning.trainer import CharacterTrainer
-from train.publishing.card import write_card
-from train.publishing.folders import write_adapter
-from train.publishing.upload import push_where_asked
+from train.publishing.folders import publish, write_adapter
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 
@@ -241,8 +239,7 @@ def main() -> None:
     with one_line_errors():
         folder = train(settings)
         if PartialState().is_main_process:
-            write_card(folder, settings.push, settings.push_modelscope)  # its commands name where it goes
-            push_where_asked(folder, settings.push, settings.push_modelscope)
+            publish(folder, settings.push, settings.push_modelscope)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,7 @@ from train.measuring.gate import Change
 from train.measuring.own_samples import OwnSamples
 from train.measuring.replies import Writer
 from train.measuring.written import Written, load_written
-from train.publishing.folders import name_adapter, write_adapter
-from train.publishing.upload import push_where_asked
+from train.publishing.folders import name_adapter, publish, write_adapter
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate")
 RECORDED = ("settings", "data", "held_out", "base_model", "persona", "results")  # what a card is made of
@@ -252,7 +251,7 @@ def compare(flags: PreferFlags, adapter: Adapter, staged: Path, material: Materi
     """What both adapters say to what judges the character and to held-out prompts, and what they know of it."""
     both, written = (adapter, inspection.inspect(staged)), written_for(flags, adapter)
     if not written.lists.identity:
-        print("gate         no lists of this character: who she is and whether she stays herself is not asked")
+        print("gate         this character has no lists: who she is, and whether she stays herself, is not asked")
     asked = [(pair.persona or adapter.persona, pair.turns, pair.user) for pair in material.held_out]
     return gate.compare(load_base(flags), both, written, list(dict.fromkeys(asked))[:ASKED])
 
@@ -292,7 +291,7 @@ def main() -> None:
     with one_line_errors():
         folder = prefer(settings)
         if PartialState().is_main_process:
-            push_where_asked(folder, settings.push, settings.push_modelscope)
+            publish(folder, settings.push, settings.push_modelscope)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from roleplay.weights.layout import CURVE, EXAMPLES, MEANING, TEMPLATE, TRAINING
 from roleplay.weights.meanings import write_meaning
 from train.learning.adapter import saved_weights
 from train.publishing import card, plots
+from train.publishing.upload import push_where_asked
 
 
 def write_adapter(
@@ -68,6 +69,13 @@ def _write_looked_up(folder: Path, looked_up: LookedUp) -> None:
         write_examples(folder, looked_up.turns)
     if looked_up.meaning:
         write_meaning(folder, looked_up.meaning)
+
+
+def publish(folder: Path, hub: str, modelscope: str) -> None:
+    """Push an adapter to the hubs that are named, its card's commands with where it goes; nothing where none is."""
+    if hub or modelscope:
+        card.write_card(folder, hub, modelscope)
+        push_where_asked(folder, hub, modelscope)
 
 
 @contextmanager
