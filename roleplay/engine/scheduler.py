@@ -38,6 +38,7 @@ class Scheduler:
         self._tickets: list[_Ticket] = []  # first come, first
         self._steps = 0
         self._computing = False  # a step is on: only whoever computes it touches the batch
+        self._called = 0  # who wait to be `alone`: they come before the next step
         self._turn = threading.Condition()  # held to read or change what stands above, never during a step
 
     @property
@@ -47,9 +48,13 @@ class Scheduler:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Between two steps: the decoder and the kept caches are the caller's."""
+        """Between two steps: the decoder and the kept caches are the caller's, after the running step at the latest."""
         with self._turn:
-            self._turn.wait_for(lambda: not self._computing)
+            self._called += 1
+            try:
+                self._turn.wait_for(lambda: not self._computing)
+            finally:
+                self._called -= 1
             self._computing = True
         try:
             yield
@@ -87,13 +92,18 @@ class Scheduler:
         finally:
             self._end(ticket)
 
+    @property
+    def _taken(self) -> bool:
+        """Whether the next turn is somebody's. Who has just computed is back before those who wait have woken up."""
+        return self._computing or self._called > 0
+
     def _may_compute(self, ticket: _Ticket) -> bool:
         """Wait for news of a step; where none is on, and none was missed, it is this thread's turn to compute one."""
         with self._turn:
-            if self._computing and ticket.seen == self._steps:
-                self._turn.wait_for(lambda: ticket.seen != self._steps or not self._computing, PATIENCE)
+            if self._taken and ticket.seen == self._steps:
+                self._turn.wait_for(lambda: ticket.seen != self._steps or not self._taken, PATIENCE)
             news, ticket.seen = ticket.seen not in (-1, self._steps), self._steps
-            if news or self._computing:
+            if news or self._taken:
                 return False
             self._computing = True
             return True

@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -415,6 +416,29 @@ def test_a_visitor_has_two_answers_running(local: LocalEngine) -> None:
     assert [next(answer)[BASE].place for answer in (*greedy, other)] == [0, 0, 1, 0]
     greedy[0].close()
     assert next(greedy[2])[BASE].place == 0
+
+
+def test_who_needs_the_model_alone_comes_next(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where somebody computes step after step without a pause."""
+    forward, steps, asked, waited = local._decoder.forward, list[int](), threading.Event(), list[int]()
+
+    def slow(segments: Any) -> torch.Tensor:
+        steps.append(len(segments))
+        asked.set()
+        time.sleep(0.02)
+        return forward(segments)
+
+    def forget() -> None:
+        asked.wait()
+        local.forget()
+        waited.append(len(steps))
+
+    monkeypatch.setattr(local._decoder, "forward", slow)
+    other = threading.Thread(target=forget)
+    other.start()
+    list(local.answer(ask("a", BASE)))
+    other.join(60)
+    assert len(steps) >= 12 and waited[0] <= 4
 
 
 def test_a_long_prompt_is_read_in_chunks_beside_the_others(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
