@@ -19,6 +19,7 @@ from roleplay.text.prompts import PromptEncoder
 
 Floats = NDArray[np.floating[Any]]
 SUMMARIES = 3  # of a text's hidden states: it has so many times their size of features
+READ = 256  # tokens of a text, its first: nobody else's answer goes on while they are read
 KEPT = 256  # messages whose vectors are remembered, whatever conversation they stand in
 
 
@@ -43,8 +44,8 @@ class Rarity(dict[int, float]):
         return self._rarest
 
     def tokens(self, encoder: PromptEncoder, text: str) -> Tokens:
-        """A text as `Features` takes it."""
-        ids = encoder.encode(text.strip())
+        """A text, or the beginning of a long one, as `Features` takes it."""
+        ids = encoder.encode(text.strip())[:READ]
         return Tokens([encoder.tokenizer.bos_token_id, *ids], [0.0, *(self[token] for token in ids)])
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from roleplay.engine.decoder import Decoder
 from roleplay.engine.states import features, reader_of
-from roleplay.text.meaning import SUMMARIES, Floats, Meaning, Projection, Tokens
+from roleplay.text.meaning import READ, SUMMARIES, Floats, Meaning, Projection, Tokens
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Known
 from roleplay.weights.adapters import PROJECTIONS
@@ -101,6 +101,13 @@ def test_a_rare_token_counts_more() -> None:
     assert counts[a] == COMMON and counts[b] == pytest.approx(np.log(4))
     unknown = counts.tokens(ENCODER, "ξ")
     assert unknown.weights == [0.0, *[max(counts.values())] * (len(unknown.ids) - 1)]
+
+
+def test_a_long_message_is_compared_by_its_beginning() -> None:
+    """While it is read nobody else gets a token, and one that fits no prompt is refused only then."""
+    whole = RARITY.tokens(ENCODER, " ".join("𠮟" * 2000))
+    assert len(whole.ids) == len(whole.weights) == 1 + READ
+    assert RARITY.tokens(ENCODER, "a b").ids == [ENCODER.tokenizer.bos_token_id, *ENCODER.encode("a b")]
 
 
 @pytest.mark.parametrize("learnt", [False, True])
