@@ -6,8 +6,8 @@ from contextlib import nullcontext
 import torch
 from peft import PeftModel
 
-from roleplay.engine.batch import TextStream
 from roleplay.engine.protocol import BASE
+from roleplay.engine.stream import TextStream
 from roleplay.errors import RoleplayError
 from roleplay.text.prompts import PromptEncoder
 

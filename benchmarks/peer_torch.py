@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from benchmarks.generation import Clock
 from benchmarks.peer_loop import ADAPTER, BASE, Answered, Arm, serve
-from roleplay.engine.batch import RunningBatch, RunningRow, Voice
+from roleplay.engine.batch import Asked, RunningBatch, RunningRow, Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import Question, Sampling
@@ -43,7 +43,7 @@ class Ours:
     def answer(self, sides: Sequence[str]) -> Answered:
         batch, rows = RunningBatch(self.decoder, CachePool(0)), {}
         for side in sides:
-            rows[side] = RunningRow(self.encoder, self.question, ROOM, self.voices[side], self.sampling)
+            rows[side] = RunningRow(Asked(self.encoder, self.question, ROOM, self.voices[side]), self.sampling)
             batch.join(rows[side])
         while batch.rows:
             batch.step()

@@ -21,34 +21,12 @@ from roleplay.engine.fixed import FixedSteps
 from roleplay.engine.loops import repeats
 from roleplay.engine.protocol import ENDS, LOOP, Question, Sampling
 from roleplay.engine.sampling import Drawing, next_tokens
+from roleplay.engine.stream import TextStream
 from roleplay.errors import first_line
 from roleplay.text.prompts import PromptEncoder
 
 CHUNK = 256  # prompt tokens that a step computes at most, so that nobody else waits longer than for these
-HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of the first bytes of a character
 NOT_FINITE = "the model's scores are not finite: choose another adapter, or another dtype"
-
-
-class TextStream:
-    """A reply's text as its tokens come: `text` never ends in half a character."""
-
-    def __init__(self, encoder: PromptEncoder) -> None:
-        self._encoder = encoder
-        self._open: list[int] = []  # tokens that do not end a character yet
-        self.text = ""
-
-    def add(self, token: int) -> None:
-        """Only the tokens since the last whole character are decoded, so a long reply costs no more per token."""
-        self._open.append(token)
-        piece = self._encoder.decode(self._open)
-        if not piece.endswith(HALF_CHARACTER):
-            self.text += piece
-            self._open.clear()
-
-    def close(self) -> None:
-        """Take what is left as it is: nothing comes to complete it."""
-        self.text += self._encoder.decode(self._open)
-        self._open.clear()
 
 
 @dataclass(frozen=True)
@@ -59,19 +37,26 @@ class Voice:
     lora: Lora | None = None
 
 
+class Asked:
+    """A prompt and whose weights speak after it, encoded once for all rows that do."""
+
+    def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice) -> None:
+        """The prompt takes at most `room` tokens, less the oldest turns; raises `RoleplayError` where none fits."""
+        self.encoder, self.voice = encoder, voice
+        self.fitted = encoder.fit(question.persona, question.turns, question.user, room)
+        self.cuts = encoder.cuts(question.persona, self.fitted.ids)
+
+
 class RunningRow:
-    """One reply that grows: its prompt, whose weights speak, and the tokens so far."""
+    """One reply that grows: what it is asked, and the tokens so far."""
 
     cut_loops = False  # whether a reply that says the same again and again ends there
     draws = True  # its next token, from the last of its logits
 
-    def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
-        """The prompt takes at most `room` tokens, less the oldest turns; raises `RoleplayError` where none fits."""
-        self.fitted = encoder.fit(question.persona, question.turns, question.user, room)
-        self.prompt = self.fitted.ids
-        self.cuts = encoder.cuts(question.persona, self.prompt)
-        self.encoder, self.voice, self.sampling = encoder, voice, sampling
-        self.stream = TextStream(encoder)
+    def __init__(self, asked: Asked, sampling: Sampling) -> None:
+        self.asked, self.sampling = asked, sampling
+        self.prompt, self.cuts, self.voice = asked.fitted.ids, asked.cuts, asked.voice
+        self.stream = TextStream(asked.encoder)
         self.reply: list[int] = []
         self.seconds_to_first_token = self.seconds = 0.0
         self.stop = ""  # one of `protocol.ENDS`, or a sentence that says what failed
@@ -82,7 +67,7 @@ class RunningRow:
         self.weighed, self.nats = False, list[float]()  # the log-probabilities of what is drawn, where they are wanted
         self.drawn: list[int] = []  # the reply and what ended it
         self.cache: KeyValues | None = None  # from its first step on
-        self._stop_ids = encoder.stop_ids
+        self._stop_ids = asked.encoder.stop_ids
 
     @property
     def done(self) -> int:
@@ -120,7 +105,7 @@ class RunningRow:
     def start(self, device: torch.device) -> None:
         """The clock starts."""
         self.started = time.perf_counter()
-        self.asked = torch.tensor(self.prompt, device=device).unique()  # for the repetition penalty
+        self.penalised = torch.tensor(self.asked.fitted.ids, device=device).unique()  # by the repetition penalty
 
     def read(self, logits: torch.Tensor) -> None:
         """What a row that does not draw does with its logits, (wanted, vocabulary)."""
@@ -228,7 +213,7 @@ class RunningBatch:
         places = [at for _, _, at in drawing]
         logits = logits if places == list(range(len(logits))) else logits[places]
         scores = logits.log_softmax(-1) if any(own.weighed for own, _, _ in drawing) else None
-        tokens = next_tokens(logits, [Drawing(row.asked, own.reply, own.sampling) for own, row, _ in drawing])
+        tokens = next_tokens(logits, [Drawing(row.penalised, own.reply, own.sampling) for own, row, _ in drawing])
         nats = [0.0] * len(tokens)
         if scores is not None:
             drawn = torch.tensor([token or 0 for token in tokens], device=scores.device)

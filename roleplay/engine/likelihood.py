@@ -4,9 +4,8 @@ import time
 
 import torch
 
-from roleplay.engine.batch import CHUNK, RunningRow, Voice
-from roleplay.engine.protocol import Question, Sampling
-from roleplay.text.prompts import PromptEncoder
+from roleplay.engine.batch import CHUNK, Asked, RunningRow
+from roleplay.engine.protocol import Sampling
 
 COST = 4  # of a token that is scored, in prompt tokens: what the head takes for it
 PART = CHUNK // (1 + COST)  # tokens of a reply scored in a step, which must fit into one
@@ -17,9 +16,9 @@ class ScoredRow(RunningRow):
 
     draws = False
 
-    def __init__(self, asked: tuple[PromptEncoder, Question, int, Voice, Sampling], tokens: list[int]) -> None:
-        super().__init__(*asked)
-        self._known, self._from = tokens, len(self.prompt) - 1  # the first token that says something of the reply
+    def __init__(self, asked: Asked, sampling: Sampling, tokens: list[int]) -> None:
+        super().__init__(asked, sampling)
+        self.known, self._from = tokens, len(self.prompt) - 1  # the first token that says something of the reply
         self.prompt, self.kept = [*self.prompt, *tokens[:-1]], False
 
     def pending(self) -> list[int]:
@@ -40,8 +39,8 @@ class ScoredRow(RunningRow):
         return len(self.pending()) + COST * self.wanted
 
     def read(self, logits: torch.Tensor) -> None:
-        known = torch.tensor(self._known[len(self.nats) :][: len(logits)], device=logits.device)
+        known = torch.tensor(self.known[len(self.nats) :][: len(logits)], device=logits.device)
         self.nats += logits.log_softmax(-1).gather(1, known[:, None])[:, 0].tolist()
         self.seconds = time.perf_counter() - self.started
-        if len(self.nats) == len(self._known):
+        if len(self.nats) == len(self.known):
             self.end("end")

@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -21,7 +21,7 @@ from roleplay.engine.cache import CachePool
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Request
 from roleplay.engine.scheduler import AT_ONCE, Scheduler
-from roleplay.engine.scoring import score
+from roleplay.engine.scoring import Reading
 from roleplay.engine.states import reader_of
 from roleplay.engine.strengths import Strengths
 from roleplay.engine.weighing import Weighing
@@ -225,16 +225,15 @@ class LocalEngine:
             heap.trim()
 
     def score(self, request: Request, answer: Answer) -> list[Piece]:
-        """How likely each side finds `answer`, in one forward pass over it, between two steps of the running batch."""
-        request = replace(request, sampling=replace(request.sampling, candidates=1))
+        """How likely each side finds `answer`, which both read beside whatever else is computed."""
         rows = {name: side.rows[0] for name, side in self._sides(request).items()}
-        with self._scheduler.alone():
-            try:
-                return score(self._decoder, self._pool, rows, answer, self.context)
-            except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
-                raise RoleplayError(f"the answer could not be looked into ({first_line(error):.120})") from error
-            finally:
-                heap.trim()
+        reading = Reading({name: (row.asked, row.sampling) for name, row in rows.items()}, answer, self.context)
+        try:
+            for _ in self._scheduler.run(reading.rows):
+                pass
+            return reading.pieces
+        finally:
+            heap.trim()
 
     def _sides(self, request: Request) -> dict[str, Weighing]:
         if not request.questions or not set(request.questions) <= {ADAPTER, BASE}:

@@ -4,8 +4,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from roleplay.engine.batch import HALF_CHARACTER
 from roleplay.engine.protocol import Answer, Piece
+from roleplay.engine.stream import HALF_CHARACTER
 from roleplay.text.prompts import PromptEncoder
 
 LIKELIEST = 5  # tokens that are shown of each side

@@ -1,69 +1,65 @@
-"""How likely both sides find a finished text, token by token: one forward pass over it, and nothing is generated.
+"""How likely both sides find a finished text, token by token: each reads it as a row of the running batch.
 
-Every side reads the text after its own prompt, with its own weights. Nothing here knows the page.
+It reads after its own prompt, with its own weights, and generates nothing. Nothing here knows the page.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 
-from roleplay.engine.batch import NOT_FINITE, RunningRow
-from roleplay.engine.cache import CachePool
-from roleplay.engine.decoder import Decoder, Segment
+from roleplay.engine.batch import NOT_FINITE, Asked, RunningRow
+from roleplay.engine.likelihood import ScoredRow
 from roleplay.engine.pieces import LIKELIEST, Seen, answer_ids, joined, name_of
-from roleplay.engine.protocol import Answer, Piece
+from roleplay.engine.protocol import ENDS, Answer, Piece, Sampling
 from roleplay.engine.sampling import Drawing, next_tokens
 from roleplay.errors import RoleplayError
 
-CHUNK = 32  # tokens whose logits are held at a time, at two megabytes each
+
+class Reading:
+    """An answer that every side reads; once its `rows` have ended, `pieces` is what each sees of it."""
+
+    def __init__(self, sides: Mapping[str, tuple[Asked, Sampling]], answer: Answer, context: int) -> None:
+        """Raises `RoleplayError` for an answer that does not fit the context of so many tokens after a prompt."""
+        self._encoder = next(asked.encoder for asked, _ in sides.values())
+        self._ids = answer_ids(self._encoder, answer)
+        if any(len(asked.fitted.ids) + len(self._ids) > context for asked, _ in sides.values()):
+            raise RoleplayError(f"the answer takes {len(self._ids)} tokens, more than fit beside the conversation")
+        self._sides = {side: _SeenRow(*asked, self._ids) for side, asked in sides.items() if self._ids}
+        self.rows: list[RunningRow] = [*self._sides.values()]
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """Raises `RoleplayError` where a side could not read it."""
+        for row in self.rows:
+            if row.stop not in ENDS:
+                raise RoleplayError(row.stop)
+        return joined(self._encoder, self._ids, {side: row.seen for side, row in self._sides.items()})
 
 
-def score(
-    decoder: Decoder, pool: CachePool, rows: Mapping[str, RunningRow], answer: Answer, context: int
-) -> list[Piece]:
-    """The pieces of `answer` as each side of `rows` sees them, which are asked and not answered yet.
+class _SeenRow(ScoredRow):
+    """One side's reading; `seen` grows by the tokens that it has read."""
 
-    Raises `RoleplayError` for an answer that does not fit the context of so many tokens after a side's prompt.
-    """
-    encoder = next(iter(rows.values())).encoder
-    ids = answer_ids(encoder, answer)
-    if any(len(row.prompt) + len(ids) > context for row in rows.values()):
-        raise RoleplayError(f"the answer takes {len(ids)} tokens, more than fit beside the conversation")
-    hidden = _hidden(decoder, pool, rows.values(), ids)
-    seen = {side: _seen(decoder, row, ids, part) for (side, row), part in zip(rows.items(), hidden, strict=True)}
-    return joined(encoder, ids, seen)
+    def __init__(self, asked: Asked, sampling: Sampling, tokens: list[int]) -> None:
+        super().__init__(asked, sampling, tokens)
+        self.seen: list[Seen] = []
 
-
-def _hidden(decoder: Decoder, pool: CachePool, rows: Collection[RunningRow], ids: Sequence[int]) -> list[torch.Tensor]:
-    """What stands before each of the tokens, (tokens, hidden), for every row; what is kept of a prompt is not computed
-    again, and what is computed is not kept: the answer's own cache is there already."""
-    segments = []
-    for row in rows:
-        cache = pool.take(row.voice.key, row.prompt, row.cuts) or decoder.new_cache()
-        segments.append(Segment([*row.prompt, *ids][cache.length : -1], cache, row.voice.lora, len(ids)))
-    return list(decoder.forward(segments).split(len(ids)))
-
-
-@torch.inference_mode()
-def _seen(decoder: Decoder, row: RunningRow, ids: Sequence[int], hidden: torch.Tensor) -> list[Seen]:
-    seen = list[Seen]()
-    row.start(decoder.device)
-    stops = list(row.encoder.stop_ids)  # any of them ends an answer
-    for start in range(0, len(ids), CHUNK):
-        logits = decoder.head(hidden[start : start + CHUNK])
+    def read(self, logits: torch.Tensor) -> None:
+        start, encoder = len(self.seen), self.asked.encoder
+        stops = list(encoder.stop_ids)  # any of them ends an answer
         logprobs = logits.log_softmax(-1)
         values, likely = logprobs.topk(LIKELIEST)
         numbers = range(start, start + len(logits))
         # These overwrite the logits.
-        choices = next_tokens(logits, [Drawing(row.asked, ids[:number], row.sampling) for number in numbers])
+        choices = next_tokens(logits, [Drawing(self.penalised, self.known[:n], self.sampling) for n in numbers])
         for own, shares, top, number, choice in zip(
             logprobs, values.exp().tolist(), likely.tolist(), numbers, choices, strict=True
         ):
             if choice is None:
-                raise RoleplayError(NOT_FINITE)
-            token = ids[number]
+                self.end(NOT_FINITE)
+                return
+            token = self.known[number]
             logprob = float(own[stops if token in stops else [token]].logsumexp(0))
-            names = [name_of(row.encoder, other) for other in top]
-            named = list(zip(names, shares, strict=True))
-            seen.append(Seen(logprob, named, stops[0] if choice in stops else choice))
-    return seen
+            named = list(zip([name_of(encoder, other) for other in top], shares, strict=True))
+            self.seen.append(Seen(logprob, named, stops[0] if choice in stops else choice))
+        if len(self.seen) == len(self.known):
+            self.end("end")

@@ -9,7 +9,7 @@ behind all others that say something. With one candidate nothing is weighed.
 from dataclasses import replace
 from functools import cached_property
 
-from roleplay.engine.batch import RunningRow, Voice
+from roleplay.engine.batch import Asked, RunningRow, Voice
 from roleplay.engine.likelihood import ScoredRow
 from roleplay.engine.protocol import ENDS, Answer, Question, Sampling
 from roleplay.text.prompts import PromptEncoder
@@ -26,7 +26,8 @@ class Weighing:
 
     def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
         seeds = [(sampling.seed + number) % SEEDS for number in range(sampling.candidates)]
-        self.rows = [RunningRow(encoder, question, room, voice, replace(sampling, seed=seed)) for seed in seeds]
+        asked = Asked(encoder, question, room, voice)
+        self.rows = [RunningRow(asked, replace(sampling, seed=seed)) for seed in seeds]
         first, *others = self.rows
         first.forks = others
         for row in self.rows:
@@ -34,16 +35,16 @@ class Weighing:
         for row in others:
             row.forked, row.kept = True, False
         self.best = None if others else first
-        self._asked = encoder, question, room, voice, sampling
+        self._question, self._room = question, room
         self._said = {reply.strip() for _, reply in question.turns}
         self._scored: dict[RunningRow, ScoredRow] = {}
 
     @cached_property
-    def _without(self) -> tuple[PromptEncoder, Question, int, Voice, Sampling]:
+    def _without(self) -> Asked:
         """What was asked, less the question itself; what is looked up for it stays."""
-        encoder, question, room, voice, sampling = self._asked
-        before = tuple(encoder.before(question.user, question.turns))
-        return encoder, replace(question, turns=before, user=""), room, voice, sampling
+        asked, question = self.rows[0].asked, self._question
+        before = tuple(asked.encoder.before(question.user, question.turns))
+        return Asked(asked.encoder, replace(question, turns=before, user=""), self._room, asked.voice)
 
     def follow(self) -> list[RunningRow]:
         """What has to be computed next, now that some rows have ended; `best` is known once there is no more."""
@@ -51,7 +52,7 @@ class Weighing:
         for row in self.rows:
             if self.best is None and row.stop in ENDS and row not in self._scored:
                 twin = next((other for other in self._scored if other.drawn == row.drawn), None)
-                self._scored[row] = self._scored[twin] if twin else ScoredRow(self._without, row.drawn)
+                self._scored[row] = self._scored[twin] if twin else ScoredRow(self._without, row.sampling, row.drawn)
                 new += [] if twin else [self._scored[row]]
         if all(row.stop for row in (*self.rows, *self._scored.values())):
             self.best = self.best or self.ranked[0]
@@ -80,7 +81,7 @@ class Weighing:
         """What is to be shown of it just now: nothing while several are weighed."""
         row = self.best or self.rows[0]
         first, seconds = row.seconds_to_first_token, row.seconds
-        _, dropped, shown = row.fitted
+        _, dropped, shown = row.asked.fitted
         if len(self.rows) > 1:
             if not self.best:
                 return Answer(dropped_turns=dropped, shown_rows=shown, weighing=len(self.rows), place=place)

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from roleplay.engine import batch, sampling
 from roleplay.engine import local as engine
-from roleplay.engine.batch import TextStream
 from roleplay.engine.cache import CachePool, KeyValues
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
 from roleplay.engine.sampling import Drawing, gumbel, next_tokens
+from roleplay.engine.stream import TextStream
 from roleplay.errors import AdapterError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import MARK, Retriever, known
@@ -124,7 +124,7 @@ def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(
 def test_a_prompt_is_computed_to_the_end_of_its_persona_first(local: LocalEngine) -> None:
     """There its cache begins, which every other conversation of the persona takes up."""
     persona, encoder = "You are Amos. " * 9, local.encoders["gemma"]
-    row = batch.RunningRow(encoder, Question(persona, (), "Who?"), 300, batch.Voice(BASE), GREEDY)
+    row = batch.RunningRow(batch.Asked(encoder, Question(persona, (), "Who?"), 300, batch.Voice(BASE)), GREEDY)
     assert row.pending() == encoder.prefix(persona) != row.prompt
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from roleplay.engine.batch import RunningBatch, RunningRow, Voice
+from roleplay.engine.batch import Asked, RunningBatch, RunningRow, Voice
 from roleplay.engine.cache import CachePool, KeyValues
 from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.engine.fixed import MAX_KL, FixedStep, FixedSteps, Step, choose, difference, graph, rows_in
@@ -87,7 +87,8 @@ def test_a_running_batch_says_the_same_by_fixed_steps() -> None:
         batch = RunningBatch(decoder, CachePool(1 << 24), fixed)
         rows = [
             RunningRow(
-                encoder, Question("", (), "a" * (n + 1)), 200, voice, Sampling(temperature=0.0, max_new_tokens=5 + n)
+                Asked(encoder, Question("", (), "a" * (n + 1)), 200, voice),
+                Sampling(temperature=0.0, max_new_tokens=5 + n),
             )
             for n, voice in enumerate(voices * 2)
         ]

@@ -1,6 +1,7 @@
 """Why two answers differ, token by token: the figures are those of transformers, and characters stay whole."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from peft import PeftModel
 
+from roleplay.engine.batch import CHUNK
+from roleplay.engine.decoder import Segment
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.pieces import pieces
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
@@ -62,15 +65,16 @@ def test_the_sides_part_where_the_same_dice_draw_another_token(local: LocalEngin
     encoder = PromptEncoder(tiny.tokenizer())
     models = {ADAPTER: PeftModel.from_pretrained(tiny.gemma(), str(folder)), BASE: tiny.gemma()}
     alike = list[bool]()
-    for sampling in (DICE, replace(DICE, temperature=0.0)):
+    for sampling in (DICE, replace(DICE, temperature=0.0), replace(DICE, repetition_penalty=1.5)):
         request, choices = Request(REQUEST.questions, sampling), []
         for side, model in models.items():
             question = request.questions[side]
             prompt = encoder.prompt(question.persona, question.turns, question.user)
-            ids = torch.tensor([[*prompt, *encoder.encode(SAID)]])
+            said, seen = encoder.encode(SAID), torch.tensor(prompt).unique()
+            ids = torch.tensor([[*prompt, *said]])
             with torch.inference_mode():
                 logits = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
-            drawings = [Drawing(torch.tensor([0]), [0] * number, sampling) for number in range(len(logits))]
+            drawings = [Drawing(seen, said[:number], sampling) for number in range(len(logits))]
             choices.append(next_tokens(logits.contiguous(), drawings))
         found = local.score(request, Answer(SAID, stop="length"))
         same = [a == b or {a, b} <= set(encoder.stop_ids) for a, b in zip(*choices, strict=True)]
@@ -93,3 +97,23 @@ def test_an_answer_that_does_not_fit_is_a_sentence(local: LocalEngine) -> None:
     with pytest.raises(RoleplayError, match="takes 500 tokens, more than fit"):
         local.score(REQUEST, Answer("a" * 500, stop="length"))
     assert math.isfinite(local.score(REQUEST, Answer("a", stop="length"))[0].logprobs[BASE])
+
+
+def test_a_long_chat_is_read_in_parts_beside_the_others(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, forward = list[list[int]](), local._decoder.forward
+
+    def counted(segments: Sequence[Segment]) -> torch.Tensor:
+        steps.append([len(segment.ids) for segment in segments])
+        return forward(segments)
+
+    monkeypatch.setattr(local._decoder, "forward", counted)
+    local.forget()
+    speaking = local.answer(replace(REQUEST, questions={BASE: QUESTION}))
+    while not next(speaking)[BASE].tokens:
+        pass
+    steps.clear()
+    asked = replace(QUESTION, turns=(("a", "b" * 290),))
+    local.score(Request({ADAPTER: asked, BASE: asked}, DICE), Answer(SAID[:30], stop="length"))
+    beside = [step for step in steps if step[0] == 1]
+    assert sum(map(sum, steps)) > 650 and max(map(sum, steps)) <= CHUNK + 1 and len(beside) > 2
+    assert list(speaking)[-1][BASE].stop == "length"

@@ -1,5 +1,6 @@
 """A considered answer is the best of several of the plain sampler's, by a measure that transformers has too."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import pytest
 import torch
 
 from roleplay.engine import batch
-from roleplay.engine.batch import RunningBatch, RunningRow, Voice
+from roleplay.engine.batch import Asked, RunningBatch, RunningRow, Voice
 from roleplay.engine.cache import CachePool
 from roleplay.engine.likelihood import PART, ScoredRow
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine.weighing import GAIN, Weighing
-from roleplay.text.prompts import PromptEncoder
+from roleplay.text.prompts import Fitted, PromptEncoder, Turn
 from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder, known
 from roleplay.text.rows import Row
 from roleplay.weights import inspection
@@ -76,6 +77,18 @@ def test_equal_replies_are_scored_once(local: LocalEngine) -> None:
     assert weighing.best and weighing.best.reply == weigh(local, replace(DICE, temperature=0.0)).rows[0].reply
 
 
+def test_a_prompt_is_encoded_once_for_all_candidates(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, fit = list[str](), local.encoders["gemma"].fit
+
+    def counted(persona: str, turns: Sequence[Turn], user: str, limit: int) -> Fitted:
+        asked.append(user)
+        return fit(persona, turns, user, limit)
+
+    monkeypatch.setattr(local.encoders["gemma"], "fit", counted)
+    weigh(local, replace(DICE, candidates=COUNT))
+    assert asked == [QUESTION.user, ""]
+
+
 def test_both_sides_wait_alike_and_a_stop_ends_all(local: LocalEngine) -> None:
     request = Request(dict.fromkeys((ADAPTER, BASE), QUESTION), replace(DICE, candidates=COUNT))
     states = list(local.answer(request))
@@ -116,8 +129,8 @@ def test_memory_that_a_draw_lacks_shifts_no_score_beside_it(
     local: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, known = local.encoders["gemma"], list(range(10, 10 + 2 * PART + 9))
-    asked = encoder, QUESTION, ROOM, Voice(BASE), replace(DICE, max_new_tokens=60)
-    speaker, scored, youngest = RunningRow(*asked), ScoredRow(asked, known), RunningRow(*asked)
+    asked = Asked(encoder, QUESTION, ROOM, Voice(BASE)), replace(DICE, max_new_tokens=60)
+    speaker, scored, youngest = RunningRow(*asked), ScoredRow(*asked, known), RunningRow(*asked)
     running = RunningBatch(local._decoder, CachePool(0))
     running.join(speaker)
     while not speaker.reply:
@@ -145,8 +158,8 @@ def test_memory_that_a_draw_lacks_shifts_no_score_beside_it(
 
 
 def test_a_reply_whose_scoring_fails_ends_alone(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = local.encoders["gemma"], QUESTION, ROOM, Voice(BASE), DICE
-    scored, youngest = ScoredRow(asked, [10, 11, 12]), RunningRow(*asked)
+    asked = Asked(local.encoders["gemma"], QUESTION, ROOM, Voice(BASE)), DICE
+    scored, youngest = ScoredRow(*asked, [10, 11, 12]), RunningRow(*asked)
     running = RunningBatch(local._decoder, CachePool(0))
 
     def full(*_: object) -> None:
