@@ -9,6 +9,7 @@ token in time. So a row is cut where its own prompt says: at the end of the pers
 
 import itertools
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,7 +162,7 @@ class RunningBatch:
             due = self._due()
             before = [(row.cache, row.cache.length) for row in due if row.cache]
             self._compute(due)
-        except (RuntimeError, MemoryError) as error:  # out of memory is one or the other, by device
+        except Exception as error:  # whatever it is: else whoever computes would have it, and the next one again
             _restore(before)
             self.pool.clear()
             if self.rows:
@@ -271,11 +272,13 @@ def _ending(row: RunningRow) -> Iterator[None]:
     """`row` ends where something fails."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         row.end(_failed(error))
 
 
 def _failed(error: Exception) -> str:
+    if not isinstance(error, RuntimeError | MemoryError):  # out of memory is one or the other, by device
+        traceback.print_exc()
     return f"generation failed ({first_line(error):.120}): shorten the chat or try again"
 
 

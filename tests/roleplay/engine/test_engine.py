@@ -490,12 +490,15 @@ def test_nobody_changes_anybodys_answer(folder: Path) -> None:
     assert texts(local, requests[2]) == alone[2]  # from a cache that a stop left
 
 
-def test_the_youngest_row_goes_where_memory_is_short(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [MemoryError, ValueError])
+def test_the_youngest_row_goes_where_a_step_fails(
+    local: LocalEngine, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     wanted, forward = texts(local, ask("first", BASE)), local._decoder.forward
 
     def full(segments: Any) -> torch.Tensor:
         if len(segments) > 2:
-            raise MemoryError("no room")
+            raise error("no room")
         return forward(segments)
 
     monkeypatch.setattr(local._decoder, "forward", full)

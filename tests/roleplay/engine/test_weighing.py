@@ -157,13 +157,16 @@ def test_memory_that_a_draw_lacks_shifts_no_score_beside_it(
     assert scored.nats == pytest.approx(wanted, abs=1e-3)
 
 
-def test_a_reply_whose_scoring_fails_ends_alone(local: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [MemoryError, ValueError])
+def test_a_reply_whose_scoring_fails_ends_alone(
+    local: LocalEngine, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     asked = Asked(local.encoders["gemma"], QUESTION, ROOM, Voice(BASE)), DICE
     scored, youngest = ScoredRow(*asked, [10, 11, 12]), RunningRow(*asked)
     running = RunningBatch(local._decoder, CachePool(0))
 
     def full(*_: object) -> None:
-        raise MemoryError("no room")
+        raise error("no room")
 
     monkeypatch.setattr(scored, "read", full)
     for row in (scored, youngest):
