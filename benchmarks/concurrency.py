@@ -1,4 +1,4 @@
-"""How many people one server answers: 1, 4 and 8 users who each compare adapter and base, here and through vLLM.
+"""How many people one server answers: 1, 4, 8 and 16 users who each compare adapter and base, here and through vLLM.
 
     python -m benchmarks.concurrency --json runs/concurrency.json
     python -m benchmarks.concurrency --vllm .venv-vllm/bin/python    # see tests/vllm/run.py for that environment
@@ -32,7 +32,7 @@ QUESTIONS = ("你是谁？", "今夜月色如何？", "Who are you?", "可否作
 @dataclass(frozen=True)
 class Flags:
     adapter: str = flag("adapters/zhenhuan-alone-gemma3-270m", "the adapter that is compared with its base")
-    users: list[int] = flag([1, 4, 8], "numbers of users at once")
+    users: list[int] = flag([1, 4, 8, 16], "numbers of users at once")
     questions: int = flag(3, "messages that each user sends, one after the other's answer", within=(1, inf))
     tokens: int = flag(64, "longest reply, in tokens", within=(1, inf))
     vllm: str = flag("", "interpreter of an environment with vLLM, to start a server on loopback and measure it too")
@@ -96,8 +96,8 @@ def main() -> int:
     settings, environment = parse(Flags, __doc__), Environment()
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(environment.base_model, environment.cache)
-    print(*base.describe(), sep="\n")
     engines: dict[str, Engine] = {"in-process": LocalEngine(base, [adapter])}
+    print(*engines["in-process"].describe(), sep="\n")
     figures = []
     with ExitStack() as stack:
         if settings.vllm:
