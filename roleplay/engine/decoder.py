@@ -231,8 +231,7 @@ class Decoder:
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
         self.head_product = Matrix(model.lm_head.weight.data)
-        cap = attention_cap(config)
-        self.layers = [Layer(layer, kind, cap, index) for index, layer in enumerate(inner.layers)]
+        self.layers = [Layer(layer, kind, attention_cap(config), index) for index, layer in enumerate(inner.layers)]
         self.final_norm = Norm(inner.norm)
         self.rotary = inner.rotary_emb
         self.head_size: int = config.head_dim
@@ -251,7 +250,8 @@ class Decoder:
         """What a row's neighbours in a step change in its scores."""
         if self.head_product.blocked:  # that kernel gives a row the same bits beside any others
             return "an answer is the same to the bit whoever else is answered, while its chat's cache is kept"
-        return "others' answers move an answer's scores by rounding alone"
+        kept = ", and the greedy text stays the same" * (self.dtype == torch.float32 and self.device.type == "cpu")
+        return f"others' answers move an answer's scores by rounding alone{kept}"
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` in the model's dtype and on its device."""

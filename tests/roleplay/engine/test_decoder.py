@@ -151,6 +151,26 @@ def test_a_row_has_the_same_bits_beside_any_others() -> None:
         assert all(torch.equal(logits, seen[0]) for logits in seen)
 
 
+OF_THE_EMBEDDED_MODEL = [(1536, 640), (640, 1024), (4096, 640), (640, 2048), (16, 640), (640, 16), (262_144, 640)]
+
+
+@pytest.mark.parametrize("shape", OF_THE_EMBEDDED_MODEL, ids=str)
+def test_a_row_of_a_product_has_the_same_bits_beside_any_others(shape: tuple[int, int]) -> None:
+    """With the kernels that real shapes and two threads choose."""
+    matrix, threads = Matrix(torch.empty(shape, dtype=torch.bfloat16).normal_()), torch.get_num_threads()
+    if not matrix.blocked:
+        pytest.skip("this CPU does not multiply bfloat16")
+    x, y = (torch.randn(48, size).to(torch.bfloat16) for size in shape[::-1])
+    torch.set_num_threads(2)
+    try:
+        for rows in (4, 8, 17, 34, 48):
+            assert torch.equal(matrix(x[:1]), matrix(x[:rows].flip(0))[-1:])
+            few, many = (matrix.add_to(y[:count].clone(), x[:count]) for count in (matrix.fewest, rows))
+            assert torch.equal(few[0], many[0])
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 17])
 @pytest.mark.parametrize("features", [6, 1500])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
