@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from roleplay.errors import RoleplayError
@@ -30,19 +31,60 @@ def bound_storage() -> None:
 
 OWN = "localhost,127.0.0.1,::1"  # never asked for by way of a proxy: Gradio would not find its own page
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_HOST = r"([^\s/?#]*@)?([\w.-]+|\[[\da-f:.]+])(:\d+)?(/\S*)?"  # with a user before it and a port behind, if any
+# What gradio's httpx can read of a NO_PROXY: a name or an IPv4 address, also of a network, with a port if any.
+_EXEMPT = re.compile(r"(\w+://)?[\w.*-]+(:\d+)?(/\d+)?", re.ASCII)
 
 
-def fit_proxies(told: MutableMapping[str, str] = os.environ) -> None:
-    """Exempt this machine's own addresses from the proxies, and name SOCKS as clients know it, before one is imported.
+def fit_home() -> None:
+    """Have ROLEPLAY_CACHE stand in for the home that a container's user may lack, before a library asks for one.
 
-    Desktops write `socks://`. Where no proxy is named, Windows and macOS go on with those of their own settings.
+    Raises `RoleplayError` where there is neither.
     """
-    named = [name for name in told if name.lower() in PROXIES and told[name]]
+    try:
+        Path.home()
+    except RuntimeError as error:
+        if not (named := _text("ROLEPLAY_CACHE")):
+            raise RoleplayError(
+                "this user has no home folder: set HOME or ROLEPLAY_CACHE to one that it can write"
+            ) from error
+        os.environ["HOME"] = os.path.abspath(named)
+
+
+def fit_network(told: MutableMapping[str, str] = os.environ) -> None:
+    """Have proxies and their exemptions, among them this machine, as clients can read them, before one is imported.
+
+    Desktops write `socks://`. Where no proxy is named, Windows and macOS go on with those of their own settings. Raises
+    `RoleplayError` for a proxy or an HF_ENDPOINT that is no address.
+    """
+    named = [name for name in told if name.lower() in PROXIES and told[name].strip()]
     for name in named:
-        told[name] = re.sub("^socks://", "socks5://", told[name])
+        told[name] = re.sub("^socks://", "socks5://", told[name].strip())
+        address = told[name] if "://" in told[name] else f"http://{told[name]}"
+        _check_address(name, address, "https?|socks5h?", "http://, https:// or socks5://, a host and a port")
+    if exempt := told.get("no_proxy") or told.get("NO_PROXY") or "":
+        exempt = ",".join(filter(None, map(_exemption, exempt.split(","))))
+        told["no_proxy"] = told["NO_PROXY"] = exempt
     if named:
-        exempt = told.get("no_proxy") or told.get("NO_PROXY") or ""
         told["no_proxy"] = told["NO_PROXY"] = f"{exempt},{OWN}".lstrip(",")
+    if endpoint := told.get("HF_ENDPOINT"):
+        _check_address("HF_ENDPOINT", endpoint, "https?", "https:// and a host, as https://hf-mirror.com")
+
+
+def _exemption(text: str) -> str:
+    """One entry of a NO_PROXY, "" for one that no client can read: other programs pass such a one over."""
+    entry = re.sub(r"^\[(.*)]$", r"\1", text.strip())
+    try:
+        IPv6Address(entry)
+    except ValueError:
+        return entry if _EXEMPT.fullmatch(entry) else ""
+    return entry
+
+
+def _check_address(name: str, address: str, schemes: str, wanted: str) -> None:
+    """Raises `RoleplayError` unless it can be read; what stands before an @ may be a password, and is not shown."""
+    if not re.fullmatch(f"({schemes})://{_HOST}", address, re.IGNORECASE):
+        raise RoleplayError(f"{name} is no address ({address.rpartition('@')[2]!r:.60}): give {wanted}")
 
 
 def _text(name: str, default: str = "") -> str:
@@ -89,14 +131,8 @@ def _cards() -> bool:
 
 
 def _cache() -> Path:
-    if named := _text("ROLEPLAY_CACHE"):
-        return Path(named)
-    try:
-        return Path.home() / ".cache" / "roleplay"
-    except RuntimeError as error:  # a container's user may have none
-        raise RoleplayError(
-            "this user has no home folder: set HOME or ROLEPLAY_CACHE to one that it can write"
-        ) from error
+    named = _text("ROLEPLAY_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "roleplay"
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,24 @@
 """Other machines than this one: every module is imported as Windows, macOS and Alpine Linux would have it."""
 
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
 from threading import Thread
 
+import httpx
 import httpx2
 import pytest
 from huggingface_hub import constants
 
-from roleplay.environment import OWN, ROOT, Environment, fit_proxies
+from roleplay.environment import OWN, ROOT, fit_network
 from roleplay.errors import HubError, RoleplayError
 from roleplay.weights import base_models, hub
 from tests.test_imports import PRODUCT, name_of
@@ -53,16 +57,66 @@ def test_every_module_is_imported_without_what_unix_and_glibc_have() -> None:
 
 
 def test_local_addresses_pass_a_proxy_by() -> None:
-    told = {"ALL_PROXY": "socks://127.0.0.1:7890/", "https_proxy": "http://proxy:3128", "NO_PROXY": "corp.cn"}
-    fit_proxies(told)
+    told = {"ALL_PROXY": "socks://127.0.0.1:7890/", "https_proxy": "http://proxy:3128 ", "NO_PROXY": "corp.cn"}
+    fit_network(told)
     assert told["ALL_PROXY"] == "socks5://127.0.0.1:7890/" and told["https_proxy"] == "http://proxy:3128"
     assert told["no_proxy"] == told["NO_PROXY"] == f"corp.cn,{OWN}"
 
 
 def test_without_a_proxy_the_systems_own_settings_stay() -> None:
     told = {"HTTP_PROXY": "", "PATH": "/bin"}
-    fit_proxies(told)
+    fit_network(told)
     assert told == {"HTTP_PROXY": "", "PATH": "/bin"}
+
+
+READ = "corp.cn, .corp.cn,*.corp.cn,10.0.0.0/8,192.168.*,localhost:7860,http://a.cn,::1,fe80::1%eth0,*"
+
+
+@pytest.mark.parametrize(
+    ("exempt", "read"),
+    [("[::1]", "::1"), ("fe80::/10,[::1]:80,公司.cn,corp.cn:abc,<local>,a.cn", "a.cn"), (READ, READ.replace(" ", ""))],
+)
+def test_an_exemption_is_such_that_clients_can_read_it(exempt: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"NO_PROXY": exempt}
+    fit_network(told)
+    assert told == {"NO_PROXY": read, "no_proxy": read}
+    monkeypatch.setenv("no_proxy", read)
+    for client in (httpx.Client, httpx2.Client):
+        client().close()
+
+
+ADDRESSES = {  # of a proxy or a mirror, and what of it a refusal shows: "" where it is taken
+    ("ALL_PROXY", "socks4://127.0.0.1:1080"): "'socks4://127.0.0.1:1080'): give http://, https:// or socks5://",
+    ("HTTPS_PROXY", "http://127.0.0.1:port"): "'http://127.0.0.1:port'",
+    ("https_proxy", "127.0.0.1:port"): "'http://127.0.0.1:port'",
+    ("http_proxy", "http://me:secret@proxy:port"): "'proxy:port'",
+    ("http_proxy", "http://me:sec/ret@proxy:3128"): "'proxy:3128'",
+    ("all_proxy", "http://"): "'http://'",
+    ("HF_ENDPOINT", "https://hf-mirror.com:abc"): "'https://hf-mirror.com:abc'): give https:// and a host",
+    ("HF_ENDPOINT", "hf-mirror.com"): "'hf-mirror.com'): give https:// and a host",
+    ("HF_ENDPOINT", "https://hf-mirror.com/"): "",
+    ("HTTPS_PROXY", "HTTP://me:se%20cret@[::1]:3128/"): "",
+    ("ALL_PROXY", "socks5h://127.0.0.1"): "",
+    ("http_proxy", "proxy:3128"): "",
+}
+
+
+@pytest.mark.parametrize(("name", "address"), ADDRESSES)
+def test_an_address_that_is_none_is_told_without_its_password(name: str, address: str) -> None:
+    said = ADDRESSES[name, address]
+    with pytest.raises(RoleplayError) if said else nullcontext() as error:
+        fit_network({name: address})
+    if error:
+        assert f"{name} is no address ({said}" in str(error.value) and "sec" not in str(error.value)
+
+
+def test_a_proxy_that_cannot_be_used_ends_a_command_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import roleplay"],
+        **dict(cwd=ROOT, env=os.environ | {"ALL_PROXY": "socks4://127.0.0.1:1080"}, capture_output=True, text=True),
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ALL_PROXY is") and done.stderr.count("\n") == 1
 
 
 class _LoginPage(BaseHTTPRequestHandler):
@@ -116,12 +170,6 @@ def test_an_offline_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert all("HF_HUB_OFFLINE is set, so that no hub is asked" in line for line in refusals(tmp_path))
 
 
-def test_a_mirror_without_a_scheme(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "hf-mirror.com")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert all("HF_ENDPOINT or a proxy is no address: begin it with https://" in line for line in refusals(tmp_path))
-
-
 def test_a_socks_proxy_is_spoken_to_and_one_that_is_none_is_told() -> None:
     greetings: Queue[bytes] = Queue()
 
@@ -150,13 +198,19 @@ def test_debug_shows_the_traceback_above_the_line() -> None:
     assert debug.stderr.startswith("Traceback") and debug.stderr.splitlines()[-1] == plain.stderr.strip()
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+NOBODY = ["unshare", "-U", "--map-user=12345", "--map-group=12345", "env", "-u", "HOME", "-u", "ROLEPLAY_CACHE"]
 
-    monkeypatch.delenv("ROLEPLAY_CACHE", raising=False)
-    monkeypatch.setattr(Path, "home", without)
-    with pytest.raises(RoleplayError, match="no home folder: set HOME or ROLEPLAY_CACHE"):
-        Environment()
-    monkeypatch.setenv("ROLEPLAY_CACHE", "/tmp/cache")
-    assert Environment().cache == Path("/tmp/cache")
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*NOBODY, "true"], check=False, capture_output=True).returncode != 0,
+    reason="no user without a home can be had here",
+)
+def test_a_user_without_a_home_needs_a_cache_alone(tmp_path: Path) -> None:
+    start = [sys.executable, "-c", "import app; print(app.Environment().cache)"]
+    with_cache, without = (
+        subprocess.run([*NOBODY, *told, *start], cwd=ROOT, capture_output=True, text=True, check=False)
+        for told in ([f"ROLEPLAY_CACHE={tmp_path}"], [])
+    )
+    assert with_cache.returncode == 0 and with_cache.stdout.splitlines()[-1] == str(tmp_path), with_cache.stderr
+    assert without.returncode == 2 and without.stderr.count("\n") == 1
+    assert "this user has no home folder: set HOME or ROLEPLAY_CACHE" in without.stderr

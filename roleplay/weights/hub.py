@@ -31,7 +31,6 @@ KNOWN: dict[type[Exception], str] = {  # what keeps the Hub from being asked, an
     hf.OfflineModeIsEnabled: "HF_HUB_OFFLINE is set, so that no hub is asked: unset it",
     json.JSONDecodeError: "what answers is no hub, as a network's login page: log in there, or see to HF_ENDPOINT",
     socksio.SOCKSError: "the proxy does not answer as SOCKS does: see to ALL_PROXY and HTTPS_PROXY",
-    httpx2.UnsupportedProtocol: "HF_ENDPOINT or a proxy is no address: begin it with https:// or http://",
 }
 # A RuntimeError is of the client of the Hub's storage.
 UNREACHABLE = (httpx2.TransportError, OSError, RuntimeError, json.JSONDecodeError, socksio.SOCKSError)
