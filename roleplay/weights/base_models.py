@@ -187,10 +187,16 @@ def check_folder(folder: Path, dtype: str, device: str) -> None:
         check_kind(config.get("model_type") if isinstance(config, dict) else None)
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
+    if config.get("quantization_config") is not None:
+        raise ModelError(
+            f"{folder}: its config.json has a quantization_config, and quantised weights are not computed here: take "
+            f"the release that they were made from, as {PREFERRED} for unsloth/gemma-2b-it-bnb-4bit"
+        )
     files = list(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder} has no *.safetensors weights; other weight files are not loaded")
-    stored = torch.finfo(getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")).bits
+    told = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    stored = torch.finfo(told if isinstance(told, torch.dtype) and told.is_floating_point else torch.float32).bits
     need = sum(file.stat().st_size for file in files) * torch.finfo(getattr(torch, dtype)).bits / stored
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     if need > free:

@@ -141,6 +141,8 @@ def test_a_tokenizer_that_cannot_be_read_is_one_line(copy):
         ({"model_type": ["gemma"]}, "a ['gemma'] model is not served; only"),
         ({"attn_logit_softcapping": 50.0}, "sets attn_logit_softcapping, which is not computed here"),
         ({"hidden_size": "wide"}, "its config.json cannot be used"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "take the release that they were made from"),
+        ({"dtype": "auto"}, "its config.json cannot be used"),
     ],
     ids=str,
 )
@@ -148,6 +150,13 @@ def test_only_gemma_text_models(copy, change, said):
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | change))
     assert said in refused(copy, copy)
+
+
+@pytest.mark.parametrize("dtype", ["int8", {"text": "float16"}, None, "bfloat16"], ids=str)
+def test_any_stored_dtype_is_read_in_the_chosen_one(copy, dtype):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"dtype": dtype}))
+    assert base_models.load(str(copy), copy, "float32").model.dtype == torch.float32
 
 
 def test_a_damaged_configuration(copy):
