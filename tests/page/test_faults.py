@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from page.build import build, launch_options
 from page.serving.middleware import SENTENCE, Faults
 from page.serving.start import Started
+from roleplay.environment import ROOT
 from roleplay.results.votes import Box
 from tests.raw import Visitor
 from tests.scripted import ScriptedEngine
@@ -81,14 +83,19 @@ def test_what_gradio_refuses_is_one_short_line_of_the_log(tmp_path: Path, capfd:
 
 
 def test_behind_a_proxy_the_page_says_where_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy takes /room off; what the page then asks for has to have it again."""
+    """The proxy takes /room off; what the page then asks for has to have it again, at the address in the browser."""
+    seen = {"$http_host": "you.example:8443", "$scheme": "https", "$remote_addr": "192.0.2.1"}
+    documented = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    told = {name: seen[value] for name, value in re.findall(r"proxy_set_header (\S+) (\S+);", documented)}
     monkeypatch.setenv("GRADIO_ROOT_PATH", "/room")
     demo = build(Started(ScriptedEngine()), Box(tmp_path))
     url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
     config = json.loads(Visitor(demo, url).ask("config")[1])
     page = Visitor(demo, url).ask("")[1]
+    behind = json.loads(Visitor(demo, url, told).ask("config")[1])
     demo.close()
     assert config["root"] == f"{url}room" and f'"root":"{url}room"' in page
+    assert behind["root"] == "https://you.example:8443/room"
 
 
 @pytest.mark.parametrize("status", [200, 404, 413, 422, 503])
