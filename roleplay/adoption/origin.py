@@ -1,6 +1,7 @@
 """Where a foreign adapter lies, and the few files of it that are read. Only safetensors and JSON are opened."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,8 @@ def _lacking(names: Iterable[str]) -> str:
     if PICKLED in names:
         return CONVERT
     if inner := [name for name in names if name.endswith(f"/{CONFIG}")]:
-        return f"it has no adapter itself; give the one in it: {Path(inner[-1]).parent}"
+        newest = max(inner, key=lambda name: re.sub(r"\d+", lambda digits: digits[0].zfill(12), name))
+        return f"it has no adapter itself: give its folder {Path(newest).parent} (of a repository, download it first)"
     if "config.json" in names:
         return "it is a whole model and no adapter: serve it as BASE_MODEL"
     missing = CONFIG if CONFIG not in names else WEIGHTS

@@ -4,8 +4,10 @@ import json
 import math
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +206,10 @@ def renamed(old: str, new: str) -> Callable[[Path], Any]:
 
 
 def nested(folder: Path) -> None:
-    (folder / "checkpoint-40").mkdir()
+    (folder / "checkpoint-1000").mkdir()
     for name in (layout.WEIGHTS, layout.CONFIG):
-        (folder / name).rename(folder / "checkpoint-40" / name)
+        (folder / name).rename(folder / "checkpoint-1000" / name)
+    shutil.copytree(folder / "checkpoint-1000", folder / "checkpoint-900")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], Callable[[Path], Any], str]] = {
@@ -242,7 +245,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Callable[[Path], Any], str]] = {
     "a pickle": ({}, renamed(layout.WEIGHTS, "adapter_model.bin"), "may hold code.*convert"),
     "mlx-lm": ({}, renamed(layout.WEIGHTS, "adapters.safetensors"), "mlx-lm"),
     "mlx-lm's configuration": ({}, configured(fine_tune_type="lora"), "mlx-lm"),
-    "a run of checkpoints": ({}, nested, "give the one in it: checkpoint-40"),
+    "a run of checkpoints": ({}, nested, "give its folder checkpoint-1000 .of a repository, download it first.$"),
     "another base model": ({}, configured(base_model_name_or_path="/data/gemma-2b-it"), "a copy of gemma-2b-it"),
     "no base model": ({}, configured(base_model_name_or_path=None), "say with --base-model which"),
 }
@@ -315,17 +318,36 @@ def test_a_template_is_recognised_however_it_is_written_and_no_other(tmp_path: P
         assert templates.template_of(origin.Origin("theirs", tmp_path / "theirs"), "")[0] == "gemma"
 
 
-def test_the_real_gemma_template_is_known() -> None:
-    path = ROOT.parent / "shared" / "gemma-2b-it-tokenizer" / "tokenizer_config.json"
-    if not path.is_file():
-        pytest.skip("the real tokenizer is not here")
-    text = json.loads(path.read_text(encoding="utf-8"))["chat_template"]
-    assert templates.recognise(text) == ("gemma", "Gemma's own")
-    messages = [{"role": role, "content": said} for role, said in TALK]
+OTHERS = files("trl") / "chat_templates"  # which has Gemma's own word for word
+LLAMA_FACTORY = (  # as it puts one together from its formats for Gemma
+    "{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% endif %}"
+    "{% for message in loop_messages %}{% if loop.index0 == 0 and system_message is defined %}"
+    "{% set content = system_message + '\n\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}"
+    "{{ '<start_of_turn>user\n' + content + '<end_of_turn>\n<start_of_turn>model\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ content + '<end_of_turn>\n' }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "whose", "systems"),
+    [
+        ((OTHERS / "gemma.jinja").read_text(encoding="utf-8"), "Gemma's own", ("",)),  # which refuses a system turn
+        ((OTHERS / "gemma3.jinja").read_text(encoding="utf-8"), "Gemma 3's own", ("", "你是甄嬛。")),
+        (LLAMA_FACTORY, "LLaMA-Factory's for Gemma", ("", "你是甄嬛。")),
+    ],
+    ids=["gemma", "gemma3", "llamafactory"],
+)
+def test_a_known_template_renders_what_ours_does(text: str, whose: str, systems: tuple[str, ...]) -> None:
+    assert templates.recognise(text) == ("gemma", whose)
     render = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(text).render
-    rendered = render(messages=messages, add_generation_prompt=True, bos_token="<bos>")
-    ids = tiny.tokenizer()(rendered, add_special_tokens=False).input_ids
-    assert ids == PromptEncoder(tiny.tokenizer(), "gemma").prompt("", (("hi", "ho"),), "who?")
+    for system in systems:
+        talk = [("system", system)] * bool(system) + TALK
+        messages = [{"role": role, "content": said} for role, said in talk]
+        rendered = render(messages=messages, add_generation_prompt=True, bos_token="<bos>")
+        ids = tiny.tokenizer()(rendered, add_special_tokens=False).input_ids
+        assert ids == PromptEncoder(tiny.tokenizer(), "gemma").prompt(system, (("hi", "ho"),), "who?")
 
 
 def test_the_command_takes_one_in_from_a_hub(
@@ -365,8 +387,20 @@ FOUND = {  # how each of the shared cases ends: what is refused, by a part of th
     "a35_loftq": "changed the base model's own weights",
 }
 
+NOT_HERE = pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+
+@NOT_HERE
+@pytest.mark.parametrize(
+    "case", ["a01_trainer_checkpoint", "a02_bare_peft", "a03_trl_folder", "a04_llamafactory_folder"]
+)
+def test_where_nothing_tells_the_template_it_is_asked_for(case: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="so say how it was trained: --template gemma .* or --template tutorial"):
+        take(CASES / case / "adapter", tmp_path / "mara", "")
+    assert not (tmp_path / "mara").exists()
+
+
+@NOT_HERE
 @pytest.mark.parametrize("case", sorted(path.name for path in CASES.glob("a*")))
 def test_what_people_bring_is_taken_in_or_refused_by_name(case: str, tmp_path: Path) -> None:
     folder = next(path for path in (CASES / case).iterdir() if path.is_dir())
