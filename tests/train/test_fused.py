@@ -1,16 +1,22 @@
 """The fused projections and norms compute what peft and transformers do, and keep as much as the estimate says."""
 
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
+from roleplay.text.prompts import Example
 from roleplay.weights.architectures import ARCHITECTURES
 from tests import tiny
 from tests.train.test_packing import examples, gemma_1, gemma_2, gemma_3, gradients, prepare, with_lora
 from train.learning import memory, packing
+from train.learning.attention import Heads, Pack, Scores, _attend_at_once
 from train.learning.fused import _kept, _LoraProduct, _norm
 
 ROWS, WIDE, NARROW, RANK = 7, 12, 5, 3
@@ -91,3 +97,46 @@ def test_the_estimate_is_what_a_layer_keeps(kind: str, dropout: float) -> None:
         kept.append(kept_bytes(model.train(), batch))
         estimates.append(memory.activation_bytes(model.config, batch["input_ids"].numel(), 8, dropout > 0))
     assert kept[1] - kept[0] == pytest.approx(estimates[1] - estimates[0], rel=0.1)
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of the storages that are there at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, call: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = call(*args, **(kwargs or {}))
+        for tensor in (found for found in tree_leaves(out) if isinstance(found, torch.Tensor)):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in self.sizes:
+                self.sizes[storage.data_ptr()] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage.data_ptr(), None)
+                self.most = max(self.most, sum(self.sizes.values()))
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_soft_capped_scores_take_what_the_estimate_says(dtype: torch.dtype) -> None:
+    config, tokens = tiny.of_kind("gemma2", num_attention_heads=4).config, 256
+    query, key, value = (torch.randn(1, heads, tokens, 8, dtype=dtype, requires_grad=True) for heads in (4, 2, 2))
+    with Peak() as peak:
+        _attend_at_once(Heads(query, key, value), Pack(tokens, []), Scores(0.3, 0, 0.7)).sum().backward()
+    assert 0.9 < memory.capped_bytes(config, tokens, dtype.itemsize) / peak.most < 1.25
+    assert memory.capped_bytes(tiny.gemma().config, tokens, dtype.itemsize) == 0
+
+
+def test_a_gpu_has_room_for_the_capped_scores_of_a_whole_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen rows of 500 tokens: their scores take 8 GB and one layer's activations next to nothing."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 10**9, 10 * 10**9))
+    rows = [Example([1] * 500, [1] * 500)] * 16
+    plans = {}
+    for kind in ("gemma", "gemma2"):
+        config = tiny.of_kind(kind, num_attention_heads=8, num_hidden_layers=1).config
+        model: Any = SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16)
+        for checkpointing in ("auto", "on"):
+            wishes = memory.Wishes(16, True, checkpointing)
+            plans[kind, checkpointing] = memory.plan(model, rows, False, wishes).rows
+    assert plans == {("gemma", "auto"): 16, ("gemma", "on"): 16, ("gemma2", "auto"): 8, ("gemma2", "on"): 8}
