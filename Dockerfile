@@ -15,8 +15,9 @@ COPY --chown=roleplay . .
 RUN pip install --no-deps -e .
 
 USER 1000
-# What outlives the container: the prepared model, what hubs sent, and votes.
-ENV HOST=0.0.0.0 PORT=7860 ROLEPLAY_CACHE=/data/cache HF_HOME=/data/huggingface MODELSCOPE_CACHE=/data/modelscope
+# What outlives the container: the prepared model, what hubs sent, an adapter made at the start, and votes.
+ENV HOST=0.0.0.0 PORT=7860 STORAGE=/data \
+    ROLEPLAY_CACHE=/data/cache HF_HOME=/data/huggingface MODELSCOPE_CACHE=/data/modelscope
 RUN mkdir /data/votes && ln -s /data/votes votes
 VOLUME /data
 EXPOSE 7860

@@ -194,3 +194,11 @@ def test_commands_are_found_wherever_they_are_written() -> None:
 def test_a_command_that_cannot_work_fails(wrong: str) -> None:
     with pytest.raises((SystemExit, AssertionError, click.ClickException)):
         check(shlex.split(wrong))
+
+
+def test_what_a_container_keeps_lies_in_its_volume() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (volume,) = re.findall(r"^VOLUME (\S+)$", dockerfile, re.MULTILINE)
+    kept = dict(re.findall(rf"(\w+)={volume}(\S*)", dockerfile))
+    assert {"STORAGE", "ROLEPLAY_CACHE", "HF_HOME", "MODELSCOPE_CACHE"} <= kept.keys()
+    assert f"ln -s {volume}/votes votes" in dockerfile
