@@ -319,15 +319,6 @@ def test_a_template_is_recognised_however_it_is_written_and_no_other(tmp_path: P
 
 
 OTHERS = files("trl") / "chat_templates"  # which has Gemma's own word for word
-LLAMA_FACTORY = (  # as it puts one together from its formats for Gemma
-    "{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
-    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% endif %}"
-    "{% for message in loop_messages %}{% if loop.index0 == 0 and system_message is defined %}"
-    "{% set content = system_message + '\n\n' + message['content'] %}"
-    "{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}"
-    "{{ '<start_of_turn>user\n' + content + '<end_of_turn>\n<start_of_turn>model\n' }}"
-    "{% elif message['role'] == 'assistant' %}{{ content + '<end_of_turn>\n' }}{% endif %}{% endfor %}"
-)
 
 
 @pytest.mark.parametrize(
@@ -335,9 +326,8 @@ LLAMA_FACTORY = (  # as it puts one together from its formats for Gemma
     [
         ((OTHERS / "gemma.jinja").read_text(encoding="utf-8"), "Gemma's own", ("",)),  # which refuses a system turn
         ((OTHERS / "gemma3.jinja").read_text(encoding="utf-8"), "Gemma 3's own", ("", "你是甄嬛。")),
-        (LLAMA_FACTORY, "LLaMA-Factory's for Gemma", ("", "你是甄嬛。")),
     ],
-    ids=["gemma", "gemma3", "llamafactory"],
+    ids=["gemma", "gemma3"],
 )
 def test_a_known_template_renders_what_ours_does(text: str, whose: str, systems: tuple[str, ...]) -> None:
     assert templates.recognise(text) == ("gemma", whose)
