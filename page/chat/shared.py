@@ -31,13 +31,14 @@ class Shared:
 def to_file(record: Sequence[Exchange], choices: Choices, hashes: Hashes) -> str:
     """The whole conversation with the settings as they are and the hashes of every adapter in it."""
     names = {name for e in record for name in (e.adapter, e.other.adapter)} | {choices.adapter, choices.other}
+    kept = asdict(kept_now(record, choices))
     value = {
-        "kept": asdict(kept_now(record, choices)),
+        "kept": kept,
         "adapter": choices.adapter,
         "numbers": dict(choices.numbers),
         "seed": choices.seed or "",
         "hashes": {name: {key: hashes.get(name, {}).get(key, "") for key in CHECKED} for name in sorted(names - {""})},
-        "words_sha256": words_sha256(record),
+        "words_sha256": words_sha256(kept["record"]),
     }
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
@@ -47,14 +48,17 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
     words = WORDS[language]
     try:
         value = json.loads(text)
-        kept = from_value(value["kept"])
+        kept, said = from_value(value["kept"]), value["kept"]["record"]
         numbers = {name: value["numbers"][name] for name in NUMBERS}
         Sampling(**numbers)
         told = {str(name)[:MAX_NAME]: {key: str(own[key]) for key in CHECKED} for name, own in value["hashes"].items()}
-        adapter, seed, sha256 = str(value["adapter"]), str(value["seed"])[:MAX_SEED], str(value["words_sha256"])
+        adapter, seed = str(value["adapter"]), str(value["seed"])[:MAX_SEED]
+        same_words = value["words_sha256"] == words_sha256(said)
     except MISPLACED as error:
         raise DataError(words["share_unreadable"]) from error
-    notes = [] if sha256 == words_sha256(kept.record) else [words["share_changed"]]
+    notes = [] if same_words else [words["share_changed"]]
+    if left_out := len(said) - len(kept.record):
+        notes.append(words["share_cut"].format(count=left_out))
     for name, own in told.items():
         if name not in hashes:
             notes.append(words["share_missing"].format(name=name))
@@ -63,7 +67,7 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
     return Shared(kept, adapter if adapter in hashes else "", numbers, seed, notes)
 
 
-def words_sha256(record: Sequence[Exchange]) -> str:
-    """SHA-256 over what was said, by whom."""
-    said: list[Any] = [[e.user, {side: answer.text for side, answer in sorted(e.answers.items())}] for e in record]
+def words_sha256(record: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 over what was said, by whom, in exchanges as they stand in a file."""
+    said = [[e["user"], {side: answer["text"] for side, answer in sorted(e["answers"].items())}] for e in record]
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

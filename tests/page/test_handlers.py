@@ -19,7 +19,7 @@ from page.handlers import Handlers
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Sampling, Speaker
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
 from roleplay.results.votes import Box
 from roleplay.text import personas
 from roleplay.text.personas import Persona
@@ -287,6 +287,19 @@ def test_labels_footers_markdown_and_the_kept_chat_say_who_spoke(handlers: Handl
     assert (back["strength"], back["other"]["value"], back["other_strength"]) == (0.5, "one", 1.5)
     assert back["record"] == last["record"]
     assert [value for _, value in handlers.sides.other_options("two", "one")["choices"]] == ["", "two", "one"]
+
+
+def test_a_shared_conversation_that_is_too_long_says_how_much_is_missing(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr("page.share_panel.tell", told.append)
+    long = {side: Answer("x" * 4500, 1024, stop="length") for side in (ADAPTER, BASE)}
+    record = [Exchange(str(number), long, adapter="one") for number in range(36)]
+    back = handlers.shared.load_chat(handlers.shared.share(record, CHOICES)["file"][1], VISITOR)
+    assert [e.user for e in back["record"]] == [e.user for e in record[-len(back["record"]) :]]
+    missing = f"{36 - len(back['record'])} of its messages were left out."
+    assert told == [f"{WORDS['en']['share_loaded']} But it was too long to be restored whole: {missing}"]
 
 
 def test_a_shared_conversation_comes_back_and_says_what_is_not_as_it_was(
