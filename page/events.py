@@ -91,9 +91,9 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
     scored.success(None, c.why, None, js="(why) => window.showWhy(...why)")
     scored.failure(None, None, None, js="() => window.showWhy()")
 
-    on(c.adapter.change, h.sides.offer, ["other", "given"])
-    spoken = [c.strength.change, c.other.change, c.other_strength.change]
-    on(spoken, h.sides.show_speakers, [*PANES, "other_strength", "compare"])
+    on(c.adapter.change, h.sides.offer, ["other"])
+    spoken = [c.adapter.change, c.strength.change, c.other.change, c.other_strength.change]
+    on(spoken, h.sides.show_speakers, [*PANES, "other_strength", "compare", "given"])
     on([c.adapter.input, c.reset.click], h.introduce, [*SPEAKER, "left"])
     on([c.scores.select, c.adapter.change], h.show_scoreboard, ["board"])
     if c.shift:

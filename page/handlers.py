@@ -104,7 +104,7 @@ class Handlers:
 
     def answer(self, asked: str, record: Record, choices: Choices, visitor: Visitor) -> Iterator[Updates]:
         """Both sides' answers as they grow, until they are whole or the next message is sent."""
-        language, retriever = visitor.language, self._retriever(choices.adapter)
+        language, retriever = visitor.language, self._retriever(choices.other or choices.adapter)
         record = exchanges.close(record, OVERTAKEN)[: MAX_EXCHANGES + 1]
         refused = self.rate.sentence(self.rate.take(visitor.address), language)
         other = self.sides.other_persona(choices)

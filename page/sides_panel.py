@@ -47,28 +47,27 @@ class SidesHandlers:
         return {"choices": offers, "value": other if other in [value for _, value in offers] else ""}
 
     def given_options(self, adapter: str | None, given: str) -> dict[str, Any]:
-        """What the other side may be given beside this adapter; the persona where `given` is not among it."""
+        """What the other side may be given; the persona where `given` is not among it. `adapter` is whose rows it would
+        read: its own, or those of the one that the base model stands beside."""
         about = self.about.get(adapter or "")
         offers = GIVEN if about and about.retriever else (PERSONA, NOTHING)
         choices = [(I18N(f"given_{offer}"), offer) for offer in offers]
         return {"choices": choices, "value": given if given in offers else PERSONA}
 
-    def offer(self, adapter: str | None, other: str, given: str) -> dict[str, Any]:
-        """What the right pane may show and be given beside another adapter."""
-        return {
-            "other": gr.update(**self.other_options(adapter, other)),
-            "given": gr.update(**self.given_options(adapter, given)),
-        }
+    def offer(self, adapter: str | None, other: str) -> dict[str, Any]:
+        """Whom the right pane may show beside another adapter."""
+        return {"other": gr.update(**self.other_options(adapter, other))}
 
     def settings(self, kept: Kept, adapter: str) -> dict[str, Any]:
         """What a kept conversation says of both sides."""
+        others = self.other_options(adapter, kept.other.adapter)
         return {
             "compare": kept.compare,
             "persona": kept.persona,
             "strength": kept.strength,
-            "other": gr.update(**self.other_options(adapter, kept.other.adapter)),
+            "other": gr.update(**others),
             "other_strength": kept.other.strength,
-            "given": gr.update(**self.given_options(adapter, kept.given)),
+            "given": gr.update(**self.given_options(others["value"] or adapter, kept.given)),
         }
 
     def panes(self, record: Sequence[Exchange], blind: bool, language: str) -> dict[str, Any]:
@@ -88,13 +87,14 @@ class SidesHandlers:
         return {name: known.provenance for name, known in self.about.items()}
 
     def show_speakers(self, choices: Choices, visitor: Visitor) -> dict[str, Any]:
-        """Both labels as who speaks changes, and the strength of whoever has one."""
+        """Both labels as who speaks changes, the strength of whoever has one, and what the other may be given."""
         labels = self.labels(choices, visitor.language)
         return {
             "left": gr.update(label=labels[0]),
             "right": gr.update(label=labels[1]),
             "other_strength": gr.update(visible=bool(choices.other) and STRENGTH not in self.lacks),
             "compare": gr.update(label=I18N("compare_other" if choices.other else "compare")),
+            "given": gr.update(**self.given_options(choices.other or choices.adapter, choices.given)),
         }
 
     def labels(self, choices: Choices, language: str) -> tuple[Any, Any]:

@@ -12,9 +12,9 @@ import gradio as gr
 import pytest
 
 from page import layout, state
-from page.chat.choices import NUMBERS, PERSONA, Choices
+from page.chat.choices import EXAMPLES, NUMBERS, PERSONA, Choices
 from page.chat.exchanges import OPEN, Exchange
-from page.chat.saved import Kept, to_json
+from page.chat.saved import Kept, kept_now, to_json
 from page.handlers import Handlers
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
@@ -23,6 +23,8 @@ from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
 from roleplay.results.votes import Box
 from roleplay.text import personas
 from roleplay.text.personas import Persona
+from roleplay.text.retrieval import Retriever, known
+from roleplay.text.rows import Row
 from tests.scripted import ScriptedEngine
 
 VISITOR = state.Visitor("en", "1.2.3.4")
@@ -271,6 +273,20 @@ def test_any_two_stand_side_by_side_and_the_vote_names_both(handlers: Handlers) 
     assert vote.speakers == (Speaker("one", 0.5), Speaker("two", 1.2))
     assert vote.other["provenance"] == {"adapter_sha256": "ab"}
     assert "No votes yet" in handlers.show_scoreboard("one", VISITOR)["board"]  # none beside the base model
+
+
+def test_another_character_is_given_her_own_rows(handlers: Handlers) -> None:
+    for name, about in handlers.about.items():
+        rows = Retriever(known([Row((("who are you", f"I am {name}."),))]))
+        handlers.about[name] = replace(about, retriever=rows)
+    for other, reply in (("two", "I am two."), ("one", "I am one."), ("", "I am one.")):
+        (exchange,) = said(handlers, "who are you?", [], given=EXAMPLES, other=other)
+        assert exchange.examples == (("who are you", reply),)
+    handlers.about["two"] = replace(handlers.about["two"], retriever=None)
+    for other, given in (("two", PERSONA), ("", EXAMPLES)):
+        choices = replace(CHOICES, given=EXAMPLES, other=other)
+        kept = handlers.restore(to_json(kept_now([], choices)), VISITOR)
+        assert handlers.sides.show_speakers(choices, VISITOR)["given"]["value"] == kept["given"]["value"] == given
 
 
 def test_labels_footers_markdown_and_the_kept_chat_say_who_spoke(handlers: Handlers) -> None:

@@ -51,6 +51,9 @@ def test_a_label_opens_who_speaks_and_a_file_brings_it_back(browser: Browser, tm
         expect(page.get_by_role("button", name="Fine-tuned adapter, strength 0.50")).to_be_visible()
         page.get_by_role("button", name="two", exact=True).click()
         expect(page.locator("#right-choice")).to_be_visible()
+        page.get_by_label("Adapter", exact=True).click()
+        page.get_by_role("option", name="two").click()
+        expect(page.get_by_role("button", name="The same adapter", exact=True)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0], "the page overflows"
     served.demo.close()
 
