@@ -53,7 +53,7 @@ class Handlers:
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
         self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
         self.sides = SidesHandlers(self.engine, self.about, started.persona)
-        self.cards, self.shared = PersonaHandlers(self.about, rate), ShareHandlers(self.sides, rate)
+        self.cards, self.shared = PersonaHandlers(self.about, rate), ShareHandlers(self.sides, rate, self.running)
         self.why = WhyHandlers(self.sides, rate)
         self.names = self.engine.adapters()
         self.first = self.names[0] if self.names else ""

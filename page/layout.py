@@ -183,5 +183,5 @@ def _keep() -> dict[str, Any]:
         with gr.Row():
             exports = {kind: gr.Button(I18N(kind), size="sm") for kind in ("markdown", "rows")}
         with gr.Row():
-            buttons = {name: gr.Button(I18N(name), size="sm") for name in ("share", "choose_chat")}
+            buttons = {name: gr.Button(I18N(name), size="sm", elem_id=name) for name in ("share", "choose_chat")}
         return {"exports": exports, **buttons, "file": gr.JSON(visible="hidden")}

@@ -1,5 +1,6 @@
 """A conversation as a file: saved to be shared, and restored from one with its settings."""
 
+from collections.abc import Collection
 from typing import Any
 
 from page.chat.choices import Choices
@@ -17,15 +18,21 @@ from roleplay.errors import DataError
 class ShareHandlers:
     """What its events do, as `handlers.Handlers` does for the rest of the page."""
 
-    def __init__(self, sides: SidesHandlers, rate: Rate) -> None:
-        self.sides, self.rate = sides, rate
+    def __init__(self, sides: SidesHandlers, rate: Rate, running: Collection[str]) -> None:
+        """`running` are the sessions that are being answered."""
+        self.sides, self.rate, self.running = sides, rate, running
 
     def share(self, record: list[Exchange], choices: Choices) -> dict[str, Any]:
         """The file to save, from which `load_chat` restores the conversation."""
         return {"file": ["conversation.roleplay.json", to_file(record, choices, self.sides.hashes())]}
 
     def load_chat(self, chat: str | None, visitor: Visitor) -> dict[str, Any]:
-        """The conversation of a file with its settings, and a word where weights or words are not what they were."""
+        """The conversation of a file with its settings, and a word where weights or words are not what they were.
+
+        Not while an answer is written, which would bring its own conversation back.
+        """
+        if visitor.session in self.running:
+            raise refusal(WORDS[visitor.language]["share_busy"])
         if sentence := self.rate.sentence(self.rate.take(visitor.address), visitor.language):
             raise refusal(sentence)
         try:

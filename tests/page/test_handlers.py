@@ -305,6 +305,17 @@ def test_labels_footers_markdown_and_the_kept_chat_say_who_spoke(handlers: Handl
     assert [value for _, value in handlers.sides.other_options("two", "one")["choices"]] == ["", "two", "one"]
 
 
+def test_no_conversation_is_loaded_while_an_answer_is_written(handlers: Handlers) -> None:
+    text = handlers.shared.share([], CHOICES)["file"][1]
+    answering = handlers.answer("hi", [], CHOICES, VISITOR)
+    next(answering)
+    with pytest.raises(gr.Error, match="still being written"):
+        handlers.shared.load_chat(text, VISITOR)
+    assert handlers.shared.load_chat(text, replace(VISITOR, session="another page"))["record"] == []
+    list(answering)
+    assert handlers.shared.load_chat(text, VISITOR)["record"] == []
+
+
 def test_a_shared_conversation_that_is_too_long_says_how_much_is_missing(
     handlers: Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
