@@ -93,12 +93,12 @@ def _within(newest_first: Iterable[Exchange]) -> list[Exchange]:
 
 def _answer(item: Any) -> Answer:
     first, whole = float(item["seconds_to_first_token"]), float(item["seconds"])
-    tokens, dropped = int(item["tokens"]), int(item["dropped_turns"])
-    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped)):
+    tokens, dropped, candidate = int(item["tokens"]), int(item["dropped_turns"]), int(item.get("candidate", 0))
+    if not all(0 <= number <= MAX_TOKENS for number in (first, whole, tokens, dropped, candidate)):
         raise ValueError("a number is out of range")
     said, stop, shown = str(item["text"])[:MAX_REPLY], str(item["stop"])[:MAX_STOP], item.get("shown_rows")
     rows = () if isinstance(shown, int | None) else _rows(shown)  # it was their number once
-    return Answer(said, tokens, first, whole, stop, dropped, rows)
+    return Answer(said, tokens, first, whole, stop, dropped, rows, candidate=candidate)
 
 
 def _rows(value: Any) -> tuple[Turn, ...]:

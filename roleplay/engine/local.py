@@ -8,7 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,7 +24,7 @@ from roleplay.engine.scheduler import AT_ONCE, Scheduler
 from roleplay.engine.scoring import Reading
 from roleplay.engine.states import reader_of
 from roleplay.engine.strengths import Strengths
-from roleplay.engine.weighing import Weighing
+from roleplay.engine.weighing import Weighing, seed_of
 from roleplay.errors import AdapterError, RoleplayError, first_line
 from roleplay.text.meaning import Features, Floats, Meaning, Tokens
 from roleplay.text.prompts import TEMPLATES, PromptEncoder
@@ -226,6 +226,8 @@ class LocalEngine:
 
     def score(self, request: Request, answer: Answer) -> list[Piece]:
         """How likely each side finds `answer`, which both read beside whatever else is computed."""
+        chosen = replace(request.sampling, candidates=1, seed=seed_of(request.sampling, answer.candidate))
+        request = replace(request, sampling=chosen)
         rows = {name: side.rows[0] for name, side in self._sides(request).items()}
         reading = Reading({name: (row.asked, row.sampling) for name, row in rows.items()}, answer, self.context)
         try:

@@ -103,6 +103,7 @@ class Answer:
     shown_rows: tuple[Turn, ...] = ()  # training rows that its adapter looked up and read, the nearest last
     weighing: int = 0  # candidates, while none of them has been chosen
     place: int = 0  # in the line of those who wait, 0 once it is computed
+    candidate: int = 0  # which of several was chosen: its seed is so far behind the request's
 
     @property
     def tokens_per_second(self) -> float:

@@ -18,6 +18,11 @@ GAIN = 0.7
 SEEDS = 2**32
 
 
+def seed_of(sampling: Sampling, candidate: int) -> int:
+    """The seed that a candidate is drawn with."""
+    return (sampling.seed + candidate) % SEEDS
+
+
 class Weighing:
     """One side's answer as it comes: `rows` are its candidates, `best` is the one to show once that is known.
 
@@ -25,9 +30,9 @@ class Weighing:
     """
 
     def __init__(self, encoder: PromptEncoder, question: Question, room: int, voice: Voice, sampling: Sampling) -> None:
-        seeds = [(sampling.seed + number) % SEEDS for number in range(sampling.candidates)]
         asked = Asked(encoder, question, room, voice)
-        self.rows = [RunningRow(asked, replace(sampling, seed=seed)) for seed in seeds]
+        own = [replace(sampling, seed=seed_of(sampling, number)) for number in range(sampling.candidates)]
+        self.rows = [RunningRow(asked, one) for one in own]
         first, *others = self.rows
         first.forks = others
         for row in self.rows:
@@ -86,4 +91,5 @@ class Weighing:
             if not self.best:
                 return Answer(dropped_turns=dropped, shown_rows=shown, weighing=len(self.rows), place=place)
             first = seconds = max(own.seconds for own in (*self.rows, *self._scored.values()))
-        return Answer(row.stream.text, len(row.reply), first, seconds, row.stop, dropped, shown, 0, place)
+        said, chosen = row.stream.text, self.rows.index(row)
+        return Answer(said, len(row.reply), first, seconds, row.stop, dropped, shown, 0, place, chosen)

@@ -22,7 +22,7 @@ from roleplay.results.tally import Tally
 from roleplay.text.rows import read_rows
 
 DONE = {side: Answer(f"{side} says", 5, 0.1, 0.5, "end") for side in SIDES}
-LOOKED_UP = Answer("it says", 5, 0.1, 0.5, "end", shown_rows=(("※ q", "a"),))
+LOOKED_UP = Answer("it says", 5, 0.1, 0.5, "end", shown_rows=(("※ q", "a"),), candidate=2)
 
 
 def exchange(user: str, *sides: str, **changes: object) -> Exchange:
@@ -172,6 +172,7 @@ def test_what_a_browser_keeps_comes_back() -> None:
         lambda value: value["record"][0].pop("answers"),
         lambda value: value["record"][0]["answers"]["adapter"].update(tokens="<b>"),
         lambda value: value["record"][0]["answers"]["adapter"].update(tokens=float("inf")),
+        lambda value: value["record"][0]["answers"]["adapter"].update(candidate=-1),
         lambda value: value["record"][0]["answers"]["adapter"].pop("stop"),
         lambda value: value["record"][0]["sampling"].update(temperature=99),
         lambda value: value["record"][0].update(order=["adapter", "adapter"]),

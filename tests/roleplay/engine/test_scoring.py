@@ -83,6 +83,18 @@ def test_the_sides_part_where_the_same_dice_draw_another_token(local: LocalEngin
     assert set(alike) == {True, False}
 
 
+def test_one_of_several_is_looked_into_with_the_dice_that_drew_it(local: LocalEngine) -> None:
+    *_, last = local.answer(replace(REQUEST, sampling=replace(DICE, candidates=4)))
+    chosen = {side: answer.candidate for side, answer in last.items()}
+    assert any(chosen.values())
+    for side, answer in last.items():
+        drawn = replace(REQUEST, sampling=replace(DICE, seed=DICE.seed + chosen[side]))
+        *_, alone = local.answer(drawn)
+        assert alone[side].text == answer.text
+        found = local.score(replace(REQUEST, sampling=replace(DICE, candidates=4)), answer)
+        assert [piece.same_choice for piece in found] == [piece.same_choice for piece in local.score(drawn, alone[side])]
+
+
 @pytest.mark.parametrize("text", ["a 👩‍🔬 b", "👍🏽", "🇨🇳🇫🇷", "é", "❤️!"])
 def test_a_character_of_several_signs_is_one_piece(text: str) -> None:
     encoder = PromptEncoder(tiny.tokenizer())
