@@ -1,4 +1,4 @@
-"""The votes on an adapter as HTML: beside the base model, beside others, and the ranking of all that have met."""
+"""The votes on an adapter as HTML: beside the base model, beside others, and the ranking of those with votes enough."""
 
 from collections.abc import Sequence
 from html import escape

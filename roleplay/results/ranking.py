@@ -50,29 +50,39 @@ def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
 
 
 def ranking(met: dict[Pair, Tally]) -> list[Ranked]:
-    """The best first; empty where fewer than three met, or one of them has too few votes, or they fall apart."""
+    """The best first, of those whom `_comparable` finds; empty where they are fewer than three."""
     players = sorted({player for pair in met for player in pair}, key=lambda one: (one.adapter, one.strength))
     wins = np.zeros((len(players), len(players)))  # [i, j]: of i against j
     for (first, second), tally in met.items():
         i, j = players.index(first), players.index(second)
         wins[i, j] += tally.adapter + tally.ties / 2
         wins[j, i] += tally.base + tally.ties / 2
-    if len(players) < 3 or (wins + wins.T).sum(1).min() < ENOUGH or not _connected(wins):
+    ranked = _comparable(wins + wins.T)
+    if len(ranked) < 3:
         return []
+    players, wins = [players[i] for i in ranked], wins[np.ix_(ranked, ranked)]
     dice, total = np.random.default_rng(SEED), int(wins.sum())
     drawn = dice.multinomial(total, (wins / wins.sum()).ravel(), ROUNDS).reshape(ROUNDS, *wins.shape)
     low, high = np.percentile(_shares(drawn), (2.5, 97.5), axis=0)
-    ranked = [
+    found = [
         Ranked(player, Estimate(*map(float, values)))
         for player, *values in zip(players, _shares(wins[None])[0], low, high, strict=True)
     ]
-    return sorted(ranked, key=lambda one: -one.share.value)
+    return sorted(found, key=lambda one: -one.share.value)
 
 
-def _connected(wins: np.ndarray) -> bool:
-    """Whether everyone is reached from the first by pairs that met."""
-    met = np.linalg.matrix_power((wins + wins.T > 0) + np.eye(len(wins)), len(wins))
-    return bool((met[0] > 0).all())
+def _comparable(votes: np.ndarray) -> np.ndarray:
+    """Numbers of the most players who have `ENOUGH` votes with one another and reach each other by pairs that met.
+
+    `votes` (players, players) has those of each pair. Leaving one out takes votes from others, who may have to go too.
+    """
+    players = np.arange(len(votes))
+    while not (enough := votes[np.ix_(players, players)].sum(1) >= ENOUGH).all():
+        players = players[enough]
+    reached = (votes[np.ix_(players, players)] > 0) | np.eye(len(players), dtype=bool)
+    for _ in players:
+        reached = reached @ reached
+    return players[max(reached, key=np.count_nonzero)] if len(players) else players
 
 
 def _shares(wins: np.ndarray) -> np.ndarray:

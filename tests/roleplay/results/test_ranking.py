@@ -48,7 +48,19 @@ def test_the_ranking_finds_the_chances_that_made_the_votes() -> None:
 
 def test_few_votes_make_no_ranking() -> None:
     votes = [vote(ONE, TWO, ADAPTER)] * 30 + [vote(TWO, PLAIN, ADAPTER)] * 3
-    assert ranking(pairs(votes)) == [] and "not yet conclusive: each needs 20" in votes_html(votes, "one", "en")
+    assert ranking(pairs(votes)) == [] and "not yet conclusive: it takes three" in votes_html(votes, "one", "en")
     assert "anking" not in votes_html(votes[:30], "one", "en")
     apart = [vote(ONE, PLAIN, ADAPTER)] * 30 + [vote(TWO, HALF, ADAPTER)] * 30
     assert ranking(pairs(apart)) == []
+
+
+def test_who_has_few_votes_or_met_nobody_else_hides_no_ranking() -> None:
+    votes = [vote(ONE, TWO, ADAPTER)] * 20 + [vote(TWO, PLAIN, ADAPTER)] * 20
+    whole = ranking(pairs(votes))
+    assert {one.speaker for one in whole} == {ONE, TWO, PLAIN}
+    odd, far = Speaker("one", 0.35), Speaker("three")
+    assert ranking(pairs([*votes, vote(odd, PLAIN, BASE)])) == whole
+    assert ranking(pairs([*votes, *[vote(far, HALF, BASE)] * 30])) == whole
+    # Whoever is left with too few once another is left out goes too.
+    short = [vote(ONE, TWO, ADAPTER)] * 20 + [vote(PLAIN, TWO, BASE)] * 15 + [vote(PLAIN, odd, BASE)] * 5
+    assert ranking(pairs(short)) == []
