@@ -102,9 +102,11 @@
     view.remove();
   };
   let why = null; // the pane, the exchange and the button that were asked last
+  const waiting = new Set(); // buttons that were pressed meanwhile: one answer is looked into at a time
   const askWhy = (button) => {
     const open = button.closest(".bot.message").querySelector(".why-view");
     if (open) { closeWhy(open); return; }
+    if (why?.button.ariaBusy === "true") { if (button !== why.button) waiting.add(button); return; }
     const pane = button.closest("#left, #right"), rows = [...pane.querySelectorAll(".message-row")];
     const before = rows.slice(0, rows.indexOf(button.closest(".message-row")));
     const number = before.filter((row) => row.querySelector(".user.message")).length - 1;
@@ -114,9 +116,14 @@
   };
   window.askedWhy = () => why.asked;
   window.showWhy = (pane, number, html) => {
-    const button = why.button;
+    const { button, asked } = why;
     button.ariaBusy = "false";
-    if (html === undefined || !button.isConnected || `${why.asked}` !== `${[pane, number]}`) return;
+    if (html !== undefined && button.isConnected && `${asked}` === `${[pane, number]}`) openWhy(button, html);
+    const next = [...waiting].find((one) => one.isConnected);
+    waiting.delete(next);
+    if (next) askWhy(next);
+  };
+  const openWhy = (button, html) => {
     const message = button.closest(".bot.message"), view = document.createElement("section");
     Object.assign(view, { className: "why-view", innerHTML: html, said: saidIn(message), ariaLabel: words.why });
     const pieces = [...view.querySelectorAll(".piece")], tables = [...view.querySelectorAll(".details table")];

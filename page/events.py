@@ -86,6 +86,7 @@ def connect(demo: gr.Blocks, c: Controls, h: Handlers, panel: PanelHandlers, at_
         "js": "(asked, ...rest) => [window.askedWhy(), ...rest]",
         "concurrency_limit": at_once,
         "concurrency_id": "why",
+        "trigger_mode": "multiple",  # page.js asks for the next as soon as one is shown
     }
     scored = on(c.ask_why.click, h.why.explain, ["why"], FREE | looked)
     scored.success(None, c.why, None, js="(why) => window.showWhy(...why)")

@@ -105,6 +105,11 @@ def test_tokens_are_shaded_and_looked_at_by_keyboard_and_tap(browser: Browser, s
             page.wait_for_timeout(400)  # transitions change colours
             assert serious(page) == {}
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0], "the page overflows"
+            button.click()
+            expect(view).to_have_count(0)
+            page.evaluate("document.querySelectorAll('#panes .why').forEach((one) => { one.click(); one.click(); })")
+            expect(page.locator("#panes .why-view")).to_have_count(2)
+            expect(page.locator('#panes .why[aria-busy="true"]')).to_have_count(0)
             ask(page, "again")
             expect(footer(page, "right")).to_contain_text("seed")
             button.first.click()
