@@ -1,6 +1,7 @@
 """Who speaks in each pane: what a pane's label opens, and what is written on the label."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -13,7 +14,7 @@ from page.look import I18N, as_said
 from page.persona_panel import introduction
 from page.serving.start import About
 from page.state import Visitor
-from roleplay.engine.protocol import ADAPTER, BASE, MAX_STRENGTH, STRENGTH, Engine
+from roleplay.engine.protocol import ADAPTER, BASE, MAX_STRENGTH, STRENGTH, Engine, Speaker
 from roleplay.text.personas import Persona
 
 STEP = 0.05  # of a strength
@@ -60,6 +61,8 @@ class SidesHandlers:
 
     def settings(self, kept: Kept, adapter: str) -> dict[str, Any]:
         """What a kept conversation says of both sides."""
+        if kept.adapter not in ("", adapter):  # its strength and who stood beside it went with it
+            kept = replace(kept, strength=1.0, other=Speaker())
         others = self.other_options(adapter, kept.other.adapter)
         return {
             "compare": kept.compare,

@@ -33,12 +33,14 @@ class Kept:
     speaker: Persona | None = None  # whom a card brought; None is the adapter's
     strength: float = 1.0
     other: Speaker = field(default_factory=Speaker)
+    adapter: str = ""  # beside which `other` was chosen
 
 
 def kept_now(record: Sequence[Exchange], choices: Choices) -> Kept:
     """The conversation with the settings as they are."""
     other = Speaker(choices.other, choices.other_strength)
-    return Kept(record, choices.compare, choices.persona, choices.given, choices.speaker, choices.strength, other)
+    spoken = choices.speaker, choices.strength, other, choices.adapter
+    return Kept(record, choices.compare, choices.persona, choices.given, *spoken)
 
 
 def to_json(kept: Kept) -> str:
@@ -60,8 +62,8 @@ def from_value(value: Any) -> Kept:
     persona = str(value["persona"])[:MAX_MESSAGE]
     given = GIVEN[GIVEN.index(value["given"])]
     own = Speaker(strength=value.get("strength", 1.0))
-    spoken = _speaker(value.get("speaker"))
-    return Kept(record, bool(value["compare"]), persona, given, spoken, own.strength, _other(value))
+    spoken = _speaker(value.get("speaker")), own.strength, _other(value), str(value.get("adapter", ""))[:MAX_NAME]
+    return Kept(record, bool(value["compare"]), persona, given, *spoken)
 
 
 def _speaker(value: Any) -> Persona | None:

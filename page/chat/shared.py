@@ -14,7 +14,8 @@ from roleplay.engine.protocol import Sampling
 from roleplay.errors import DataError
 
 Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
-CHECKED = ("adapter_sha256", "base_fingerprint")  # of a provenance, what has to be the same
+# Of a provenance, what has to be the same; older files say nothing of the last two.
+CHECKED = ("adapter_sha256", "base_fingerprint", "examples_sha256", "meaning_sha256")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
         kept, said = from_value(value["kept"]), value["kept"]["record"]
         numbers = {name: value["numbers"][name] for name in NUMBERS}
         Sampling(**numbers)
-        told = {str(name)[:MAX_NAME]: {key: str(own[key]) for key in CHECKED} for name, own in value["hashes"].items()}
+        told = {
+            str(name)[:MAX_NAME]: {key: str(own[key]) for key in CHECKED if key in own}
+            for name, own in value["hashes"].items()
+        }
         adapter, seed = str(value["adapter"]), str(value["seed"])[:MAX_SEED]
         same_words = value["words_sha256"] == words_sha256(said)
     except MISPLACED as error:
@@ -62,7 +66,7 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
     for name, own in told.items():
         if name not in hashes:
             notes.append(words["share_missing"].format(name=name))
-        elif any(own[key] != hashes[name].get(key, "") for key in CHECKED):
+        elif any(sha256 != hashes[name].get(key, "") for key, sha256 in own.items()):
             notes.append(words["share_other"].format(name=name))
     return Shared(kept, adapter if adapter in hashes else "", numbers, seed, notes)
 

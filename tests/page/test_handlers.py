@@ -30,6 +30,7 @@ from tests.scripted import ScriptedEngine
 VISITOR = state.Visitor("en", "1.2.3.4")
 OTHER = Persona("Physician", "You are the court physician.", "Sit down.", ("Is it serious?",))
 CHOICES = Choices(adapter="one", numbers={name: getattr(Sampling(), name) for name in NUMBERS})
+OTHERWISE = " two has other weights or rows here: asked again, it may answer otherwise."
 CONTROLS = {field.name for field in fields(layout.Controls)} | set(NUMBERS)
 
 
@@ -302,6 +303,9 @@ def test_labels_footers_markdown_and_the_kept_chat_say_who_spoke(handlers: Handl
     back = handlers.restore(last["saved"], VISITOR)
     assert (back["strength"], back["other"]["value"], back["other_strength"]) == (0.5, "one", 1.5)
     assert back["record"] == last["record"]
+    beside_two = to_json(kept_now([], replace(choices, adapter="two")))  # the menu comes back at one
+    back = handlers.restore(beside_two, VISITOR)
+    assert (back["strength"], back["other"]["value"], back["other_strength"]) == (1.0, "", 1.0)
     assert [value for _, value in handlers.sides.other_options("two", "one")["choices"]] == ["", "two", "one"]
 
 
@@ -361,10 +365,19 @@ def test_a_shared_conversation_comes_back_and_says_what_is_not_as_it_was(
     handlers.about["two"] = replace(handlers.about["two"], provenance={"adapter_sha256": "cd"})
     del handlers.about["one"]
     handlers.shared.load_chat(text, VISITOR)
+    looked_up = {"adapter_sha256": "ab", "examples_sha256": "ef"}  # other rows, and the same weights
+    handlers.about["two"] = replace(handlers.about["two"], provenance=looked_up)
+    handlers.shared.load_chat(text, VISITOR)
+    older = json.loads(text)
+    for hashes in older["hashes"].values():
+        del hashes["examples_sha256"], hashes["meaning_sha256"]
+    handlers.shared.load_chat(json.dumps(older), VISITOR)
     assert [sentence.split("But")[1:] for sentence in told] == [
         [],
         [" its words were changed after it was saved."],
-        [" the adapter one is not here. ", " two has other weights here: asked again, it may answer otherwise."],
+        [" the adapter one is not here. ", OTHERWISE],
+        [" the adapter one is not here. ", OTHERWISE],
+        [" the adapter one is not here."],
     ]
     for bad in (None, "", "[]", "{}", text.replace('"numbers"', '"x"'), text.replace("1.1", "99"), "[" * 100_000):
         with pytest.raises(gr.Error, match="holds no conversation of this page"):
