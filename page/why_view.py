@@ -12,6 +12,8 @@ from roleplay.text.copies import copied
 from roleplay.text.prompts import Turn
 from roleplay.text.retrieval import MARK, Retriever
 
+TAUGHT = 3  # training rows that are shown as the nearest to an answer
+
 
 def why_html(pieces: Sequence[Piece], names: Mapping[str, str], language: str) -> str:
     """The answer shaded token by token, what each side finds likeliest at each, and what it comes to.
@@ -47,7 +49,7 @@ def taught_html(answer: str, retriever: Retriever, language: str) -> str:
     """The training rows that an answer resembles most, and the longest passage that was copied from one."""
     words = WORDS[language]
     try:
-        nearest = retriever.replies.examples(answer)[::-1]
+        nearest = retriever.replies.examples(answer, TAUGHT)[::-1]
         copy = copied(answer, (turn for turn, _, _ in retriever.known))
     except DataError as error:
         return f"<p>{escape(str(error))}</p>"

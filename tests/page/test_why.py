@@ -69,13 +69,14 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
         Row((("晚膳呢", "清粥便好，不必铺张，省下来赏给底下人罢。"),)),
         Row((("雪", "且等雪停。"),)),
         Row((("<i>", "好"),)),
+        *(Row(((f"晚膳{n}", f"清粥{n}便好"),)) for n in range(4)),
     ]
     about = {"one": About(tmp_path, retriever=Retriever(known(rows)))}
     said = {ADAPTER: Answer("清粥便好，不必铺张，省下来赏给她们。", 5, stop="end"), BASE: DONE[BASE]}
     handlers, record = handlers_of(about), [replace(EXCHANGE, answers=said)]
     html = handlers.explain([0, 0], record, False, VISITOR)["why"][2]
     assert "“清粥便好不必铺张省下来赏给” stands in the row that answers “晚膳呢”" in html
-    assert html.index("晚膳呢<br>→") and "<i>" not in html
+    assert html.index("晚膳呢<br>→") and "<i>" not in html and html.count("<li>") == 3
     assert "training" not in handlers.explain([1, 0], record, False, VISITOR)["why"][2]
     assert "looked up" not in html
     looking = said | {ADAPTER: replace(said[ADAPTER], shown_rows=((MARK + "晚膳呢", rows[0].turns[0][1]),))}
