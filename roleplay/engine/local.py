@@ -254,8 +254,8 @@ class LocalEngine:
         return sides
 
     def _speaker(self, request: Request, side: str) -> tuple[PromptEncoder, Voice]:
-        """Whose weights speak on a side, and what encodes for them: the base model reads the template of the adapter
-        that it stands beside, so that the two differ in the adapter alone."""
+        """Whose weights speak on a side, and what encodes for them: the base model, which anyone is at a strength of 0,
+        reads the template of the adapter that it stands beside, so that the two differ in the adapter alone."""
         attached = self._attached
         beside = request.adapter or next(iter(attached), "")
         speaker = request.speaker(side, beside)
@@ -263,7 +263,8 @@ class LocalEngine:
         for needed in (name, beside):
             if needed not in attached and (needed or side == ADAPTER):
                 raise AdapterError(f"no adapter {needed!r:.80} is loaded; there are {', '.join(attached) or 'none'}")
-        if not name:
+        if name:
+            attached[name].used = time.monotonic()
+        if not name or not speaker.strength:  # what an adapter looks up is part of it, and goes with it
             return self.encoders[attached[beside].adapter.template if beside else "gemma"], Voice(BASE)
-        attached[name].used = time.monotonic()
         return attached[name].encoder, self._strengths.voice(attached[name].voice, speaker.strength)

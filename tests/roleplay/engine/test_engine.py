@@ -18,7 +18,7 @@ from roleplay.engine import batch, sampling
 from roleplay.engine import local as engine
 from roleplay.engine.cache import CachePool, KeyValues
 from roleplay.engine.local import LocalEngine
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, Sampling, Speaker
 from roleplay.engine.sampling import Drawing, gumbel, next_tokens
 from roleplay.engine.stream import TextStream
 from roleplay.errors import AdapterError, RoleplayError
@@ -114,6 +114,8 @@ def test_an_adapter_reads_the_rows_that_it_looks_up_and_the_base_model_does_not(
     assert len(shown) == 1 and said[ADAPTER] == texts(local, plain)[ADAPTER]
     bare = replace(ask("who is it"), adapter="tiny")
     assert said[ADAPTER] != texts(local, bare)[ADAPTER] and said[BASE] == texts(local, bare)[BASE]
+    nobody = replace(ask("who is it"), strength=0.0, other=Speaker("looking", 0.0))
+    assert texts(local, nobody) == dict.fromkeys((ADAPTER, BASE), said[BASE])
     for message, read in (("who is it", shown), ("你好", ())):
         for candidates in (1, 2):
             asked = replace(ask(message), sampling=Sampling(max_new_tokens=2, candidates=candidates))
