@@ -249,6 +249,7 @@ class Handlers:
 
     def export(self, kind: str, record: Record, speaker: Persona, visitor: Visitor) -> Updates:
         """The file to save, by name and text."""
+        hashes = self.sides.hashes()
         if kind == "rows":
-            return {"file": ["conversation.json", as_rows(record)]}
-        return {"file": ["conversation.md", as_markdown(record, speaker.name, visitor.language)]}
+            return {"file": ["conversation.json", as_rows(record, hashes)]}
+        return {"file": ["conversation.md", as_markdown(record, speaker.name, visitor.language, hashes)]}

@@ -14,7 +14,7 @@ frequency penalty, which only a request can carry.
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -56,8 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     environment = Environment()
     adapter = inspection.inspect(Path(settings.adapter))
     base = base_models.load(settings.base_model or environment.base_model, environment.cache, dtype="float32")
-    name = adapter.name if strength == 1 else f"{adapter.name}-at-{strength:g}"
-    export(adapter, base, Path(settings.out) if settings.out else ROOT / "exports" / name, strength)
+    out = Path(settings.out) if settings.out else ROOT / "exports" / exported_name(adapter, strength)
+    export(adapter, base, out, strength)
+
+
+def exported_name(adapter: Adapter, strength: float) -> str:
+    """What a merged model is called: as its adapter is, with the strength where it is not 1."""
+    return adapter.name if strength == 1 else f"{adapter.name}-at-{strength:g}"
 
 
 def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, strength: float = 1.0) -> None:
@@ -81,19 +86,19 @@ def export(adapter: Adapter, base: base_models.BaseModel, folder: Path, strength
     prompts = probe.probe_prompts(encoder, adapter.persona)
     expected = next_token_logits(model, prompts)
 
-    merged = model.merge_and_unload()
+    merged, called = model.merge_and_unload(), replace(adapter, name=exported_name(adapter, strength))
     with written_whole(folder) as part:
         write_model(merged, base, encoder, part)
         shutil.copyfile(ROOT / NOTICE, part / NOTICE)
-        (part / "Modelfile").write_text(ollama.modelfile(adapter, gguf_file.NAME if gguf else "."), encoding="utf-8")
-        (part / "vllm.sh").write_text(vllm_command(adapter.name), encoding="utf-8")
+        (part / "Modelfile").write_text(ollama.modelfile(called, gguf_file.NAME if gguf else "."), encoding="utf-8")
+        (part / "vllm.sh").write_text(vllm_command(called.name), encoding="utf-8")
         if not gguf and not (part / PIECES).is_file():
             print(
                 f"warning      the base model has no {PIECES}, without which Ollama misreads Gemma's tokens: put the "
                 f"original model's into {folder} before `ollama create`"
             )
         if gguf:
-            gguf_file.write(merged, adapter, encoder, part / gguf_file.NAME)
+            gguf_file.write(merged, called, encoder, part / gguf_file.NAME)
         written = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
         check("model.safetensors", written, prompts, expected, encoder)
         if gguf:

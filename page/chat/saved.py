@@ -1,7 +1,7 @@
 """What is saved of a conversation: JSON for the browser, Markdown to read, rows to train on."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from roleplay.text.prompts import Turn
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
 MAX_STOP, MAX_NAME = 500, 200  # of why an answer ended, and of an adapter's name
 MAX_TOKENS = 1_000_000
+Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
 # What is raised where a value is not what it should be.
 MISPLACED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError)
 
@@ -123,8 +124,15 @@ def _exchange(item: Any) -> Exchange:
     return replace(new, revision=str(revision)[:MAX_NAME], strength=strength, other=_other(item))
 
 
-def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
-    """The conversation to read: the persona's and the base model's answer under every message."""
+def made_by(speaker: Speaker, hashes: Hashes, language: str) -> str:
+    """Whose weights an answer is of: adapter, strength, and the beginning of the hash that it has on this page."""
+    told = WORDS[language]["strength_shown"].format(name=speaker.adapter, strength=speaker.strength)
+    sha256 = hashes.get(speaker.adapter, {}).get("adapter_sha256", "")
+    return f"{told}, SHA-256 {sha256[:12]}" if sha256 else told
+
+
+def as_markdown(record: Sequence[Exchange], name: str, language: str, hashes: Hashes) -> str:
+    """The conversation to read: the persona's and the base model's answer under every message, and what made each."""
     lines = [f"# {name}", ""]
     if record:
         persona = record[-1].personas.get(ADAPTER) or record[-1].personas.get(BASE, "")
@@ -136,17 +144,18 @@ def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
             if side in exchange.answers:
                 note = footer(language, exchange, side)
                 note += " · " + WORDS[language]["at_most"].format(limit=exchange.sampling.of(side).max_new_tokens)
+                speaker = speakers(exchange).speaker(side)
+                note += f" · {made_by(speaker, hashes, language)}" if speaker.adapter else ""
                 lines += [f"**{titles[side]}**", "", exchange.answers[side].text, "", f"*{note}*", ""]
     return "\n".join(lines)
 
 
-def as_rows(record: Sequence[Exchange]) -> str:
+def as_rows(record: Sequence[Exchange], hashes: Hashes) -> str:
     """The adapter side as a JSON list with one multi-turn row that `rows.read_rows` reads ([] if empty)."""
-    asked = [
-        (e.user, e.answers[ADAPTER].text) for e in record if ADAPTER in e.answers and e.answers[ADAPTER].text.strip()
-    ]
-    if not asked:
+    answered = [e for e in record if ADAPTER in e.answers and e.answers[ADAPTER].text.strip()]
+    if not answered:
         return "[]\n"
-    *history, (user, reply) = asked
+    *history, (user, reply) = [(e.user, e.answers[ADAPTER].text) for e in answered]
     row = {"instruction": user, "input": "", "output": reply, "history": [list(turn) for turn in history]}
+    row["speaker"] = "; ".join(dict.fromkeys(made_by(speakers(e).speaker(ADAPTER), hashes, "en") for e in answered))
     return json.dumps([row], ensure_ascii=False, indent=2) + "\n"

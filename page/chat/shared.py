@@ -8,12 +8,11 @@ from typing import Any
 
 from page.chat.choices import NUMBERS, Choices
 from page.chat.exchanges import MAX_SEED, Exchange
-from page.chat.saved import MAX_NAME, MISPLACED, Kept, from_value, kept_now
+from page.chat.saved import MAX_NAME, MISPLACED, Hashes, Kept, from_value, kept_now
 from page.words import WORDS
 from roleplay.engine.protocol import Sampling
 from roleplay.errors import DataError
 
-Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
 # Of a provenance, what has to be the same; older files say nothing of the last two.
 CHECKED = ("adapter_sha256", "base_fingerprint", "examples_sha256", "meaning_sha256")
 

@@ -14,7 +14,7 @@ from page.chat.exchanges import OPEN, SIDES, UNVEILED, Exchange
 from page.chat.saved import Kept
 from page.serving.middleware import MAX_BODY
 from page.words import WORDS, language
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
 from roleplay.errors import DataError
 from roleplay.results import tally as ballots
 from roleplay.results import wording as texts
@@ -201,7 +201,7 @@ def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given
     one = exchange("x", *SIDES, **changes)
     assert one.given(BASE) == given
     assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told + shown.EXPLAINABLE)
-    assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en")
+    assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en", {})
 
 
 @pytest.mark.parametrize(
@@ -232,15 +232,26 @@ def test_markup_is_made_inert_and_comes_back(text: str) -> None:
 
 
 def test_training_rows_are_read_by_the_trainer(tmp_path: Path) -> None:
-    (tmp_path / "rows.json").write_text(saved.as_rows(RECORD), encoding="utf-8")
+    (tmp_path / "rows.json").write_text(saved.as_rows(RECORD, {}), encoding="utf-8")
     assert read_rows(tmp_path / "rows.json")[0][0].turns == (("one", "adapter on one"), ("two", "adapter on two"))
-    assert json.loads(saved.as_rows([])) == []
+    assert json.loads(saved.as_rows([], {})) == []
 
 
 def test_markdown_holds_both_answers() -> None:
-    text = saved.as_markdown(RECORD, "Zhen Huan", "en")
+    text = saved.as_markdown(RECORD, "Zhen Huan", "en", {})
     assert text.startswith("# Zhen Huan\n\n\n**You**\n\none\n")  # the newest exchange has no persona
     assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
+
+
+def test_exports_say_which_weights_spoke_at_which_strength() -> None:
+    other = {"adapter": "two", "strength": 0.5, "other": Speaker("zhenhuan", 1.5)}
+    record, hashes = [exchange("one", *SIDES), exchange("two", *SIDES, **other)], {"two": {"adapter_sha256": "ab" * 32}}
+    text = saved.as_markdown(record, "Zhen Huan", "en", hashes)
+    first, second, *_ = text.split("**You**")[1:]
+    assert "zhenhuan, strength 1.00*" in first and "tokens*" in first  # the base model has no adapter
+    assert "two, strength 0.50, SHA-256 abababababab*" in second and "zhenhuan, strength 1.50*" in second
+    (row,) = json.loads(saved.as_rows(record, hashes))
+    assert row["speaker"] == "zhenhuan, strength 1.00; two, strength 0.50, SHA-256 abababababab"
 
 
 def flat(words: object, path: str = "") -> dict[str, str]:

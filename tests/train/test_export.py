@@ -77,6 +77,8 @@ def test_a_strength_multiplies_the_update(exported: Path, source: Path, tmp_path
     assert len(moved) == 2 * tiny.LAYERS
     for less, more in moved:
         assert (less - more / 2).abs().mean() < 0.02 * more.abs().mean()  # what is left is bfloat16's rounding
+    assert (tmp_path / "half" / "Modelfile").read_text(encoding="utf-8").startswith("# tiny-at-0.5\nFROM .\n")
+    assert "--served-model-name tiny-at-0.5 " in (tmp_path / "half" / "vllm.sh").read_text(encoding="utf-8")
     for strength, sentence in (("0", "is the base model"), ("2", "choose a number from 0 to 1.5")):
         with pytest.raises(RoleplayError, match=sentence):
             export.main([str(source), "--strength", strength])
@@ -116,6 +118,8 @@ def parsed(text: str) -> list[tuple[str, str]]:
     """A Modelfile as Ollama's own parser splits it: a value that opens with three quotes ends where a line does."""
     found, lines = list[tuple[str, str]](), iter(text.splitlines())
     for line in lines:
+        if line.startswith("#"):
+            continue
         name, value = line.split(" ", 1)
         if value.startswith('"' * 3):
             while not (len(value) >= 6 and value.rstrip().endswith('"' * 3)):

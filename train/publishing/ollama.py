@@ -41,6 +41,7 @@ def modelfile(adapter: Adapter, source: str) -> str:
     # Ollama ends such a text where a line ends with three quotes: one at the persona's end is still its own.
     persona = re.sub('"{3,}', '""', adapter.persona)
     lines = (
+        f"# {adapter.name}",
         f"FROM {source}",
         f'TEMPLATE """{GO_TEMPLATES[adapter.template]}"""',
         f'SYSTEM """{persona}"""',
