@@ -5,9 +5,9 @@ from html import escape
 
 from dataset.preferences import review, vote_pairs
 from page.words import WORDS
-from roleplay.engine.protocol import Speaker
 from roleplay.errors import DataError
 from roleplay.results import ranking
+from roleplay.results.ranking import Player
 from roleplay.results.tally import Tally, score
 from roleplay.results.votes import Vote
 from roleplay.results.wording import TEXTS
@@ -19,11 +19,11 @@ def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
     """A sentence on the adapter beside the base model, one on every other pair that it was in, and the ranking."""
     words, met = TEXTS[language], ranking.pairs(votes)
     told = [
-        score(language, met.get((Speaker(adapter), Speaker()), Tally())),
+        score(language, met.get((Player(adapter), Player()), Tally())),
         *ranking.sentences(met, adapter, language),
     ]
     html = "".join(f"<p>{escape(sentence)}</p>" for sentence in told)
-    if len({speaker for pair in met for speaker in pair}) < 3:
+    if len({player for pair in met for player in pair}) < 3:
         return html
     ranked = ranking.ranking(met)
     rows = "".join(f"<li>{escape(_row(one, language))}</li>" for one in ranked)
@@ -33,7 +33,7 @@ def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
 
 def _row(one: ranking.Ranked, language: str) -> str:
     share = {key: f"{getattr(one.share, key):.0%}" for key in ("value", "low", "high")}
-    return f"{ranking.name_of(one.speaker, language)}: {TEXTS[language]['figure'].format(**share)}"
+    return f"{ranking.name_of(one.player, language)}: {TEXTS[language]['figure'].format(**share)}"
 
 
 def lesson_html(votes: Sequence[Vote], adapter: str, folder: str, language: str) -> str:

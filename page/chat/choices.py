@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from roleplay.engine.protocol import Sampling
+from roleplay.results.votes import EXAMPLES, NOTHING, PERSONA
 from roleplay.text.personas import Persona
 
-# What the base model reads beside the conversation; with examples it has the persona as well.
-PERSONA, NOTHING, EXAMPLES = "persona", "nothing", "examples"
 GIVEN = (PERSONA, NOTHING, EXAMPLES)
 NUMBERS = tuple(field.name for field in fields(Sampling) if field.name != "seed")
 LENGTHS = ("max_new_tokens", "base_max_new_tokens")  # of these the numbers that say how long an answer may be

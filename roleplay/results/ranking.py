@@ -6,33 +6,43 @@ Hunter (2004); a tie is half a win for each. Intervals come from resampling the 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from roleplay.engine.protocol import ADAPTER, BASE, Speaker
 from roleplay.results.intervals import Estimate
 from roleplay.results.tally import ENOUGH, Tally, count
-from roleplay.results.votes import Vote
+from roleplay.results.votes import PERSONA, Vote
 from roleplay.results.wording import TEXTS
 
 ROUNDS, STEPS, SEED = 400, 60, 0  # resamplings, MM steps of each fit, and the dice of the resampling
 PRIOR = 0.5  # wins and losses of everyone against someone of middling strength, so that none is beyond measure
 
-Pair = tuple[Speaker, Speaker]
+
+class Player(NamedTuple):
+    """Who, at which strength, and what it was given: the base model with training rows is another opponent."""
+
+    adapter: str = ""
+    strength: float = 1.0
+    given: str = PERSONA
+
+
+Pair = tuple[Player, Player]
 
 
 @dataclass(frozen=True)
 class Ranked:
     """Who, and the share of votes that they would win against the others, each as often."""
 
-    speaker: Speaker
+    player: Player
     share: Estimate
 
 
 def pair_of(vote: Vote) -> Pair:
     """Who stood on the adapter's and on the base side; at a strength of 0 anyone is the base model."""
-    first, second = (speaker if speaker.adapter and speaker.strength else Speaker() for speaker in vote.speakers)
-    return first, second
+    own, other = (one if one.adapter and one.strength else Speaker() for one in vote.speakers)
+    return Player(own.adapter, own.strength), Player(other.adapter, other.strength, vote.given)
 
 
 def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
@@ -42,7 +52,7 @@ def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
         first, second = pair_of(vote)
         if first == second:
             continue
-        if (second, first) in met or not first.adapter:
+        if (second, first) in met or (second.adapter and not first.adapter):
             first, second = second, first
             vote = replace(vote, order=[{ADAPTER: BASE, BASE: ADAPTER}[side] for side in vote.order])
         met.setdefault((first, second), []).append(vote)
@@ -51,7 +61,7 @@ def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
 
 def ranking(met: dict[Pair, Tally]) -> list[Ranked]:
     """The best first, of those whom `_comparable` finds; empty where they are fewer than three."""
-    players = sorted({player for pair in met for player in pair}, key=lambda one: (one.adapter, one.strength))
+    players = sorted({player for pair in met for player in pair})
     wins = np.zeros((len(players), len(players)))  # [i, j]: of i against j
     for (first, second), tally in met.items():
         i, j = players.index(first), players.index(second)
@@ -95,20 +105,21 @@ def _shares(wins: np.ndarray) -> np.ndarray:
     return (chance.sum(2) - 0.5) / (wins.shape[1] - 1)
 
 
-def name_of(speaker: Speaker, language: str) -> str:
+def name_of(player: Player, language: str) -> str:
     """As it is called in a tally."""
-    words = TEXTS[language]
-    if not speaker.adapter:
-        return words["base_model"]
-    at = words["at_strength"].format(name=speaker.adapter, strength=speaker.strength)
-    return speaker.adapter if speaker.strength == 1 else at
+    words, name = TEXTS[language], player.adapter
+    if not name:
+        name = words["base_model"]
+    elif player.strength != 1:
+        name = words["at_strength"].format(name=name, strength=player.strength)
+    return name if player.given == PERSONA else words[f"given_{player.given}"].format(name=name)
 
 
 def sentences(met: dict[Pair, Tally], adapter: str, language: str) -> list[str]:
     """Each pair that an adapter was in, but at its own strength beside the base model, in a sentence."""
     words, told = TEXTS[language], []
     for (first, second), tally in met.items():
-        if adapter not in (first.adapter, second.adapter) or (first, second) == (Speaker(adapter), Speaker()):
+        if adapter not in (first.adapter, second.adapter) or (first, second) == (Player(adapter), Player()):
             continue
         low, high = tally.interval
         names = {"first": name_of(first, language), "second": name_of(second, language)}

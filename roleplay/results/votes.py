@@ -23,6 +23,8 @@ from roleplay.errors import DataError, HubError, RoleplayError
 from roleplay.weights import hub
 
 CHOICES = ("left", "right", "tie", "bad")
+# What the base side reads beside the conversation; with examples it has the persona as well.
+PERSONA, NOTHING, EXAMPLES = "persona", "nothing", "examples"
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
 REMEMBERED = 100_000  # exchanges that were voted on last, at about 0.1 KB each
 
@@ -53,6 +55,14 @@ class Vote:
         return Speaker(self.adapter, self.strength), Speaker(
             self.other.get("adapter", ""), self.other.get("strength", 1)
         )
+
+    @property
+    def given(self) -> str:
+        """What the base side read beside the conversation; where neither side was told a persona, it lacked none."""
+        if self.examples:
+            return EXAMPLES
+        own, other = (self.questions.get(side, {}).get("persona") for side in (ADAPTER, BASE))
+        return NOTHING if own and not other else PERSONA
 
     @property
     def winner(self) -> str:
@@ -232,4 +242,5 @@ def _vote(value: Any) -> Vote:
         raise ValueError("choice or order is unknown")
     if not all(isinstance(speaker.adapter, str) for speaker in vote.speakers):
         raise ValueError("who spoke is no name")
+    vote.given  # noqa: B018 - raises for questions that are none
     return vote

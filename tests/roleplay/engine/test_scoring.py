@@ -92,7 +92,9 @@ def test_one_of_several_is_looked_into_with_the_dice_that_drew_it(local: LocalEn
         *_, alone = local.answer(drawn)
         assert alone[side].text == answer.text
         found = local.score(replace(REQUEST, sampling=replace(DICE, candidates=4)), answer)
-        assert [piece.same_choice for piece in found] == [piece.same_choice for piece in local.score(drawn, alone[side])]
+        assert [piece.same_choice for piece in found] == [
+            piece.same_choice for piece in local.score(drawn, alone[side])
+        ]
 
 
 @pytest.mark.parametrize("text", ["a 👩‍🔬 b", "👍🏽", "🇨🇳🇫🇷", "é", "❤️!"])
