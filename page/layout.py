@@ -14,7 +14,7 @@ from page.persona_panel import draw_persona
 from page.plain_chatbot import PlainChatbot, pane
 from page.serving.start import Started
 from page.sides_panel import SidesHandlers, draw_sides
-from roleplay.engine.protocol import ADAPTER, BASE, SCORE, Sampling
+from roleplay.engine.protocol import ADAPTER, BASE, CANDIDATES, SCORE, Sampling
 from roleplay.text.personas import Persona
 
 # By field of `Sampling`: lowest, highest and step of its slider. Its label has the same name in `words`.
@@ -112,7 +112,7 @@ def draw(sides: SidesHandlers, started: Started) -> Controls:
                 drawn |= draw_panel(both, started)
                 drawn |= {
                     **draw_persona(persona, started.cards),
-                    **_sampling(started.base_tokens),
+                    **_sampling(started.base_tokens, sides.lacks.get(CANDIDATES, "")),
                     **_keep(),
                 }
         with gr.Tab(I18N("scoreboard"), visible=both) as scores:
@@ -158,23 +158,30 @@ def _composer() -> dict[str, Any]:
     return {"ballot": ballot, "votes": votes, "message": message}
 
 
-def _sampling(base_tokens: int) -> dict[str, Any]:
+def _sampling(base_tokens: int, no_candidates: str) -> dict[str, Any]:
+    """`no_candidates` is why nothing can be chosen among several answers, "" where it can."""
     first = replace(Sampling(), base_max_new_tokens=base_tokens)
     with gr.Accordion(I18N("sampling"), open=False):
         with gr.Row():
-            presets = {name: gr.Button(I18N(name), size="sm") for name in PRESETS}
+            weighs = not no_candidates
+            presets = {
+                name: gr.Button(I18N(name), size="sm", visible=weighs or preset.candidates == 1)
+                for name, preset in PRESETS.items()
+            }
+        if no_candidates:
+            gr.Markdown(as_said(no_candidates), elem_classes="lacks")
         return {
             "presets": presets,
-            "numbers": {name: _slider(name, getattr(first, name)) for name in NUMBERS},
+            "numbers": {name: _slider(name, getattr(first, name), name != "candidates" or weighs) for name in NUMBERS},
             # A gr.Number that is empty becomes 0 as soon as the accordion opens (Gradio 6.31).
             "seed": gr.Textbox(label=I18N("seed"), placeholder=I18N("new_seed"), max_length=10),
         }
 
 
-def _slider(name: str, value: float) -> gr.Slider:
+def _slider(name: str, value: float, visible: bool) -> gr.Slider:
     low, high, step = SLIDERS[name]
     info = I18N("blind_lengths") if name == "base_max_new_tokens" else None
-    return gr.Slider(low, high, value, step=step, label=I18N(name), info=info)
+    return gr.Slider(low, high, value, step=step, label=I18N(name), info=info, visible=visible)
 
 
 def _keep() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from page.sides_panel import SidesHandlers
 from page.state import Visitor
 from page.toasts import refusal, tell
 from page.words import WORDS
+from roleplay.engine.protocol import CANDIDATES
 from roleplay.errors import DataError
 
 
@@ -40,10 +41,13 @@ class ShareHandlers:
         except DataError as error:
             raise refusal(str(error)) from error
         adapter = found.adapter or next(iter(self.sides.engine.adapters()), "")
+        numbers = dict(found.numbers)
+        if CANDIDATES in self.sides.lacks:  # nobody could set them back
+            numbers[CANDIDATES] = 1
         tell(" ".join([WORDS[visitor.language]["share_loaded"], *found.notes]))
         return {
             **self.sides.restored(found.kept, adapter, visitor.language),
-            **found.numbers,
+            **numbers,
             "adapter": adapter or None,
             "seed": found.seed,
             "saved": to_json(found.kept),

@@ -14,7 +14,7 @@ from page.look import I18N, as_said
 from page.persona_panel import introduction
 from page.serving.start import About
 from page.state import Visitor
-from roleplay.engine.protocol import ADAPTER, BASE, MAX_STRENGTH, STRENGTH, Engine, Speaker
+from roleplay.engine.protocol import ADAPTER, BASE, MAX_STRENGTH, SCORE, STRENGTH, Engine, Speaker
 from roleplay.text.personas import Persona
 
 STEP = 0.05  # of a strength
@@ -63,6 +63,8 @@ class SidesHandlers:
         """What a kept conversation says of both sides."""
         if kept.adapter not in ("", adapter):  # its strength and who stood beside it went with it
             kept = replace(kept, strength=1.0, other=Speaker())
+        if STRENGTH in self.lacks:  # nobody could set it back
+            kept = replace(kept, strength=1.0, other=Speaker(kept.other.adapter))
         others = self.other_options(adapter, kept.other.adapter)
         return {
             "compare": kept.compare,
@@ -119,8 +121,9 @@ def draw_sides(handlers: SidesHandlers, adapter: str) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     with gr.Column(elem_id="left-choice", elem_classes="choice", visible=both):
         drawn["strength"] = _strength(STRENGTH not in lacks)
-        for reason in lacks.values():
-            gr.Markdown(as_said(reason), elem_classes="lacks")
+        for lack in (STRENGTH, SCORE):
+            if lack in lacks:
+                gr.Markdown(as_said(lacks[lack]), elem_classes="lacks")
     with gr.Column(elem_id="right-choice", elem_classes="choice", visible=both):
         drawn["other"] = gr.Dropdown(**handlers.other_options(adapter, ""), label=I18N("other"), elem_id="other")
         drawn["other_strength"] = _strength(False)

@@ -8,7 +8,8 @@ from roleplay.errors import RoleplayError
 from roleplay.text.prompts import Turn
 
 ADAPTER, BASE = "adapter", "base"  # the two sides of a comparison
-STRENGTH, SCORE = "strength", "score"  # what an engine may lack: strengths other than 1, and `Engine.score`
+# What an engine may lack: strengths other than 1, `Engine.score`, and answers of which the best is chosen.
+STRENGTH, SCORE, CANDIDATES = "strength", "score", "candidates"
 MAX_CANDIDATES = 16
 MAX_STRENGTH = 1.5  # beyond it an adapter mostly babbles
 LOOP = "loop"
@@ -135,7 +136,7 @@ class Engine(Protocol):
         """Why nothing can be answered just now, in a sentence; "" when all is well."""
 
     def lacks(self) -> Mapping[str, str]:
-        """What it cannot do of this protocol and why, in a sentence: `STRENGTH`, `SCORE` or nothing."""
+        """What it cannot do of this protocol and why, in a sentence, by `STRENGTH`, `SCORE` or `CANDIDATES`."""
 
     def kl_to_base(self, adapter: str) -> float | None:
         """How far an adapter moves the model, see `probe.kl_to_base`; None where that is not known."""

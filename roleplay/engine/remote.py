@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.engine import remote_scoring
 from roleplay.engine.loops import repeats
 from roleplay.engine.pieces import answer_ids, joined
-from roleplay.engine.protocol import ADAPTER, LOOP, SCORE, STRENGTH, Answer, Piece, Request, Sampling
+from roleplay.engine.protocol import ADAPTER, CANDIDATES, LOOP, SCORE, STRENGTH, Answer, Piece, Request, Sampling
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import TEMPLATES, Fitted, PromptEncoder
 from roleplay.weights.adapters import Adapter
@@ -30,6 +30,8 @@ from roleplay.weights.adapters import Adapter
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
 LISTEN_SECONDS = 0.1  # after which a Stop is heard though the server says nothing
 NO_STRENGTH = "a server's adapters speak at the strength that they were trained at"
+NO_CANDIDATES = "a server weighs no answers against each other"
+LACKS = {STRENGTH: NO_STRENGTH, CANDIDATES: NO_CANDIDATES}
 CONTEXT = 2048  # tokens, where the server does not say
 _URL = re.compile(r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?(/[\w./-]*)?", re.ASCII)
 ENDS = {"stop": "end", "length": "length"}
@@ -81,24 +83,24 @@ class RemoteEngine:
         return ""
 
     def lacks(self) -> dict[str, str]:
-        """Strengths, and scores where the server is there and gives no token probabilities."""
+        """`LACKS`, and scores where the server is there and gives no token probabilities."""
         try:
             base, _, _ = self._served()
         except ModelError:
-            return {STRENGTH: NO_STRENGTH}
+            return dict(LACKS)
         try:
             start = self._encoders["gemma"].prefix("")
             remote_scoring.read(self._encoders["gemma"], self._post(remote_scoring.body(base, start)), start[1:])
         except ModelError as error:
-            return {STRENGTH: NO_STRENGTH, SCORE: str(error)}
-        return {STRENGTH: NO_STRENGTH}
+            return LACKS | {SCORE: str(error)}
+        return dict(LACKS)
 
     def kl_to_base(self, adapter: str) -> None:
         """The server does not say."""
 
     def answer(self, request: Request) -> Iterator[dict[str, Answer]]:
         if request.sampling.candidates > 1:
-            raise RoleplayError(f"candidates is {request.sampling.candidates}: a server weighs none; choose 1")
+            raise RoleplayError(f"candidates is {request.sampling.candidates}, but {NO_CANDIDATES}: choose 1")
         started, answers, bodies = time.monotonic(), {}, {}
         for side, (model, encoder, prompt) in self._prompts(request).items():
             answers[side] = Answer(dropped_turns=prompt.dropped_turns, shown_rows=prompt.shown_rows)

@@ -19,7 +19,7 @@ from page.handlers import Handlers
 from page.serving.rate_limit import Rate
 from page.serving.start import About, Started
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
+from roleplay.engine.protocol import ADAPTER, BASE, CANDIDATES, STRENGTH, Answer, Sampling, Speaker
 from roleplay.results.votes import Box
 from roleplay.text import personas
 from roleplay.text.personas import Persona
@@ -307,6 +307,14 @@ def test_labels_footers_markdown_and_the_kept_chat_say_who_spoke(handlers: Handl
     back = handlers.restore(beside_two, VISITOR)
     assert (back["strength"], back["other"]["value"], back["other_strength"]) == (1.0, "", 1.0)
     assert [value for _, value in handlers.sides.other_options("two", "one")["choices"]] == ["", "two", "one"]
+
+
+def test_what_a_server_cannot_do_comes_back_as_it_can(handlers: Handlers) -> None:
+    choices = replace(CHOICES, strength=0.5, other="two", other_strength=1.2, numbers=CHOICES.numbers | {CANDIDATES: 8})
+    text = handlers.shared.share([], choices)["file"][1]
+    handlers.sides.lacks = {STRENGTH: "no strengths", CANDIDATES: "nothing is weighed"}
+    back = handlers.shared.load_chat(text, VISITOR)
+    assert (back["strength"], back["other_strength"], back[CANDIDATES], back["other"]["value"]) == (1.0, 1.0, 1, "two")
 
 
 def test_no_conversation_is_loaded_while_an_answer_is_written(handlers: Handlers) -> None:

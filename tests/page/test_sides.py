@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, expect
 
-from roleplay.engine.protocol import ADAPTER, BASE, STRENGTH, Speaker
+from roleplay.engine.protocol import ADAPTER, BASE, CANDIDATES, SCORE, STRENGTH, Speaker
 from tests.pages import PHONE, Served, ask, bots, footer, opened, serious
 
 pytest_plugins = ("pages",)
@@ -59,12 +59,19 @@ def test_a_label_opens_who_speaks_and_a_file_brings_it_back(browser: Browser, tm
 
 
 def test_what_a_server_cannot_do_is_hidden_with_the_reason(browser: Browser, tmp_path: Path) -> None:
-    served = Served(tmp_path, ["one"], lacks={STRENGTH: "no <b>strengths</b> here", "score": "no token probabilities"})
+    lacks = {STRENGTH: "no <b>strengths</b> here", SCORE: "no token probabilities", CANDIDATES: "nothing is weighed"}
+    served = Served(tmp_path, ["one"], lacks=lacks)
     with opened(browser, served.url) as page:
         page.get_by_role("button", name="Fine-tuned adapter").click()
         expect(page.locator("#left-choice")).to_contain_text("no <b>strengths</b> here")
         expect(page.locator("#left-choice")).to_contain_text("no token probabilities")
+        expect(page.locator("#left-choice")).not_to_contain_text("nothing is weighed")
         expect(page.get_by_label("Strength of the adapter")).to_have_count(0)
+        page.get_by_role("button", name="Sampling").click()
+        expect(page.get_by_text("nothing is weighed")).to_be_visible()
+        expect(page.get_by_role("button", name="Steady")).to_be_visible()
+        expect(page.get_by_role("button", name="Considered")).to_have_count(0)
+        expect(page.get_by_label("Answers to choose the best from")).to_have_count(0)
         ask(page, "hello")
         expect(page.get_by_role("button", name="Why")).to_have_count(0)
     served.demo.close()

@@ -14,7 +14,20 @@ import pytest
 
 from roleplay.engine import remote
 from roleplay.engine.loops import repeats
-from roleplay.engine.protocol import ADAPTER, BASE, LOOP, SCORE, STRENGTH, Answer, Question, Request, Sampling, Speaker
+from roleplay.engine.protocol import (
+    ADAPTER,
+    BASE,
+    CANDIDATES,
+    CONSIDERED,
+    LOOP,
+    SCORE,
+    STRENGTH,
+    Answer,
+    Question,
+    Request,
+    Sampling,
+    Speaker,
+)
 from roleplay.engine.remote import RemoteEngine
 from roleplay.errors import ModelError, RoleplayError
 from roleplay.text.prompts import PromptEncoder
@@ -328,6 +341,8 @@ def test_each_side_has_its_length_and_a_loop_is_cut(engine: RemoteEngine, server
 def test_another_adapter_may_be_compared_and_no_strength_be_chosen(engine: RemoteEngine, server: Server) -> None:
     *_, last = engine.answer(Request(BOTH, adapter="tiny", other=Speaker("odd")))
     assert [last[side].text for side in (ADAPTER, BASE)] == ["I am T.", "hm"]
+    with pytest.raises(RoleplayError, match="candidates is 8, but a server weighs no answers"):
+        next(engine.answer(Request(BOTH, CONSIDERED, "tiny")))
     with pytest.raises(RoleplayError, match="strength is 0.5, but a server's adapters speak at the strength that they"):
         next(engine.answer(Request(BOTH, adapter="tiny", strength=0.5)))
 
@@ -335,7 +350,7 @@ def test_another_adapter_may_be_compared_and_no_strength_be_chosen(engine: Remot
 def test_a_finished_answer_is_scored_where_the_server_gives_token_probabilities(
     engine: RemoteEngine, server: Server
 ) -> None:
-    assert set(engine.lacks()) == {STRENGTH, SCORE}  # it streams, and says nothing of the prompt
+    assert set(engine.lacks()) == {STRENGTH, CANDIDATES, SCORE}  # it streams, and says nothing of the prompt
     a, b = TOKENIZER("ab").input_ids
 
     def told(*logprobs: tuple[float, float]) -> list[Any]:
@@ -353,4 +368,4 @@ def test_a_finished_answer_is_scored_where_the_server_gives_token_probabilities(
     start = PromptEncoder(TOKENIZER).prefix("")
     entries = [None, *({str(token): {"logprob": -1.0}} for token in start[1:])]
     server.script["base"] = [200, {"choices": [{"text": "x", "prompt_logprobs": entries}]}]
-    assert engine.lacks().keys() == {STRENGTH}
+    assert engine.lacks().keys() == {STRENGTH, CANDIDATES}
