@@ -18,6 +18,7 @@ GROUPS = {
         "chrF",
         "distinct-2",
         "copied",
+        "copied, 256",
     ),
     "ends": ("stop rate", "stop rate, 256", "openers that stop", "tokens"),
     "forgotten": ("plain Chinese", "plain English"),

@@ -24,6 +24,7 @@ from roleplay.results.board import (
     verdicts,
 )
 from roleplay.results.intervals import Estimate, wilson
+from roleplay.results.summary import GROUPS
 from roleplay.text.copies import runs, units
 from roleplay.text.rows import read_rows
 from roleplay.text.splits import near_duplicates_between
@@ -266,6 +267,10 @@ def test_table_has_every_measure_with_its_meaning(board: dict) -> None:
 def test_every_measure_and_arm_has_its_words(language: str) -> None:
     assert list(texts.MEASURES[language]) == list(MEASURES)
     assert list(texts.ARMS[language]) == list(ARMS)
+
+
+def test_every_measure_is_in_one_group() -> None:
+    assert sorted(name for group in GROUPS.values() for name in group) == sorted(MEASURES)
 
 
 def test_a_board_is_read_back(board: dict, tmp_path: Path) -> None:
