@@ -57,7 +57,8 @@ def _item(arm: str, kind: str, item: Mapping[str, str], language: str) -> str:
         f"<div><dt>{escape(ARMS[language][side])}</dt><dd>{escape(item[side])}</dd></div>" for side in (TUNED, arm)
     )
     ask = f'<button type="button" class="ask" data-ask="{escape(asked)}">{escape(words["flips_ask"])}</button>'
+    ask = f"<small>{escape(words['flips_several'])}</small>" if SEVERAL in asked else ask
     return (
         f'<article class="{kind}"><p><span class="kind">{escape(words[f"flips_{kind}"])}</span> {escape(asked)} '
-        f"{'' if SEVERAL in asked else ask}</p><dl>{replies}</dl></article>"
+        f"{ask}</p><dl>{replies}</dl></article>"
     )

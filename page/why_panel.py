@@ -41,5 +41,6 @@ class WhyHandlers:
         about = self.sides.about.get(asked.speaker(side).adapter)
         html += looked_up_html(answer, visitor.language)
         if about and about.retriever:
-            html += taught_html(answer.text, about.retriever, visitor.language)
+            looks_up = "examples_sha256" in about.provenance
+            html += taught_html(answer.text, about.retriever, looks_up, visitor.language)
         return {"why": [pane, number, html]}

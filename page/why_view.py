@@ -45,15 +45,18 @@ def looked_up_html(answer: Answer, language: str) -> str:
     return _listed(WORDS[language]["looked_up"], rows) if rows else ""
 
 
-def taught_html(answer: str, retriever: Retriever, language: str) -> str:
-    """The training rows that an answer resembles most, and the longest passage that was copied from one."""
+def taught_html(answer: str, retriever: Retriever, looks_up: bool, language: str) -> str:
+    """The training rows that an answer resembles most, and the longest passage that was copied from one.
+
+    Of an adapter that looks rows up those alone are known, and not all that it was trained on.
+    """
     words = WORDS[language]
     try:
         nearest = retriever.replies.examples(answer, TAUGHT)[::-1]
         copy = copied(answer, (turn for turn, _, _ in retriever.known))
     except DataError as error:
         return f"<p>{escape(str(error))}</p>"
-    told = words["taught_own"]
+    told = words["taught_own_looked_up" if looks_up else "taught_own"]
     if copy:
         passage, (user, _) = copy
         told = words["taught_copied"].format(passage=passage, user=user)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from page.flips_view import flips_html
 from page.scoreboard_tab import scoreboard_html
 from page.training_curve import curve_html
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
@@ -138,6 +139,16 @@ def test_the_chosen_adapter_and_one_without_a_scoreboard(browser: Browser, tmp_p
         page.get_by_role("option", name="two").click()
         expect(page.locator("#board .plot").first).to_be_visible()
     served.demo.close()
+
+
+def test_an_item_of_several_messages_says_how_to_ask_it_again() -> None:
+    items = {arm: [Outcome(right, "says")] for arm, right in ((TUNED, True), (BASE_WITH_PERSONA, False))}
+    for asked, told in (
+        ("I sail on Friday. / When do I sail?", "one after the other"),
+        ("who?", "Ask this in the chat"),
+    ):
+        html_ = flips_html({"flips": {"recall": flips([asked], items, BASE_WITH_PERSONA)}}, "en")
+        assert told in html_ and ("<button" in html_) is (asked == "who?")
 
 
 def test_a_guest_whose_folder_is_gone(tmp_path: Path) -> None:

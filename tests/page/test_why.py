@@ -84,7 +84,12 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     assert html.index("that it looked up for this message") < html.index("晚膳呢<br>→") < html.index("nearest to it")
     other = {ADAPTER: Answer("好", 1, stop="end")}
     html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]
-    assert "No 10 characters" in html
+    assert "No 10 characters in a row of it (6 words) stand in the training rows." in html
+    about["one"] = replace(
+        about["one"], provenance={"examples_sha256": "ab"}
+    )  # of what else it learnt nothing is known
+    html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]
+    assert "No 10 characters in a row of it (6 words) stand in the rows that it looks up." in html
 
 
 def test_tokens_are_shaded_and_looked_at_by_keyboard_and_tap(browser: Browser, served: Served) -> None:
