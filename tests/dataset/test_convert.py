@@ -19,7 +19,8 @@ from roleplay.text.rows import read_rows
 
 def chat(path: Path, *turns: tuple[str, str]) -> str:
     """A file as the page saves it."""
-    path.write_text(as_rows([Exchange(user, {ADAPTER: Answer(reply, stop="end")}) for user, reply in turns]), "utf-8")
+    said = [Exchange(user, {ADAPTER: Answer(reply, stop="end")}) for user, reply in turns]
+    path.write_text(as_rows(said, {}), encoding="utf-8")
     return str(path)
 
 
