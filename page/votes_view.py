@@ -43,11 +43,11 @@ def lesson_html(votes: Sequence[Vote], adapter: str, folder: str, language: str)
     except DataError as error:
         return f"<p>{escape(str(error))}</p>"
     told = f"<p>{WORDS[language]['votes_usable'].format(usable=len(usable), least=FEWEST)}</p>"
+    if len(usable) < FEWEST or "/" in adapter:
+        return told
     try:
         split_pairs(usable, HELD_OUT, SEED)
     except DataError:
-        return told
-    if "/" in adapter:
         return told
     command = f"python -m train.prefer --adapter adapters/{adapter} --votes {folder} --name {adapter}-voted"
     return f"{told}<p><code>{escape(command)}</code></p>"

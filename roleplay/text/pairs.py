@@ -124,8 +124,8 @@ def split_pairs(
     """
     numbered = [replace(pair.prompt, where=str(number)) for number, pair in enumerate(pairs)]
     learnt, held = ([int(row.where) for row in side] for side in split_rows(numbered, held_out, seed, tell))
-    groups_held = {number for place, number in enumerate(prompt_groups(pairs)) if place in set(held)}
-    if not learnt or len(groups_held) < FEWEST_GROUPS:
+    group_of = prompt_groups(pairs)
+    if not learnt or len({group_of[place] for place in held}) < FEWEST_GROUPS:
         raise DataError(
             f"{len(pairs)} usable pairs, {len(held)} of them to hold out: pairs on {FEWEST_GROUPS} prompts or more are "
             "needed there; collect more votes, or raise --held-out"

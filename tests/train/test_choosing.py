@@ -130,8 +130,8 @@ def test_facts_are_chosen_by_likelihood_per_token(bench: Bench, subject: Subject
 
 
 def test_an_equal_score_is_not_right() -> None:
-    assert not choosing.chosen(("a", "b"), (1.0, 1.0)).right
-    assert choosing.chosen(("a", "b"), (1.0, 0.5)).right
+    assert not choosing._chosen(("a", "b"), (1.0, 1.0)).right
+    assert choosing._chosen(("a", "b"), (1.0, 0.5)).right
 
 
 def test_a_model_that_knows_the_pairs_chooses_them_all(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

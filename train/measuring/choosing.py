@@ -4,19 +4,21 @@ No reply is generated and none is judged: a reply that is likely to the question
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from roleplay.results.board import BASE_WITH_PERSONA, TUNED
 from roleplay.text.languages import language
-from roleplay.text.prompts import Example
+from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
 from train.measuring.figures import Board
 from train.measuring.flips import Outcome
 from train.measuring.losses import PACK, label_count
 from train.measuring.progress import Work, scoring
 from train.measuring.subject import Bench, Subject
+from train.measuring.written import Fact
 
 ARMS = (BASE_WITH_PERSONA, TUNED)  # a reply in her voice is likelier to whoever has her persona
 OTHERS = 9  # replies beside a row's own, so that chance is 10 %
@@ -67,7 +69,7 @@ def choice(bench: Bench, board: Board) -> None:
         prior = dict(zip(replies, alone, strict=True))
         examples = [_example(bench, arm, c.row.turns[:-1], c.row.turns[-1][0], r) for c in own for r in c.replies]
         asked = iter(_scores(bench, arm, examples, 1 + OTHERS))  # the replies of a row share its conversation
-        outcomes[arm] = [chosen(c.replies, [next(asked) - prior[reply] for reply in c.replies]) for c in own]
+        outcomes[arm] = [_chosen(c.replies, [next(asked) - prior[reply] for reply in c.replies]) for c in own]
     board.compare_list("choice", [c.row.turns[-1][0] for c in own], outcomes, [c.group for c in own])
 
 
@@ -84,15 +86,23 @@ def facts(bench: Bench, board: Board) -> list[dict[str, Any]]:
     """Questions about her life, answered by the likeliest of four replies, per token; returns what was chosen."""
     items, outcomes = bench.written.facts, dict[str, list[Outcome]]()
     for arm in ARMS:
-        examples = [_example(bench, arm, (), item.user, option) for item in items for option in item.options]
-        scores = iter(_scores(bench, arm, examples))
-        outcomes[arm] = [chosen(item.options, [next(scores) for _ in item.options]) for item in items]
+        subject = bench.subject
+        outcomes[arm] = known(items, subject.encodes(arm), subject.persona(arm), partial(bench.nats, arm))
     board.compare_list("facts", [item.user for item in items], outcomes)
     return [
         {"arm": arm, "user": item.user, "chosen": outcome.told, "right": outcome.right}
         for arm, own in outcomes.items()
         for item, outcome in zip(items, own, strict=True)
     ]
+
+
+def known(
+    facts: Sequence[Fact], encoder: PromptEncoder, persona: str, nats: Callable[[Sequence[Example]], Sequence[float]]
+) -> list[Outcome]:
+    """The likeliest of every question's replies, per token; `nats` says how unlikely the labels of examples are."""
+    asked = [encoder.example(persona, [(fact.user, option)], "last") for fact in facts for option in fact.options]
+    scores = iter(_per_token(nats(asked), asked))
+    return [_chosen(fact.options, [next(scores) for _ in fact.options]) for fact in facts]
 
 
 def facts_texts(bench: Bench) -> dict[str, Work]:
@@ -112,11 +122,14 @@ def _example(bench: Bench, arm: str, past: Sequence[tuple[str, str]], user: str,
 
 def _scores(bench: Bench, arm: str, examples: Sequence[Example], pack: int = 0) -> list[float]:
     """Log-likelihood of every example's labels in nat per token, `pack` examples computed at once."""
-    sums = bench.nats(arm, examples, pack)
+    return _per_token(bench.nats(arm, examples, pack), examples)
+
+
+def _per_token(sums: Sequence[float], examples: Sequence[Example]) -> list[float]:
     return [-nats / label_count(example) for nats, example in zip(sums, examples, strict=True)]
 
 
-def chosen(replies: Sequence[str], scores: Sequence[float]) -> Outcome:
+def _chosen(replies: Sequence[str], scores: Sequence[float]) -> Outcome:
     """The reply with the highest score; the first is right, where no other is as high."""
     best = max(range(len(replies)), key=lambda n: (scores[n], n))
     return Outcome(best == 0, replies[best])

@@ -5,6 +5,7 @@ Every figure is higher where it is better. It measures and judges; what follows 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from roleplay.engine.protocol import Question, Sampling
@@ -13,8 +14,8 @@ from roleplay.text.prompts import PromptEncoder, Turn
 from roleplay.weights import base_models
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.base_models import BaseModel
-from train.measuring.choosing import chosen
-from train.measuring.losses import Losses, label_count
+from train.measuring.choosing import known
+from train.measuring.losses import Losses
 from train.measuring.replies import Ask, Reply, Writer
 from train.measuring.resampling import bootstrap, paired_share_difference
 from train.measuring.written import Fact, Recall, Written
@@ -123,17 +124,11 @@ def facts_changed(
     losses: Losses, adapters: tuple[Adapter, Adapter], encoders: Mapping[str, PromptEncoder], facts: Sequence[Fact]
 ) -> list[Change]:
     """How many questions about the character each answers by the likeliest of four replies; [] without any."""
-    known = []
+    right = []
     for own in adapters:
-        examples = [
-            encoders[own.name].example(own.persona, [(fact.user, option)], "last")
-            for fact in facts
-            for option in fact.options
-        ]
-        nats = losses.nats(own.name, examples, float)
-        scores = iter([-nat / label_count(example) for nat, example in zip(nats, examples, strict=True)])
-        known.append([chosen(fact.options, [next(scores) for _ in fact.options]).right for fact in facts])
-    return [_paired_shares(FACTS, *known)] if facts else []
+        nats = partial(losses.nats, own.name, done=float)
+        right.append([answer.right for answer in known(facts, encoders[own.name], own.persona, nats)])
+    return [_paired_shares(FACTS, *right)] if facts else []
 
 
 def _write(writer: Writer, adapter: Adapter, messages: Sequence[Message]) -> list[Reply]:

@@ -131,5 +131,5 @@ def _check_pattern(pattern: str, where: str) -> None:
         re.compile(pattern, _FLAGS)
     except re.error as error:
         raise DataError(
-            f"{where}: {pattern!r:.80} is no pattern ({error}); a bracket or dot of its own is \\( or \\."
+            f"{where}: {pattern!r:.80} is no pattern ({error}); a bracket that stands for itself is \\( or \\["
         ) from error
