@@ -20,10 +20,11 @@ from roleplay.engine.states import reader_of
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.text.known import Known, known
 from roleplay.text.languages import language
 from roleplay.text.meaning import numbered
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import NEAREST, Known, Retriever, known
+from roleplay.text.retrieval import NEAREST, Retriever
 from roleplay.text.rows import read_rows
 from roleplay.weights import base_models
 from train.learning.meaning import learn_meaning, vectors_of

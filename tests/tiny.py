@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from roleplay.text import personas
+from roleplay.text.known import Known
 from roleplay.text.meaning import Meaning, Projection, Rarity
 from roleplay.text.prompts import TEMPLATES
-from roleplay.text.retrieval import Known
 from roleplay.weights import base_models, layout
 from roleplay.weights.examples import write_examples
 from roleplay.weights.meanings import lora_keys, write_meaning

@@ -32,8 +32,9 @@ from roleplay.results import board as scoreboard
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, TUNED, aligned, table, verdicts
 from roleplay.text import splits
 from roleplay.text.characters import Character, load_character, trained_as
+from roleplay.text.known import every_turn
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import Retriever, RetrievingEncoder, every_turn
+from roleplay.text.retrieval import Retriever, RetrievingEncoder
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter

@@ -14,7 +14,7 @@ from pathlib import Path
 from roleplay.environment import Environment
 from roleplay.errors import AdapterError, one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.text.retrieval import known
+from roleplay.text.known import known
 from roleplay.weights import base_models, inspection
 from roleplay.weights.examples import check_examples
 from roleplay.weights.training_rows import rows_of

@@ -25,9 +25,10 @@ from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, one_line_errors
 from roleplay.flags import parse
 from roleplay.text.characters import ROWS, load_character
+from roleplay.text.known import known
 from roleplay.text.personas import Persona, load_persona
 from roleplay.text.prompts import Example, PromptEncoder
-from roleplay.text.retrieval import Retriever, known
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row, system_notes
 from roleplay.text.splits import draw_share, name_few, repeat_by_weight
 from roleplay.weights import base_models, inspection
@@ -84,7 +85,8 @@ def read_material(flags: LoraFlags, start: Adapter | None = None) -> Material:
         notes.append(f"learnt as {persona.name}, with another persona than {start.name}: --persona or --character")
     if flags.retrieval:
         check_examples(turns := known(rows))
-        if left_out := sum(one.hidden for one in turns):
+        shown = {one.turn for one in turns if not one.hidden}
+        if left_out := sum(row.turns[-1] not in shown for row in rows):
             notes.append(f"{left_out:,} rows go on from a reply of no other row: they are learnt, and not looked up")
     notes += system_notes([*rows, *held_out], persona.system_prompt)
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)

@@ -23,8 +23,9 @@ from roleplay.engine.remote import RemoteEngine
 from roleplay.environment import LOCAL, ROOT, Environment
 from roleplay.errors import DataError, RoleplayError
 from roleplay.text import personas
+from roleplay.text.known import every_turn
 from roleplay.text.personas import Persona, load_persona, parse_persona
-from roleplay.text.retrieval import Retriever, every_turn
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
 from roleplay.weights import adapters, base_models, hub, inspection, layout, sources, training_rows
 from roleplay.weights.adapters import Adapter

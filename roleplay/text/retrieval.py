@@ -4,22 +4,21 @@ To the base model it is a rival of fine-tuning. An adapter that has learnt to re
 small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
 Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of words and short runs of characters, which needs no
 word segmentation and no model, or that by what is meant (`roleplay.text.meaning`) and a part of it. What goes on from a
-matter is near where that matter was spoken of just before.
+matter is near where that matter was spoken of just before. What the visitor has told is found where it is asked for.
 """
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import DataError
+from roleplay.text.known import Known, parts
 from roleplay.text.prompts import Example, PromptEncoder, Turn
-from roleplay.text.rows import Row
+from roleplay.text.told import is_question, of_oneself, said_back, sentences
 
 NEAREST = 4  # rows that are shown
 ELSEWHERE, SPOKEN_OF = -0.2, 0.3  # nearer is what goes on from a matter: not spoken of, and spoken of
@@ -28,73 +27,12 @@ WORDS = 0.8  # what nearness by words adds to another: "father" and "husband" me
 FEW = 1000  # the nearest turns, which are put in order: more than have one reply, or have been said
 RARE, FEWEST = 150, 2  # a part that one message in so many has, or no more than so few, tells what one is about
 TOLD = 0.1  # of nearness by such words to what the visitor said before: a message so near is about that
+SHARED = 1.3  # what that nearness counts beside the others where what was told is asked for,
+ASKED_FOR = 0.1  # and by how much it must be nearer, with it, than what else could be shown
+TOLD_SENTENCES = 2  # of a message are said back: the one that is asked for and the next, which may correct it
 REMEMBERED = 16  # messages whose order of turns is kept: one is asked for several times while it is answered
 LATEST = (1.0, 0.8)  # what the last replies of a conversation count, to tell what is spoken of
-_RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
 MARK = "※ "  # opens what the user says in a row that is shown to an adapter: no visitor has said it
-
-
-def _parts(text: str) -> list[str]:
-    """What messages are compared by: Chinese characters and pairs of them; words, and four letters in a row of them."""
-    parts: list[str] = []
-    for run in _RUN.findall(text.lower()):
-        if run[0] >= "\u3400":
-            parts += [*run, *map("".join, pairwise(run))]
-        else:
-            whole = f"^{run}$"
-            parts += [run, *(whole[i : i + 4] for i in range(len(whole) - 3))]
-    return parts
-
-
-class Known(NamedTuple):
-    """A turn that may be shown, the matter that it is of, and the matter that it goes on from, "" for none.
-
-    One that goes on from itself is never shown: what it says holds for its own conversation alone. It tells that a
-    message like it is about the conversation.
-    """
-
-    turn: Turn
-    matter: str
-    after: str = ""
-
-    @property
-    def hidden(self) -> bool:
-        return self.after == self.matter
-
-
-def known(rows: Sequence[Row]) -> list[Known]:
-    """What can be looked up of training rows, each once, by reply; a matter is a scene.
-
-    A row of several turns goes on from the matter that its last reply but one belongs to. One that goes on from a reply
-    of no other row is hidden, unless all rows are such. A row that is there again, for its weight, counts once.
-    """
-    rows = list(dict.fromkeys(rows))
-    single = [row for row in rows if len(row.turns) == 1]
-    if not single:
-        return _by_reply([Known(row.turns[-1], row.scene) for row in rows])
-    matters: dict[str, str] = {}  # by reply
-    for number, row in enumerate(single):
-        matters.setdefault(row.turns[0][1], row.scene or f"row {number}")
-    found = [Known(row.turns[0], row.scene or matters[row.turns[0][1]]) for row in single]
-    for number, row in enumerate(rows):
-        if len(row.turns) > 1:
-            talk = f"talk {number}"
-            after = matters.get(row.turns[-2][1], talk)
-            found.append(Known(row.turns[-1], talk if after == talk else row.scene or after, after))
-    return _by_reply(found)
-
-
-def _by_reply(found: Sequence[Known]) -> list[Known]:
-    """Each once, and those that have a reply together: a file of them says it once."""
-    together: dict[Known, dict[Known, None]] = {}
-    for one in found:
-        together.setdefault(one._replace(turn=("", one.turn[1])), {})[one] = None
-    return [one for alike in together.values() for one in alike]
-
-
-def every_turn(rows: Sequence[Row]) -> list[Known]:
-    """All that is said in training rows, each once, wherever it stands."""
-    return list(dict.fromkeys(Known(turn, row.scene) for row in rows for turn in row.turns))
 
 
 class _Index(NamedTuple):
@@ -131,7 +69,7 @@ class Retriever:
             raise DataError("there are no rows to retrieve from: name a data file that has training rows")
         numbers = {name: number for number, name in enumerate(dict.fromkeys(one.matter for one in self.known))}
         going_on = [i for i, one in enumerate(self.known) if one.after and not one.hidden and not self._in_replies]
-        vectorizer = TfidfVectorizer(analyzer=_parts, sublinear_tf=True)
+        vectorizer = TfidfVectorizer(analyzer=parts, sublinear_tf=True)
         messages = vectorizer.fit_transform([one.turn[self._in_replies] for one in self.known])
         telling = messages.getnnz(axis=0) <= max(len(self.known) / RARE, FEWEST)
         said = list(dict.fromkeys((one.turn[1], numbers[one.matter]) for one in self.known)) if going_on else []
@@ -158,7 +96,9 @@ class Retriever:
 
     def found(self, asked: str, turns: Sequence[Turn]) -> list[Turn]:
         """The turns that are shown for what is `asked` after `turns`, the nearest last; none says a reply again, and
-        none is shown beside one that is much nearer."""
+        none is shown beside one that is much nearer. What the visitor told, and now asks for, is shown alone."""
+        if told := self.told(asked, turns):
+            return [told]
         said = [reply for _, reply in turns]
         near = self.ranked(asked, NEAREST, set(said), said)
         return [turn for nearness, turn in near[::-1] if nearness >= RIVALS * near[0][0]]
@@ -186,6 +126,31 @@ class Retriever:
         it shares no rare words with what the visitor said before."""
         nearest = next((one for _, one in self._ranking(text, [reply for _, reply in turns])), None)
         return nearest is not None and not nearest.after and self._shared(text, [user for user, _ in turns]) < TOLD
+
+    def told(self, asked: str, turns: Sequence[Turn]) -> Turn | None:
+        """What the visitor told in `turns` and is `asked` for now, with what it is when said back; None where nothing
+        that was told is asked for."""
+        users = [user for user, _ in turns]
+        ranking = self._ranking(asked, [reply for _, reply in turns])
+        for_told = next((nearness for nearness, one in ranking if one.hidden), 0.0)
+        for_else = next((nearness for nearness, one in ranking if not one.hidden), 0.0)
+        if not (users and for_told and of_oneself(asked)):
+            return None
+        if for_told + SHARED * self._shared(asked, users) < for_else + ASKED_FOR:
+            return None
+        return self._told_of(asked, users)
+
+    def _told_of(self, asked: str, users: Sequence[str]) -> Turn | None:
+        """Of what was told, the sentence that shares most with what is asked, and the next."""
+        told = [said[i : i + TOLD_SENTENCES] for said in map(sentences, users) for i in range(len(said))]
+        told = [said for said in told if not is_question(said[0])]
+        if not told:
+            return None
+        vectors = self._index.vectorizer.transform([asked, *(said[0] for said in told)])
+        weighed = vectors[:1] + vectors[:1].multiply(self._index.telling)  # rare words twice
+        shared = (weighed @ vectors[1:].T).toarray().ravel()
+        best = " ".join(told[shared.argmax()])
+        return (best, said_back(best)) if shared.any() else None
 
     def _ranking(self, text: str, after: Sequence[str]) -> list[tuple[float, Known]]:
         return self._remembered(text, tuple(after[-len(LATEST) :]))

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import AdapterError
+from roleplay.text.known import Known
 from roleplay.text.meaning import Features, Meaning
 from roleplay.text.prompts import PromptEncoder, Turn
-from roleplay.text.retrieval import Known, Retriever, encoder_for
+from roleplay.text.retrieval import Retriever, encoder_for
 from roleplay.text.rows import file_sha256
 from roleplay.weights.layout import CONFIG, NAME, WEIGHTS
 

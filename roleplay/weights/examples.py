@@ -9,7 +9,7 @@ from typing import Any
 from roleplay.disk import read_json, write_text
 from roleplay.errors import AdapterError, DataError
 from roleplay.text import limits
-from roleplay.text.retrieval import Known
+from roleplay.text.known import Known
 from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
 

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from roleplay.errors import AdapterError
+from roleplay.text.known import Known
 from roleplay.text.meaning import Floats, Meaning, Projection, Rarity, numbered, unit
-from roleplay.text.retrieval import Known
 from roleplay.weights.adapters import PROJECTIONS, lora_key
 from roleplay.weights.layout import MEANING
 

@@ -14,7 +14,8 @@ from page.serving.start import Started
 from roleplay.engine.protocol import ADAPTER, BASE, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results.votes import Box
-from roleplay.text.retrieval import Retriever, known
+from roleplay.text.known import known
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from tests.scripted import REPLIES, ScriptedEngine
 

@@ -8,8 +8,9 @@ from playwright.sync_api import Browser, Page, expect
 from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.votes import read_votes
 from roleplay.text import personas
+from roleplay.text.known import known
 from roleplay.text.personas import Persona
-from roleplay.text.retrieval import Retriever, known
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row, read_rows
 from tests.pages import PHONE, WIDE, Served, answered, ask, bots, footer, opened, serious
 from tests.scripted import REPLIES, ScriptedEngine

@@ -22,8 +22,9 @@ from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER, BASE, CANDIDATES, STRENGTH, Answer, Sampling, Speaker
 from roleplay.results.votes import Box
 from roleplay.text import personas
+from roleplay.text.known import known
 from roleplay.text.personas import Persona
-from roleplay.text.retrieval import Retriever, known
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from tests.scripted import ScriptedEngine
 

@@ -17,7 +17,8 @@ from page.why_panel import WhyHandlers
 from page.why_view import why_html
 from roleplay.engine.protocol import ADAPTER, BASE, Answer, Piece, Sampling
 from roleplay.text import personas
-from roleplay.text.retrieval import MARK, Retriever, known
+from roleplay.text.known import known
+from roleplay.text.retrieval import MARK, Retriever
 from roleplay.text.rows import Row
 from tests.pages import PHONE, Served, ask, bots, footer, opened, serious
 from tests.scripted import ScriptedEngine
@@ -81,7 +82,7 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     assert "looked up" not in html
     looking = said | {ADAPTER: replace(said[ADAPTER], shown_rows=((MARK + "晚膳呢", rows[0].turns[0][1]),))}
     html = handlers.explain([0, 0], [replace(record[0], user="晚膳", answers=looking)], False, VISITOR)["why"][2]
-    assert html.index("that it looked up for this message") < html.index("晚膳呢<br>→") < html.index("nearest to it")
+    assert html.index("it looked up for this message") < html.index("晚膳呢<br>→") < html.index("nearest to it")
     other = {ADAPTER: Answer("好", 1, stop="end")}
     html = handlers.explain([0, 0], [replace(EXCHANGE, answers=other)], False, VISITOR)["why"][2]
     assert "No 10 characters in a row of it (6 words) stand in the training rows." in html

@@ -14,8 +14,9 @@ from roleplay.engine.protocol import Question, Sampling
 from roleplay.errors import DataError
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, TUNED
 from roleplay.text.characters import load_character
+from roleplay.text.known import known
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
-from roleplay.text.retrieval import Retriever, known
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection
 from tests import tiny

@@ -18,8 +18,9 @@ from roleplay.engine.protocol import CONSIDERED, Question, Request, Sampling
 from roleplay.errors import RoleplayError
 from roleplay.results import board as scoreboard
 from roleplay.results.board import BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS, MEASURES, TUNED
+from roleplay.text.known import known
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import Retriever, known
+from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection, layout
 from roleplay.weights.adapters import Adapter

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from roleplay.engine.decoder import Decoder
 from roleplay.engine.states import features, reader_of
+from roleplay.text.known import Known
 from roleplay.text.meaning import READ, SUMMARIES, Floats, Meaning, Projection, Tokens
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import Known
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.base_models import BaseModel
 from tests import tiny

@@ -3,8 +3,9 @@
 from collections import Counter
 from zlib import crc32
 
+from roleplay.text.known import known
 from roleplay.text.prompts import IGNORED, PromptEncoder
-from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder, known
+from roleplay.text.retrieval import NEAREST, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
 from tests import tiny
 from train.learning.practice import PracticeEncoder, encoders

@@ -25,8 +25,8 @@ from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.errors import DataError, RoleplayError
 from roleplay.results.intervals import Estimate
 from roleplay.results.votes import Ballot, Box, Vote, cast
+from roleplay.text.known import Known
 from roleplay.text.pairs import Pair, parse_pair, prompt_groups, split_pairs
-from roleplay.text.retrieval import Known
 from roleplay.text.rows import Row
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.examples import write_examples

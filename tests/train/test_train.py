@@ -26,8 +26,8 @@ from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, DataError, RoleplayError, StaleRunError
 from roleplay.flags import parse
+from roleplay.text.known import known
 from roleplay.text.prompts import Example
-from roleplay.text.retrieval import known
 from roleplay.text.rows import file_sha256
 from roleplay.weights import base_models, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS, Adapter, read_weights

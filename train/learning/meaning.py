@@ -26,9 +26,9 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from roleplay.engine.decoder import Decoder
 from roleplay.engine.states import reader_of
+from roleplay.text.known import Known, known
 from roleplay.text.meaning import Features, Floats, Meaning, Projection, Rarity, Tokens, numbered
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import Known, known
 from roleplay.text.rows import Row
 from roleplay.weights import base_models
 from roleplay.weights.adapters import PROJECTIONS, LookedUp

@@ -22,8 +22,9 @@ from roleplay.engine.protocol import ADAPTER, BASE, Answer, Question, Request, S
 from roleplay.engine.sampling import Drawing, gumbel, next_tokens
 from roleplay.engine.stream import TextStream
 from roleplay.errors import AdapterError, RoleplayError
+from roleplay.text.known import known
 from roleplay.text.prompts import PromptEncoder
-from roleplay.text.retrieval import MARK, Retriever, known
+from roleplay.text.retrieval import MARK, Retriever
 from roleplay.text.rows import Row
 from roleplay.weights import adapters, base_models, inspection, layout, probe
 from roleplay.weights.examples import write_examples

@@ -14,8 +14,9 @@ from roleplay.engine.likelihood import PART, ScoredRow
 from roleplay.engine.local import LocalEngine
 from roleplay.engine.protocol import ADAPTER, BASE, Question, Request, Sampling
 from roleplay.engine.weighing import GAIN, Weighing
+from roleplay.text.known import known
 from roleplay.text.prompts import Fitted, PromptEncoder, Turn
-from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder, known
+from roleplay.text.retrieval import MARK, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
 from roleplay.weights import inspection
 from tests import tiny

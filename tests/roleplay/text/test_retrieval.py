@@ -3,9 +3,11 @@
 import pytest
 
 from roleplay.errors import DataError
+from roleplay.text.known import Known, known
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
-from roleplay.text.retrieval import ELSEWHERE, FEW, MARK, SPOKEN_OF, WORDS, Known, Retriever, RetrievingEncoder, known
+from roleplay.text.retrieval import ELSEWHERE, FEW, MARK, SPOKEN_OF, WORDS, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
+from roleplay.text.told import said_back
 from tests import tiny
 
 ROWS = [
@@ -126,6 +128,37 @@ def test_a_message_about_what_was_told_is_asked_with_it() -> None:
         encoder.heard("do you like flowers?", [("do you like tea?", "I like tea.")]) == ()
     )  # these words are anyone's
     assert encoder.heard("ξψ", [("do you like tea?", "I like tea.")]) != ()
+
+
+def test_what_was_told_is_said_back_where_it_is_asked_for() -> None:
+    encoder = RetrievingEncoder(tiny.tokenizer(), "gemma", Retriever(known(FOLLOWED)))
+    turns = [("Good day. I am Bob. No, Rob.", "Welcome."), ("do you like snow?", "Snow is quiet.")]
+    told = ("I am Bob. No, Rob.", "You are Bob. No, Rob.")  # with what corrects it, without the greeting
+    assert encoder.shown("who am I?", turns) == [(MARK + told[0], told[1])]
+    assert encoder.heard("who am I?", turns) == turns
+    assert encoder.retriever.told("who am?", turns) is None  # not the visitor
+    assert encoder.retriever.told("do you like tea as I do?", turns) is None  # rows know better
+    assert encoder.retriever.told("who am I?", ()) is None  # nothing was told
+    assert encoder.retriever.told("who am I?", [("am I Bob?", "Who knows.")]) is None  # he asked
+    assert encoder.retriever.told("who am I?", [("ξψ", "Hm.")]) is None  # nothing of it
+    assert Retriever(known(ROWS)).told("who am I?", turns) is None  # no row asks for what was told
+
+
+@pytest.mark.parametrize(
+    ("said", "back"),
+    [
+        ("I'm Leo and my cat, which I love, is mine", "You are Leo and your cat, which you love, is yours."),
+        ("We were two; our dog bit me!", "You were two; your dog bit you!"),
+        ("i was born in May, I’ve a twin", "You were born in May, you have a twin."),
+        ("I told you: blue", "You said: “I told you: blue”"),
+        ("我家的猫叫团团", "你家的猫叫团团。"),
+        ("敝姓尉迟，咱们是同乡。", "你姓尉迟，你们是同乡。"),
+        ("我只告诉你", "你说过：“我只告诉你”"),
+        ("Мой кот", "Мой кот."),
+    ],
+)
+def test_what_is_said_back_speaks_of_the_one_who_said_it(said: str, back: str) -> None:
+    assert said_back(said) == back
 
 
 def test_a_message_is_ranked_once_while_it_is_answered() -> None:

@@ -19,9 +19,10 @@ from transformers import Gemma3ForCausalLM
 
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, DataError
+from roleplay.text.known import Known
 from roleplay.text.meaning import SUMMARIES, Meaning, Projection, Rarity, Tokens, unit
 from roleplay.text.prompts import TEMPLATES
-from roleplay.text.retrieval import MARK, Known, RetrievingEncoder
+from roleplay.text.retrieval import MARK, RetrievingEncoder
 from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, meanings, probe
 from tests import tiny
 
