@@ -1,13 +1,15 @@
 """The training turns that an adapter looks up, in a file of its folder, so that they go wherever it goes."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from roleplay.disk import read_json, write_text
-from roleplay.errors import AdapterError, DataError
+from roleplay.disk import write_bytes
+from roleplay.errors import AdapterError, DataError, first_line
 from roleplay.text import limits
 from roleplay.text.known import Known
 from roleplay.weights.layout import EXAMPLES, MAX_BYTES
@@ -15,7 +17,7 @@ from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
 def write_examples(folder: Path, turns: Sequence[Known]) -> None:
     """A line a reply: the reply, what it was said to, its matter as a number, and that of the one it goes on from."""
-    write_text(folder / EXAMPLES, _text(turns))
+    write_bytes(folder / EXAMPLES, gzip.compress(_text(turns), mtime=0))  # the same bytes for the same turns
 
 
 def check_examples(turns: Sequence[Known]) -> None:
@@ -26,14 +28,14 @@ def check_examples(turns: Sequence[Known]) -> None:
                 f"{max(user, reply, key=len)!r:.80} has more than {limits.EXAMPLE:,} characters, too many to be looked "
                 "up: shorten the row, or leave out --retrieval"
             )
-    if (size := len(_text(turns).encode())) > MAX_BYTES[EXAMPLES]:
+    if (size := len(_text(turns))) > MAX_BYTES[EXAMPLES]:
         raise DataError(
             f"the rows take {size / 1e6:.1f} MB, and {MAX_BYTES[EXAMPLES] / 1e6:.1f} can be looked up: give fewer of "
             "them, or leave out --retrieval"
         )
 
 
-def _text(turns: Sequence[Known]) -> str:
+def _text(turns: Sequence[Known]) -> bytes:
     numbers = {matter: number for number, matter in enumerate(dict.fromkeys(one.matter for one in turns))}
     replies = groupby(turns, lambda one: (one.turn[1], one.matter, one.after))  # of turns beside one another alone
     values = [
@@ -41,7 +43,7 @@ def _text(turns: Sequence[Known]) -> str:
         for (reply, matter, after), said in replies
     ]
     lines = ",\n".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values)
-    return f"[\n{lines}\n]\n"
+    return f"[\n{lines}\n]\n".encode()
 
 
 def read_examples(folder: Path) -> tuple[Known, ...]:
@@ -52,7 +54,7 @@ def read_examples(folder: Path) -> tuple[Known, ...]:
     path = folder / EXAMPLES
     if not path.exists():
         return ()
-    value = read_json(path, advice="download or save it again", kind=AdapterError)
+    value = _read(path)
     if not isinstance(value, list):
         raise AdapterError(f"{path}: holds a {type(value).__name__} where a list of replies belongs; save it again")
     known = tuple(one for number, line in enumerate(value, 1) for one in _known(line, f"{path}: line {number}"))
@@ -60,6 +62,20 @@ def read_examples(folder: Path) -> tuple[Known, ...]:
     if lost := next((one for one in known if one.after and one.after not in matters), None):
         raise AdapterError(f"{path}: {lost.turn[0]!r:.80} goes on from matter {lost.after}, which no row is of")
     return known
+
+
+def _read(path: Path) -> Any:
+    """The JSON in a compressed file, however much it would become; raises `AdapterError` where there is none."""
+    try:
+        with gzip.open(path) as file:
+            text = file.read(MAX_BYTES[EXAMPLES] + 1)
+        if len(text) > MAX_BYTES[EXAMPLES]:
+            raise AdapterError(f"{path}: holds more than {MAX_BYTES[EXAMPLES] / 1e6:.1f} MB of rows; look up fewer")
+        return json.loads(text)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise AdapterError(
+            f"{path}: not JSON in UTF-8 under gzip ({first_line(error):.100}); download or save it again"
+        ) from error
 
 
 def _known(line: Any, where: str) -> list[Known]:

@@ -210,7 +210,7 @@ def test_what_is_refused_is_refused_before_the_minutes_that_meaning_takes(base, 
 
 def test_with_retrieval_the_rows_that_it_learnt_go_with_it(base, data, home):
     folder = lora.train(settings(base, data, retrieval=True))
-    assert {path.name for path in folder.iterdir()} == WRITTEN | {"examples.json", "meaning.safetensors"}
+    assert {path.name for path in folder.iterdir()} == WRITTEN | {"examples.json.gz", "meaning.safetensors"}
     adapter = inspection.inspect(folder)
     learnt, held_out, _ = training_rows.rows_of(adapter)
     looked_up = {one.turn for one in adapter.looked_up.turns}

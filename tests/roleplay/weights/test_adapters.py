@@ -1,5 +1,6 @@
 """Adapters from strangers: a good one is taken, and every broken or hostile one is refused with its own sentence."""
 
+import gzip
 import json
 import math
 import os
@@ -57,8 +58,12 @@ def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
         with pytest.raises(DataError, match="leave out --retrieval"):
             examples.check_examples([Known(turn, "0") for turn in long])
     examples.check_examples(turns)
-    (folder / layout.EXAMPLES).write_text('[["a", ["b"]], ["c", ["d"]]]')  # without matters
+    write_rows(folder, '[["a", ["b"]], ["c", ["d"]]]')  # without matters
     assert len({one.matter for one in inspection.inspect(folder).looked_up.turns}) == 2
+
+
+def write_rows(folder: Path, text: str) -> None:
+    (folder / layout.EXAMPLES).write_bytes(gzip.compress(text.encode()))
 
 
 Q_A = adapters.lora_key(0, "q_proj", "A")
@@ -169,12 +174,28 @@ def test_a_meaning_that_is_none_is_refused(
         ('[["a", ["b"], 0], ["c", ["why?"], 1, 7]]', "'why\\?' goes on from matter 7, which no row is of"),
         ('[[" ", ["b"]]]', "line 1 is"),
         (json.dumps([["a", ["b" * 2001]]]), "line 1 is .* of 1 to 2,000 characters"),
-        ("[[", "examples.json"),
+        ("[[", "examples.json.gz: not JSON"),
     ],
 )
 def test_rows_of_a_stranger_that_are_none_are_refused(folder: Path, text: str, message: str) -> None:
-    (folder / layout.EXAMPLES).write_text(text, encoding="utf-8")
+    write_rows(folder, text)
     with pytest.raises(AdapterError, match=message):
+        inspection.inspect(folder)
+
+
+@pytest.mark.parametrize(
+    "data", [b'[["a", ["b"]]]', gzip.compress(b'[["a", ["b"]]]')[:-9], b"", b"\x1f\x8b" + b"x" * 40]
+)
+def test_rows_of_a_stranger_that_are_not_compressed_are_refused(folder: Path, data: bytes) -> None:
+    (folder / layout.EXAMPLES).write_bytes(data)
+    with pytest.raises(AdapterError, match="examples.json.gz: not JSON in UTF-8 under gzip"):
+        inspection.inspect(folder)
+
+
+def test_rows_that_would_fill_the_memory_are_refused(folder: Path) -> None:
+    write_rows(folder, " " * (1 << 24))
+    assert (folder / layout.EXAMPLES).stat().st_size < 1 << 15
+    with pytest.raises(AdapterError, match=r"holds more than 8\.4 MB of rows"):
         inspection.inspect(folder)
 
 
