@@ -19,7 +19,7 @@ from page.chat.saved import Kept, as_markdown, as_rows, from_json, kept_now, to_
 from page.look import I18N, as_said
 from page.persona_panel import PersonaHandlers, introduction
 from page.scoreboard_tab import scoreboard_html
-from page.serving.rate_limit import Rate
+from page.serving.rate_limit import Places, Rate, network
 from page.serving.start import Started
 from page.share_panel import ShareHandlers
 from page.sides_panel import SidesHandlers
@@ -51,6 +51,7 @@ class Handlers:
     def __init__(self, started: Started, box: Box, rate: Rate) -> None:
         self.engine, self.about = started.engine, started.about
         self.box, self.rate, self.loads = box, rate, Rate(rate.per_minute)
+        self.places = Places(started.at_once)
         self.running: dict[str, Event] = {}  # by session that is being answered: set to end that answer
         self.sides = SidesHandlers(self.engine, self.about, started.persona)
         self.cards, self.shared = PersonaHandlers(self.about, rate), ShareHandlers(self.sides, rate, self.running)
@@ -114,13 +115,16 @@ class Handlers:
             new, refused = exchanges.begin(asked, replace(choices, seed=""), retriever, other), refused or str(error)
         known = self.about.get(new.adapter)
         new = replace(new, revision=known.revision if known else "")
-        overtaken = self.running[visitor.session] = Event()
+        ended = self.running[visitor.session] = Event()
+        client = "" if visitor.address in LOCAL else network(visitor.address)
+        if client and not self.places.take(client, ended):
+            refused = refused or WORDS[language]["too_many_answers"].format(limit=self.places.each)
         free = False
         try:
-            asking = Asking(self.engine, "" if visitor.address in LOCAL else visitor.address)
+            asking = Asking(self.engine, client)
             with closing(exchanges.grow(asking, record, new, language, refused)) as growing:  # type: ignore[type-var]
                 for now in growing:
-                    if overtaken.is_set():
+                    if ended.is_set():
                         return
                     whole = [*record, now]
                     updates = {"record": whole, **self.sides.panes(whole, choices.blind, language)}
@@ -129,7 +133,8 @@ class Handlers:
                     yield updates
             yield updates | self._idle(whole, choices)
         finally:
-            if self.running.get(visitor.session) is overtaken:
+            ended.set()
+            if self.running.get(visitor.session) is ended:
                 del self.running[visitor.session]
 
     def mark_stopped(self, left: list[Any], record: Record, choices: Choices, visitor: Visitor) -> Updates:

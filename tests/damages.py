@@ -93,6 +93,8 @@ DAMAGES = [
     Damage("messages are rated", RATES, "if not asked or len", "if True or len", LIMITS, "minute_slides"),
     Damage("a household of IPv6 is one client", RATES, "if address.version == 6 else str(address)", "if False else str(address)", LIMITS, "household"),
     Damage("an IPv4 address is one however written", RATES, "if address.version == 6 and address.ipv4_mapped:", "if False:", LIMITS, "written_as_ipv6"),
+    Damage("nobody's tabs hold every place", "page/handlers.py", "if client and not self.places.take(client, ended):", "if False:", LIMITS, "many_tabs"),
+    Damage("and the last place is another's", RATES, ", places - 1))", ", places))", LIMITS, "many_tabs or holds_some"),
     Damage("passwords cannot be tried for ever", "page/serving/logins.py", "if self._rate.take(client):", "if False:", LIMITS, "wrong_passwords"),
     Damage("other addresses are closed", MIDDLEWARE, 'if not _OPEN.fullmatch(scope["path"]):', "if False:", LIMITS, "test_closed"),
     Damage("a long request is refused", MIDDLEWARE, '"0")) > self._limit', '"0")) > 1 << 60', LIMITS, "long_request_is_not_read"),

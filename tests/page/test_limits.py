@@ -5,9 +5,10 @@ import gc
 import http.client
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from gradio.server_messages import EstimationMessage, ProcessCompletedMessage
 from page import unfetched
 from page.build import build, launch_options
 from page.serving import logins, middleware, rate_limit
-from page.serving.rate_limit import Rate
+from page.serving.rate_limit import Places, Rate
 from page.serving.start import Started
 from page.unfetched import BoundedQueue, Unfetched
 from roleplay.environment import PRIVATE, Environment
@@ -74,6 +75,15 @@ def test_a_household_of_ipv6_is_one_client() -> None:
     assert rate.take("2001:db8:1:2:ffff::9") > 0
     assert rate.take("2001:db8:1:3::1") == 0
     assert [rate.take("testclient"), rate.take("testclient")] == [0, 60]
+
+
+@pytest.mark.parametrize(("places", "each"), [(16, 6), (4, 3), (1, 2)])
+def test_a_client_holds_some_places_until_its_answers_end(places: int, each: int) -> None:
+    held, answers = Places(places), [threading.Event() for _ in range(each + 2)]
+    assert [held.take("1.2.3.4", answer) for answer in answers] == [True] * each + [False] * 2
+    assert held.take("1.2.3.5", threading.Event())
+    answers[0].set()
+    assert [held.take("1.2.3.4", answer) for answer in answers[-2:]] == [True, False]
 
 
 # Over HTTP
@@ -280,6 +290,26 @@ def test_behind_a_proxy_the_client_is_whom_the_proxy_saw(
         Visitor(demo, url, {"X-Forwarded-For": invented + inside}).say("hi", "zhenhuan-gemma3-270m")
     demo.close()
     assert len(engine.requests) == clients
+
+
+def test_a_visitor_with_many_tabs_leaves_others_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A household of IPv6 with a tab for every address is one visitor, to the page and to the engine."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    engine = ScriptedEngine(pause=0)
+    demo = build(Started(engine, at_once=4), Box(tmp_path))
+    url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
+    tabs = [Visitor(demo, url, {"X-Forwarded-For": f"2001:db8::{number}"}) for number in range(6)]
+    with ThreadPoolExecutor(len(tabs)) as pool:
+        said = as_completed([pool.submit(tab.say, "hold", "zhenhuan-gemma3-270m") for tab in tabs], timeout=30)
+        try:
+            assert all("At most 3 answers at a time" in next(said).result() for _ in range(3))
+            other = Visitor(demo, url, {"X-Forwarded-For": "9.9.9.9"})
+            assert "臣妾甄嬛" in other.say("hi", "zhenhuan-gemma3-270m")
+        finally:
+            engine.gate.set()
+        assert all("臣妾甄嬛" in one.result() for one in said)
+    demo.close()
+    assert [request.visitor for request in engine.requests] == ["2001:db8::/64"] * 3 + ["9.9.9.9"]
 
 
 def test_with_a_password_nothing_answers_without_it(tmp_path: Path) -> None:
