@@ -35,7 +35,7 @@ from roleplay.weights.adapters import PROJECTIONS, LookedUp
 from roleplay.weights.base_models import BaseModel
 from roleplay.weights.meanings import lora_keys
 
-SIZE = 26  # numbers of a vector
+SIZE = 40  # numbers of a vector
 DEPTH = 0.4  # share of the layers that a text goes through
 RANK, SCALING = 4, 2  # of LoRA
 COMMON = 0.5  # what the commonest tokens count at least
