@@ -63,7 +63,7 @@ DAMAGES = [
     Damage("what holds for one conversation is not shown", RETRIEVAL, "not one.hidden and left_out", "left_out", RETRIEVED, "goes_on_from"),
     Damage("what stands alone is asked alone", RETRIEVAL, "return () if turns and", "return turns if turns and", RETRIEVED, "asked_alone"),
     Damage("what speaks of something told is asked with it", RETRIEVAL, "< TOLD", "< 9", RETRIEVED, "about_what_was_told"),
-    Damage("what was told is said back to who asks for his own", RETRIEVAL, "and of_oneself(asked)", "", RETRIEVED, "told_is_said_back"),
+    Damage("what was told is said back to who asks for his own", RETRIEVAL, "and asks_about_oneself(asked)", "", RETRIEVED, "told_is_said_back"),
     Damage("and not where rows know better", RETRIEVAL, "< for_else + ASKED_FOR", "< 0", RETRIEVED, "told_is_said_back"),
     Damage("what he asked was not told", RETRIEVAL, "if not is_question(said[0])", "", RETRIEVED, "told_is_said_back"),
     Damage("only rare words tell that something was told", RETRIEVAL, "(vectors[:1].multiply(self._index.telling) @", "(vectors[:1] @", RETRIEVED, "about_what_was_told"),

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.errors import DataError
 from roleplay.text.known import Known, parts
 from roleplay.text.prompts import Example, PromptEncoder, Turn
-from roleplay.text.told import is_question, of_oneself, said_back, sentences
+from roleplay.text.told import asks_about_oneself, is_question, said_back, sentences
 
 NEAREST = 4  # rows that are shown
 ELSEWHERE, SPOKEN_OF = -0.2, 0.3  # nearer is what goes on from a matter: not spoken of, and spoken of
@@ -28,7 +28,7 @@ FEW = 1000  # the nearest turns, which are put in order: more than have one repl
 RARE, FEWEST = 150, 2  # a part that one message in so many has, or no more than so few, tells what one is about
 TOLD = 0.1  # of nearness by such words to what the visitor said before: a message so near is about that
 SHARED = 1.3  # what that nearness counts beside the others where what was told is asked for,
-ASKED_FOR = 0.1  # and by how much it must be nearer, with it, than what else could be shown
+ASKED_FOR = 0.05  # and by how much it must be nearer, with it, than what else could be shown
 TOLD_SENTENCES = 2  # of a message are said back: the one that is asked for and the next, which may correct it
 REMEMBERED = 16  # messages whose order of turns is kept: one is asked for several times while it is answered
 LATEST = (1.0, 0.8)  # what the last replies of a conversation count, to tell what is spoken of
@@ -134,7 +134,7 @@ class Retriever:
         ranking = self._ranking(asked, [reply for _, reply in turns])
         for_told = next((nearness for nearness, one in ranking if one.hidden), 0.0)
         for_else = next((nearness for nearness, one in ranking if not one.hidden), 0.0)
-        if not (users and for_told and of_oneself(asked)):
+        if not (users and for_told and asks_about_oneself(asked)):
             return None
         if for_told + SHARED * self._shared(asked, users) < for_else + ASKED_FOR:
             return None

@@ -7,7 +7,11 @@ to it as such a reply. It knows the persons of Chinese and English; other langua
 import re
 
 _FIRST_PERSON = re.compile(r"[我咱俺]|敝姓|\b(?:i|my|me|mine|our|we|us)\b", re.I)
-_QUESTION = re.compile(r"[?？]|[吗呢么]\W*$")
+_ASKS = r"\b(?:who|whom|whose|what|whats|which|where|when|how|why"
+_QUESTION = re.compile(rf"[?？]|[吗呢么]\W*$|^\W*{_ASKS}|do|does|did|can|could|should|would|will|is|are|am)\b", re.I)
+_ASKING = re.compile(
+    rf"[?？吗呢么]|什么|[哪谁几啥怎]|多少|记得|说|猜|{_ASKS}|remember|remind|repeat|tell|say|guess|whisper)\b", re.I
+)
 _SENTENCE = re.compile(r"(?<=[。！？.!?])\s*(?=\S)")
 _SECOND_PERSON = re.compile(r"[你您]|\byou", re.I)
 _CHINESE = {"我们": "你们", "咱们": "你们", "咱": "你", "俺": "你", "我": "你", "敝姓": "你姓"}
@@ -26,8 +30,13 @@ def of_oneself(text: str) -> bool:
 
 
 def is_question(text: str) -> bool:
-    """Whether a text asks, by its mark or its last word."""
+    """Whether a text is a question, by its mark, its last word or its first."""
     return bool(_QUESTION.search(text))
+
+
+def asks_about_oneself(text: str) -> bool:
+    """Whether somebody may be asking, in whatever form, for something of his own."""
+    return of_oneself(text) and bool(_ASKING.search(text))
 
 
 def sentences(text: str) -> list[str]:
