@@ -31,6 +31,7 @@ from page.words import WORDS
 from roleplay.engine.protocol import ADAPTER
 from roleplay.environment import LOCAL
 from roleplay.errors import DataError, RoleplayError
+from roleplay.results.ranking import Player
 from roleplay.results.votes import Box
 from roleplay.text.personas import Persona
 from roleplay.text.retrieval import Retriever
@@ -234,7 +235,8 @@ class Handlers:
     def show_scoreboard(self, adapter: str, visitor: Visitor) -> Updates:
         """The adapter's figures, and the votes on it; on this machine also what can be learnt from all votes."""
         read, faults = self.box.readable()
-        votes = votes_html(read, adapter, visitor.language)
+        own = Player(adapter, sha256=self.about[adapter].provenance.get("adapter_sha256", ""))
+        votes = votes_html(read, own, visitor.language)
         if faults:
             print(*(f"votes        {fault}" for fault in faults[:MAX_FAULTS]), sep="\n")
             votes += f"<p>{WORDS[visitor.language]['votes_skipped'].format(count=len(faults))}</p>"

@@ -1,6 +1,6 @@
 """The votes on an adapter as HTML: beside the base model, beside others, and the ranking of those with votes enough."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 
 from dataset.preferences import review, vote_pairs
@@ -15,25 +15,28 @@ from roleplay.text.pairs import FEWEST, HELD_OUT, split_pairs
 from roleplay.weights.training_rows import SEED
 
 
-def votes_html(votes: Sequence[Vote], adapter: str, language: str) -> str:
-    """A sentence on the adapter beside the base model, one on every other pair that it was in, and the ranking."""
+def votes_html(votes: Sequence[Vote], own: Player, language: str) -> str:
+    """A sentence on an adapter beside the base model, one on every other pair that its name was in, and the ranking.
+
+    Where votes on other checkpoints of that name were cast, the first sentence says which one it is on.
+    """
     words, met = TEXTS[language], ranking.pairs(votes)
-    told = [
-        score(language, met.get((Player(adapter), Player()), Tally())),
-        *ranking.sentences(met, adapter, language),
-    ]
+    players = ranking.players_of(met, own)
+    first, name = score(language, met.get((own, Player()), Tally())), ranking.name_of(own, language, players)
+    told = [first if name == own.adapter else words["on_checkpoint"].format(name=name, told=first)]
+    told += ranking.sentences(met, own, language)
     html = "".join(f"<p>{escape(sentence)}</p>" for sentence in told)
-    if len({player for pair in met for player in pair}) < 3:
+    if len(ranking.players_of(met)) < 3:
         return html
     ranked = ranking.ranking(met)
-    rows = "".join(f"<li>{escape(_row(one, language))}</li>" for one in ranked)
+    rows = "".join(f"<li>{escape(_row(one, language, players))}</li>" for one in ranked)
     title = escape(words["ranking" if ranked else "ranking_early"])
     return f"{html}<p>{title}</p><ol>{rows}</ol>" if ranked else f"{html}<p>{title}</p>"
 
 
-def _row(one: ranking.Ranked, language: str) -> str:
+def _row(one: ranking.Ranked, language: str, players: Collection[Player]) -> str:
     share = {key: f"{getattr(one.share, key):.0%}" for key in ("value", "low", "high")}
-    return f"{ranking.name_of(one.player, language)}: {TEXTS[language]['figure'].format(**share)}"
+    return f"{ranking.name_of(one.player, language, players)}: {TEXTS[language]['figure'].format(**share)}"
 
 
 def lesson_html(votes: Sequence[Vote], adapter: str, folder: str, language: str) -> str:

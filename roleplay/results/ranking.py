@@ -4,16 +4,16 @@ The ranking is that of Bradley and Terry ("Rank analysis of incomplete block des
 Hunter (2004); a tie is half a win for each. Intervals come from resampling the votes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from roleplay.engine.protocol import ADAPTER, BASE, Speaker
+from roleplay.engine.protocol import ADAPTER, BASE
 from roleplay.results.intervals import Estimate
 from roleplay.results.tally import ENOUGH, Tally, count
-from roleplay.results.votes import PERSONA, Vote
+from roleplay.results.votes import PERSONA, SHA256_SHOWN, Vote
 from roleplay.results.wording import TEXTS
 
 ROUNDS, STEPS, SEED = 400, 60, 0  # resamplings, MM steps of each fit, and the dice of the resampling
@@ -21,11 +21,13 @@ PRIOR = 0.5  # wins and losses of everyone against someone of middling strength,
 
 
 class Player(NamedTuple):
-    """Who, at which strength, and what it was given: the base model with training rows is another opponent."""
+    """Who, at which strength, what it was given, and which weights: the base model with training rows is another
+    opponent, and so is another checkpoint of the same name."""
 
     adapter: str = ""
     strength: float = 1.0
     given: str = PERSONA
+    sha256: str = ""  # of an adapter's weights, "" where it was not recorded
 
 
 Pair = tuple[Player, Player]
@@ -41,8 +43,11 @@ class Ranked:
 
 def pair_of(vote: Vote) -> Pair:
     """Who stood on the adapter's and on the base side; at a strength of 0 anyone is the base model."""
-    own, other = (one if one.adapter and one.strength else Speaker() for one in vote.speakers)
-    return Player(own.adapter, own.strength), Player(other.adapter, other.strength, vote.given)
+    own, other = (
+        Player(one.adapter, one.strength, sha256=sha256) if one.adapter and one.strength else Player()
+        for one, sha256 in zip(vote.speakers, vote.weights_sha256, strict=True)
+    )
+    return own, other._replace(given=vote.given)
 
 
 def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
@@ -59,9 +64,14 @@ def pairs(votes: Iterable[Vote]) -> dict[Pair, Tally]:
     return {pair: count(own) for pair, own in met.items()}
 
 
+def players_of(met: Iterable[Pair], *others: Player) -> set[Player]:
+    """Everyone who met somebody, and the `others`."""
+    return {player for pair in met for player in pair} | set(others)
+
+
 def ranking(met: dict[Pair, Tally]) -> list[Ranked]:
     """The best first, of those whom `_comparable` finds; empty where they are fewer than three."""
-    players = sorted({player for pair in met for player in pair})
+    players = sorted(players_of(met))
     wins = np.zeros((len(players), len(players)))  # [i, j]: of i against j
     for (first, second), tally in met.items():
         i, j = players.index(first), players.index(second)
@@ -105,24 +115,24 @@ def _shares(wins: np.ndarray) -> np.ndarray:
     return (chance.sum(2) - 0.5) / (wins.shape[1] - 1)
 
 
-def name_of(player: Player, language: str) -> str:
-    """As it is called in a tally."""
-    words, name = TEXTS[language], player.adapter
-    if not name:
-        name = words["base_model"]
-    elif player.strength != 1:
+def name_of(player: Player, language: str, players: Collection[Player]) -> str:
+    """As it is called in a tally of `players`: with its hash where several checkpoints among them have its name."""
+    words, name = TEXTS[language], player.adapter or TEXTS[language]["base_model"]
+    if player.sha256 and len({one.sha256 for one in players if one.adapter == player.adapter}) > 1:
+        name = words["checkpoint"].format(name=name, sha256=player.sha256[:SHA256_SHOWN])
+    if player.strength != 1:
         name = words["at_strength"].format(name=name, strength=player.strength)
     return name if player.given == PERSONA else words[f"given_{player.given}"].format(name=name)
 
 
-def sentences(met: dict[Pair, Tally], adapter: str, language: str) -> list[str]:
-    """Each pair that an adapter was in, but at its own strength beside the base model, in a sentence."""
-    words, told = TEXTS[language], []
+def sentences(met: dict[Pair, Tally], own: Player, language: str) -> list[str]:
+    """Each pair that an adapter of this name was in, but `own` itself beside the base model, in a sentence."""
+    words, told, players = TEXTS[language], [], players_of(met, own)
     for (first, second), tally in met.items():
-        if adapter not in (first.adapter, second.adapter) or (first, second) == (Player(adapter), Player()):
+        if own.adapter not in (first.adapter, second.adapter) or (first, second) == (own, Player()):
             continue
         low, high = tally.interval
-        names = {"first": name_of(first, language), "second": name_of(second, language)}
+        names = {"first": name_of(first, language, players), "second": name_of(second, language, players)}
         counts = {"wins": tally.adapter, "decisive": tally.decisive, "ties": tally.ties, "bad": tally.bad}
         preferred = {ADAPTER: names["first"], BASE: names["second"]}.get(tally.conclusion)
         verdict = words["prefer"].format(name=preferred) if preferred else words["inconclusive"]

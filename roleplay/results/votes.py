@@ -26,6 +26,7 @@ CHOICES = ("left", "right", "tie", "bad")
 # What the base side reads beside the conversation; with examples it has the persona as well.
 PERSONA, NOTHING, EXAMPLES = "persona", "nothing", "examples"
 LAST_PUSH = 8.0  # seconds: a Space that is stopped has little more
+SHA256_SHOWN = 12  # characters of a hash that a person is shown
 REMEMBERED = 100_000  # exchanges that were voted on last, at about 0.1 KB each
 
 
@@ -55,6 +56,12 @@ class Vote:
         return Speaker(self.adapter, self.strength), Speaker(
             self.other.get("adapter", ""), self.other.get("strength", 1)
         )
+
+    @property
+    def weights_sha256(self) -> tuple[str, str]:
+        """Of the adapters on both sides in the same order, "" for the base model or where it was not recorded."""
+        made = self.provenance, self.other.get("provenance", {})
+        return made[0].get("adapter_sha256", ""), made[1].get("adapter_sha256", "")
 
     @property
     def given(self) -> str:
@@ -240,7 +247,7 @@ def _vote(value: Any) -> Vote:
     vote = Vote(**value)
     if vote.choice not in CHOICES or sorted(vote.order) != sorted((ADAPTER, BASE)):
         raise ValueError("choice or order is unknown")
-    if not all(isinstance(speaker.adapter, str) for speaker in vote.speakers):
-        raise ValueError("who spoke is no name")
+    if not all(isinstance(told, str) for told in (*(one.adapter for one in vote.speakers), *vote.weights_sha256)):
+        raise ValueError("who spoke is no name or no hash")
     vote.given  # noqa: B018 - raises for questions that are none
     return vote

@@ -20,7 +20,8 @@ def vote(first: Player, second: Player, winner: str) -> Vote:
     asked = {ADAPTER: ASKED, BASE: replace(ASKED, persona="") if second.given == NOTHING else ASKED}
     other, examples = Speaker(second.adapter, second.strength), 4 * (second.given == EXAMPLES)
     request = Request(asked, Sampling(), first.adapter, strength=first.strength, other=other)
-    ballot = Ballot(request, GIVEN, (BASE, ADAPTER), {}, examples)
+    made, others = ({"adapter_sha256": one.sha256} if one.sha256 else {} for one in (first, second))
+    ballot = Ballot(request, GIVEN, (BASE, ADAPTER), made, examples, other=others)
     return cast({ADAPTER: "right", BASE: "left"}.get(winner, winner), ballot)
 
 
@@ -44,11 +45,26 @@ def test_the_base_model_with_rows_or_without_a_persona_is_another_opponent() -> 
         ((ONE, bare), 0, 0),
         ((PLAIN, rows), 0, 1),
     ]
-    html = votes_html(votes, "one", "en")
+    html = votes_html(votes, ONE, "en")
     assert "The adapter won 20 of 20" in html and "People prefer the base model with training rows." in html
     assert "one beside the base model without a persona: 0 of 0" in html
     nobody = replace(votes[0], questions={side: {"persona": ""} for side in (ADAPTER, BASE)})
     assert set(pairs([nobody])) == {(ONE, PLAIN)}  # neither was told a persona
+
+
+def test_checkpoints_of_one_name_are_counted_apart_and_named_by_their_hashes() -> None:
+    old, new = (Player("one", sha256=letters * 32) for letters in ("ab", "cd"))
+    votes = [vote(old, PLAIN, ADAPTER)] * 20 + [vote(new, PLAIN, BASE)] * 30 + [vote(new, old, "tie")] * 5
+    met = pairs([*votes, vote(new, new._replace(strength=0.5), ADAPTER)])
+    assert [(tally.adapter, tally.base) for tally in met.values()] == [(20, 0), (0, 30), (0, 0), (1, 0)]
+    assert [one.player for one in ranking(met)] == [old, PLAIN, new]
+    html = votes_html(votes, new, "en")
+    assert "<p>one (cdcdcdcdcdcd): The adapter won 0 of 30" in html and "<li>one (abababababab): " in html
+    assert "<p>one (abababababab) beside the base model: 20 of 20" in html
+    assert "<p>one (cdcdcdcdcdcd) beside one (abababababab): 0 of 0" in html
+    before = votes_html(votes[:20], new, "en")  # trained anew, and not voted on yet
+    assert "one (cdcdcdcdcdcd): No votes yet" in before and "one (abababababab) beside" in before
+    assert "abab" not in votes_html(votes[:20], old, "en")  # one checkpoint needs no hash
 
 
 def test_the_ranking_finds_the_chances_that_made_the_votes() -> None:
@@ -62,14 +78,14 @@ def test_the_ranking_finds_the_chances_that_made_the_votes() -> None:
         own, others = strength[one.player], [strength[other] for other in strength if other != one.player]
         assert one.share.value == pytest.approx(sum(own / (own + other) for other in others) / 2, abs=0.03)
         assert one.share.low < one.share.value < one.share.high < one.share.low + 0.08
-    html = votes_html(votes, "one", "en")
+    html = votes_html(votes, ONE, "en")
     assert "<li>one: 7" in html and "one beside two: " in html and "People prefer the adapter." in html
 
 
 def test_few_votes_make_no_ranking() -> None:
     votes = [vote(ONE, TWO, ADAPTER)] * 30 + [vote(TWO, PLAIN, ADAPTER)] * 3
-    assert ranking(pairs(votes)) == [] and "not yet conclusive: it takes three" in votes_html(votes, "one", "en")
-    assert "anking" not in votes_html(votes[:30], "one", "en")
+    assert ranking(pairs(votes)) == [] and "not yet conclusive: it takes three" in votes_html(votes, ONE, "en")
+    assert "anking" not in votes_html(votes[:30], ONE, "en")
     apart = [vote(ONE, PLAIN, ADAPTER)] * 30 + [vote(TWO, HALF, ADAPTER)] * 30
     assert ranking(pairs(apart)) == []
 
