@@ -115,7 +115,7 @@ class Handlers:
         except RoleplayError as error:  # the seed is no number: the answer says so, and the page goes on
             new, refused = exchanges.begin(asked, replace(choices, seed=""), retriever, other), refused or str(error)
         known = self.about.get(new.adapter)
-        new = replace(new, revision=known.revision if known else "")
+        new = replace(new, revision=known.revision if known else "", weights_sha256=self.sides.weights_sha256(new))
         ended = self.running[visitor.session] = Event()
         client = "" if visitor.address in LOCAL else network(visitor.address)
         if client and not self.places.take(client, ended):
@@ -256,7 +256,6 @@ class Handlers:
 
     def export(self, kind: str, record: Record, speaker: Persona, visitor: Visitor) -> Updates:
         """The file to save, by name and text."""
-        hashes = self.sides.hashes()
         if kind == "rows":
-            return {"file": ["conversation.json", as_rows(record, hashes)]}
-        return {"file": ["conversation.md", as_markdown(record, speaker.name, visitor.language, hashes)]}
+            return {"file": ["conversation.json", as_rows(record)]}
+        return {"file": ["conversation.md", as_markdown(record, speaker.name, visitor.language)]}

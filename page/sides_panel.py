@@ -91,6 +91,12 @@ class SidesHandlers:
         """What is recorded of every adapter: hashes and template."""
         return {name: known.provenance for name, known in self.about.items()}
 
+    def weights_sha256(self, exchange: Exchange) -> dict[str, str]:
+        """Of the adapters that speak in an exchange, by side, as far as they are recorded."""
+        names = {side: speakers(exchange).speaker(side).adapter for side in exchange.personas}
+        made = {side: self.about[name].provenance for side, name in names.items() if name in self.about}
+        return {side: told["adapter_sha256"] for side, told in made.items() if "adapter_sha256" in told}
+
     def show_speakers(self, choices: Choices, visitor: Visitor) -> dict[str, Any]:
         """Both labels as who speaks changes, the strength of whoever has one, and what the other may be given."""
         labels = self.labels(choices, visitor.language)

@@ -65,6 +65,8 @@ class Exchange:
     number: str = ""  # of a blind one: what a vote on it is kept under, once
     strength: float = 1.0  # of the adapter
     other: Speaker = field(default_factory=Speaker)  # who speaks on the base side
+    character: str = ""  # whom the page showed as the adapter
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)  # of the adapters, by side
 
     @property
     def votable(self) -> bool:
@@ -172,6 +174,7 @@ def begin(message: str, choices: Choices, retriever: Retriever | None = None, ot
         order=tuple(dice.sample(SIDES, 2)) if choices.blind else SIDES,
         verdict=OPEN if choices.blind and len(personas) == 2 else "",
         number=uuid4().hex if choices.blind else "",
+        character=choices.speaker.name if choices.speaker else "",
     )
 
 

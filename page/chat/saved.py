@@ -1,7 +1,7 @@
 """What is saved of a conversation: JSON for the browser, Markdown to read, rows to train on."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -9,16 +9,16 @@ from page.chat.choices import GIVEN, Choices
 from page.chat.exchanges import MAX_EXCHANGES, MAX_MESSAGE, MAX_TEXT, OPEN, SIDES, UNVEILED, VOTES, Exchange, speakers
 from page.chat.shown import footer, names_of
 from page.words import WORDS
-from roleplay.engine.protocol import ADAPTER, BASE, Answer, Sampling, Speaker
+from roleplay.engine.protocol import ADAPTER, Answer, Sampling, Speaker
 from roleplay.errors import DataError, RoleplayError
+from roleplay.results.votes import SHA256_SHOWN
 from roleplay.text import retrieval
 from roleplay.text.personas import Persona, parse_persona
 from roleplay.text.prompts import Turn
 
 MAX_REPLY = 20_000  # characters of a reply that a browser hands in
-MAX_STOP, MAX_NAME = 500, 200  # of why an answer ended, and of an adapter's name
+MAX_STOP, MAX_NAME, MAX_HASH = 500, 200, 64  # of why an answer ended, of a name, and of a hash
 MAX_TOKENS = 1_000_000
-Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
 # What is raised where a value is not what it should be.
 MISPLACED = (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, RoleplayError)
 
@@ -121,41 +121,49 @@ def _exchange(item: Any) -> Exchange:
     user, adapter, revision = str(item["user"])[:MAX_MESSAGE], str(item["adapter"])[:MAX_NAME], item.get("revision", "")
     new = Exchange(user, answers, personas, adapter, Sampling(**item["sampling"]), order, verdict, examples)
     strength = Speaker(strength=float(item.get("strength", 1.0))).strength
+    made = {side: str(sha256)[:MAX_HASH] for side, sha256 in item.get("weights_sha256", {}).items() if side in SIDES}
+    new = replace(new, character=str(item.get("character", ""))[:MAX_NAME], weights_sha256=made)
     return replace(new, revision=str(revision)[:MAX_NAME], strength=strength, other=_other(item))
 
 
-def made_by(speaker: Speaker, hashes: Hashes, language: str) -> str:
-    """Whose weights an answer is of: adapter, strength, and the beginning of the hash that it has on this page."""
+def made_by(exchange: Exchange, side: str, language: str) -> str:
+    """Whose weights an answer is of: adapter, strength, and the beginning of the hash that it had; "" for the base."""
+    speaker, sha256 = speakers(exchange).speaker(side), exchange.weights_sha256.get(side, "")
     told = WORDS[language]["strength_shown"].format(name=speaker.adapter, strength=speaker.strength)
-    sha256 = hashes.get(speaker.adapter, {}).get("adapter_sha256", "")
-    return f"{told}, SHA-256 {sha256[:12]}" if sha256 else told
+    told += f", SHA-256 {sha256[:SHA256_SHOWN]}" if sha256 else ""
+    return told if speaker.adapter else ""
 
 
-def as_markdown(record: Sequence[Exchange], name: str, language: str, hashes: Hashes) -> str:
-    """The conversation to read: the persona's and the base model's answer under every message, and what made each."""
-    lines = [f"# {name}", ""]
-    if record:
-        persona = record[-1].personas.get(ADAPTER) or record[-1].personas.get(BASE, "")
-        lines += [*(f"> {line}" for line in persona.splitlines()), ""]
+def as_markdown(record: Sequence[Exchange], name: str, language: str) -> str:
+    """The conversation to read: the character's and the other side's answer under every message, and what made each.
+
+    `name` is who speaks now, and has given the answers that do not say who has. Personas stand where they change.
+    """
+    lines, before = [f"# {name}", ""], list[str]()
     for exchange in record:
-        titles = names_of(language, speakers(exchange)) | {ADAPTER: name}
+        titles = names_of(language, speakers(exchange)) | {ADAPTER: exchange.character or name}
+        told = list(dict.fromkeys(exchange.personas[side] for side in SIDES if exchange.personas.get(side)))
+        if told and told != before:
+            for persona in told:
+                lines += [*(f"> {line}" for line in persona.splitlines()), ""]
+            before = told
         lines += [f"**{WORDS[language]['you']}**", "", exchange.user, ""]
         for side in SIDES:
             if side in exchange.answers:
                 note = footer(language, exchange, side)
                 note += " · " + WORDS[language]["at_most"].format(limit=exchange.sampling.of(side).max_new_tokens)
-                speaker = speakers(exchange).speaker(side)
-                note += f" · {made_by(speaker, hashes, language)}" if speaker.adapter else ""
+                note += f" · {made}" if (made := made_by(exchange, side, language)) else ""
                 lines += [f"**{titles[side]}**", "", exchange.answers[side].text, "", f"*{note}*", ""]
     return "\n".join(lines)
 
 
-def as_rows(record: Sequence[Exchange], hashes: Hashes) -> str:
+def as_rows(record: Sequence[Exchange]) -> str:
     """The adapter side as a JSON list with one multi-turn row that `rows.read_rows` reads ([] if empty)."""
     answered = [e for e in record if ADAPTER in e.answers and e.answers[ADAPTER].text.strip()]
     if not answered:
         return "[]\n"
     *history, (user, reply) = [(e.user, e.answers[ADAPTER].text) for e in answered]
     row = {"instruction": user, "input": "", "output": reply, "history": [list(turn) for turn in history]}
-    row["speaker"] = "; ".join(dict.fromkeys(made_by(speakers(e).speaker(ADAPTER), hashes, "en") for e in answered))
+    spoke = [f"{e.character}: {made_by(e, ADAPTER, 'en')}".removeprefix(": ") for e in answered]
+    row["speaker"] = "; ".join(dict.fromkeys(spoke))
     return json.dumps([row], ensure_ascii=False, indent=2) + "\n"

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from page.chat.choices import NUMBERS, Choices
-from page.chat.exchanges import MAX_SEED, Exchange
-from page.chat.saved import MAX_NAME, MISPLACED, Hashes, Kept, from_value, kept_now
+from page.chat.exchanges import MAX_SEED, Exchange, speakers
+from page.chat.saved import MAX_NAME, MISPLACED, Kept, from_value, kept_now
 from page.words import WORDS
 from roleplay.engine.protocol import Sampling
 from roleplay.errors import DataError
 
+Hashes = Mapping[str, Mapping[str, str]]  # by adapter, its provenance
 # Of a provenance, what has to be the same; older files say nothing of the last two.
 CHECKED = ("adapter_sha256", "base_fingerprint", "examples_sha256", "meaning_sha256")
 
@@ -51,10 +52,10 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
         kept, said = from_value(value["kept"]), value["kept"]["record"]
         numbers = {name: value["numbers"][name] for name in NUMBERS}
         Sampling(**numbers)
-        told = {
-            str(name)[:MAX_NAME]: {key: str(own[key]) for key in CHECKED if key in own}
+        told = [
+            (str(name)[:MAX_NAME], {key: str(own[key]) for key in CHECKED if key in own})
             for name, own in value["hashes"].items()
-        }
+        ]
         adapter, seed = str(value["adapter"]), str(value["seed"])[:MAX_SEED]
         same_words = value["words_sha256"] == words_sha256(said)
     except MISPLACED as error:
@@ -62,12 +63,18 @@ def from_file(text: str, hashes: Hashes, language: str) -> Shared:
     notes = [] if same_words else [words["share_changed"]]
     if left_out := len(said) - len(kept.record):
         notes.append(words["share_cut"].format(count=left_out))
-    for name, own in told.items():
+    # An answer may be older than the weights that its adapter had when the file was saved.
+    told += [
+        (speakers(e).speaker(side).adapter, {"adapter_sha256": sha256})
+        for e in kept.record
+        for side, sha256 in e.weights_sha256.items()
+    ]
+    for name, own in told:
         if name not in hashes:
             notes.append(words["share_missing"].format(name=name))
         elif any(sha256 != hashes[name].get(key, "") for key, sha256 in own.items()):
             notes.append(words["share_other"].format(name=name))
-    return Shared(kept, adapter if adapter in hashes else "", numbers, seed, notes)
+    return Shared(kept, adapter if adapter in hashes else "", numbers, seed, list(dict.fromkeys(notes)))
 
 
 def words_sha256(record: Sequence[Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from roleplay.text.rows import read_rows
 def chat(path: Path, *turns: tuple[str, str]) -> str:
     """A file as the page saves it."""
     said = [Exchange(user, {ADAPTER: Answer(reply, stop="end")}) for user, reply in turns]
-    path.write_text(as_rows(said, {}), encoding="utf-8")
+    path.write_text(as_rows(said), encoding="utf-8")
     return str(path)
 
 

@@ -351,6 +351,22 @@ def test_a_shared_conversation_that_is_too_long_says_how_much_is_missing(
     assert told == [f"{WORDS['en']['share_loaded']} But it was too long to be restored whole: {missing}"]
 
 
+def test_an_answer_keeps_whose_it_was_and_which_weights_gave_it(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr("page.share_panel.tell", told.append)
+    handlers.about["two"] = replace(handlers.about["two"], provenance={"adapter_sha256": "ab" * 32})
+    record = said(handlers, "hi", [], other="two", speaker=personas.default())
+    handlers.about["two"] = replace(handlers.about["two"], provenance={"adapter_sha256": "cd" * 32})  # trained anew
+    text = handlers.export("markdown", record, OTHER, VISITOR)["file"][1]
+    assert f"**{personas.default().name}**" in text and "two, strength 1.00, SHA-256 abababababab*" in text
+    for _ in range(2):  # what was loaded may be shared again
+        back = handlers.shared.load_chat(handlers.shared.share(record, CHOICES)["file"][1], VISITOR)
+        record = back["record"]
+    assert [sentence.split("But")[1:] for sentence in told] == [[OTHERWISE]] * 2
+
+
 def test_a_shared_conversation_comes_back_and_says_what_is_not_as_it_was(
     handlers: Handlers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

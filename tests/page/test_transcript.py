@@ -154,6 +154,7 @@ def test_a_vote_closes_the_exchange() -> None:
 
 def test_what_a_browser_keeps_comes_back() -> None:
     last = exchange("x", *SIDES, verdict=OPEN, examples=(("a", "b"),), answers={ADAPTER: LOOKED_UP, BASE: DONE[BASE]})
+    last = replace(last, character="Zhen Huan", weights_sha256={ADAPTER: "ab" * 32})
     kept = Kept([*RECORD, last], True, "persona", NOTHING)
     back = saved.from_json(saved.to_json(kept))
     assert list(back.record[:3]) == RECORD
@@ -177,6 +178,7 @@ def test_what_a_browser_keeps_comes_back() -> None:
         lambda value: value["record"][0]["sampling"].update(temperature=99),
         lambda value: value["record"][0].update(order=["adapter", "adapter"]),
         lambda value: value["record"][0].update(verdict="won"),
+        lambda value: value["record"][0].update(weights_sha256="<b>"),
         lambda value: value["record"][0]["answers"]["adapter"].update(shown_rows="<b>"),
     ],
 )
@@ -201,7 +203,7 @@ def test_what_the_base_model_was_given_is_told(changes: dict[str, object], given
     one = exchange("x", *SIDES, **changes)
     assert one.given(BASE) == given
     assert shown.pane_messages([one], 1, False, SIDES, "en")[1]["content"][1]["text"].endswith(told + shown.EXPLAINABLE)
-    assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en", {})
+    assert f"{told} · at most 256 tokens*" in saved.as_markdown([one], "Zhen Huan", "en")
 
 
 @pytest.mark.parametrize(
@@ -232,26 +234,29 @@ def test_markup_is_made_inert_and_comes_back(text: str) -> None:
 
 
 def test_training_rows_are_read_by_the_trainer(tmp_path: Path) -> None:
-    (tmp_path / "rows.json").write_text(saved.as_rows(RECORD, {}), encoding="utf-8")
+    (tmp_path / "rows.json").write_text(saved.as_rows(RECORD), encoding="utf-8")
     assert read_rows(tmp_path / "rows.json")[0][0].turns == (("one", "adapter on one"), ("two", "adapter on two"))
-    assert json.loads(saved.as_rows([], {})) == []
+    assert json.loads(saved.as_rows([])) == []
 
 
 def test_markdown_holds_both_answers() -> None:
-    text = saved.as_markdown(RECORD, "Zhen Huan", "en", {})
-    assert text.startswith("# Zhen Huan\n\n\n**You**\n\none\n")  # the newest exchange has no persona
+    text = saved.as_markdown(RECORD, "Zhen Huan", "en")
+    assert text.startswith("# Zhen Huan\n\n> persona\n\n**You**\n\none\n") and text.count("> ") == 1
     assert text.index("adapter on two") < text.index("**Base model, untuned**") < text.index("base on two")
 
 
-def test_exports_say_which_weights_spoke_at_which_strength() -> None:
-    other = {"adapter": "two", "strength": 0.5, "other": Speaker("zhenhuan", 1.5)}
-    record, hashes = [exchange("one", *SIDES), exchange("two", *SIDES, **other)], {"two": {"adapter_sha256": "ab" * 32}}
-    text = saved.as_markdown(record, "Zhen Huan", "en", hashes)
+def test_exports_say_who_spoke_with_which_weights_at_which_strength() -> None:
+    other = {"adapter": "two", "strength": 0.5, "other": Speaker("zhenhuan", 1.5), "character": "Sun Wukong"}
+    other |= {"personas": {ADAPTER: "You are a monkey.", BASE: "persona"}, "weights_sha256": {ADAPTER: "ab" * 32}}
+    record = [exchange("one", *SIDES), exchange("two", *SIDES, **other)]
+    text = saved.as_markdown(record, "Zhen Huan", "en")
     first, second, *_ = text.split("**You**")[1:]
     assert "zhenhuan, strength 1.00*" in first and "tokens*" in first  # the base model has no adapter
+    assert "**Zhen Huan**" in first and "**Sun Wukong**" in second and "Zhen Huan" not in second
+    assert first.endswith("> You are a monkey.\n\n> persona\n\n") and text.count("> ") == 3
     assert "two, strength 0.50, SHA-256 abababababab*" in second and "zhenhuan, strength 1.50*" in second
-    (row,) = json.loads(saved.as_rows(record, hashes))
-    assert row["speaker"] == "zhenhuan, strength 1.00; two, strength 0.50, SHA-256 abababababab"
+    (row,) = json.loads(saved.as_rows(record))
+    assert row["speaker"] == "zhenhuan, strength 1.00; Sun Wukong: two, strength 0.50, SHA-256 abababababab"
 
 
 def flat(words: object, path: str = "") -> dict[str, str]:
@@ -325,6 +330,7 @@ def worst() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     whole = json.loads(saved.to_json(Kept([exchange("one", *SIDES)], True, wide, PERSONA)))
     item = whole["record"][0] | {"user": wide, "adapter": wide, "answers": dict.fromkeys(SIDES, answer)}
     item |= {"personas": dict.fromkeys(SIDES, wide), "examples": [[long, long]] * 9, "verdict": ""}
+    item |= {"character": wide[:300], "weights_sha256": dict.fromkeys(SIDES, wide[:100])}
     return whole, item, item | {"examples": [], "answers": {}}
 
 
