@@ -1,5 +1,6 @@
 """What "Why" under an answer does: the answer is scored by both sides, and shown token by token."""
 
+from html import escape
 from typing import Any
 
 from page.chat import shown
@@ -38,6 +39,9 @@ class WhyHandlers:
             raise refusal(str(error)) from error
         asked = speakers(exchange)
         html = why_html(pieces, shown.names_of(visitor.language, asked), visitor.language)
+        now = self.sides.weights_sha256(exchange)
+        if any(sha256 != now.get(one) for one, sha256 in exchange.weights_sha256.items()):
+            html = f"<p>{escape(words['why_other'])}</p>{html}"
         about = self.sides.about.get(asked.speaker(side).adapter)
         html += looked_up_html(answer, visitor.language)
         if about and about.retriever:

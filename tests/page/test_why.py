@@ -93,6 +93,13 @@ def test_the_rows_that_taught_an_answer_and_what_was_copied(tmp_path: Path) -> N
     assert "No 10 characters in a row of it (6 words) stand in the rows that it looks up." in html
 
 
+def test_an_answer_of_weights_that_are_no_longer_here_says_so(tmp_path: Path) -> None:
+    handlers = handlers_of({"one": About(tmp_path, provenance={"adapter_sha256": "ab"})})
+    for made, told in (({ADAPTER: "ab"}, False), ({ADAPTER: "cd"}, True), ({}, False)):
+        html = handlers.explain([0, 0], [replace(EXCHANGE, weights_sha256=made)], False, VISITOR)["why"][2]
+        assert ("An adapter has other weights here than when this was answered" in html) is told
+
+
 def test_tokens_are_shaded_and_looked_at_by_keyboard_and_tap(browser: Browser, served: Served) -> None:
     for size, dark in (((1280, 800), True), (PHONE, False)):
         with opened(browser, served.url, size, dark) as page:
