@@ -298,12 +298,14 @@ def test_language(header: str | None, wanted: str) -> None:
         (Tally(ties=2), ["2 ties, 0 both bad", "Not yet conclusive"]),
         (Tally(3, 1, 1, 0, 2, 2), ["won 3 of 4", "75%", "30% to 95%", "Not yet conclusive."]),
         (Tally(30, 2, 0, 0, 16, 16), ["People prefer the adapter."]),
+        (Tally(16, 16, 0, 0, 16, 16), ["A and B win alike (16 to 16), as they should."]),
         (Tally(16, 16, 0, 0, 30, 2), ["One side wins too often (30 to 2)"]),
     ],
 )
 def test_score(tally: Tally, sentences: list[str]) -> None:
-    for sentence in sentences:
-        assert sentence in ballots.score("en", tally)
+    told = ballots.score("en", tally)
+    assert all(sentence in told for sentence in sentences)
+    assert ("win" in told.split("both bad")[-1]) == (tally.left + tally.right >= ballots.ENOUGH)  # of A and B
 
 
 @pytest.mark.parametrize(
