@@ -286,6 +286,14 @@ def test_any_two_stand_side_by_side_and_the_vote_names_both(handlers: Handlers) 
     assert "No votes yet" in handlers.show_scoreboard("one", VISITOR)["board"]  # none beside the base model
 
 
+def test_the_scoreboard_opens_on_the_weights_that_are_here(handlers: Handlers) -> None:
+    for letters in ("ab", "cd"):  # trained anew under its name
+        handlers.about["one"] = replace(handlers.about["one"], provenance={"adapter_sha256": letters * 32})
+        handlers.cast_vote("tie", said(handlers, "hi", [], blind=True), True, VISITOR)
+    board = handlers.show_scoreboard("one", VISITOR)["board"]
+    assert "<p>one (cdcdcdcdcdcd): 1 ties" in board and "<p>one (abababababab) beside the base model: " in board
+
+
 def test_another_character_is_given_her_own_rows(handlers: Handlers) -> None:
     for name, about in handlers.about.items():
         rows = Retriever(known([Row((("who are you", f"I am {name}."),))]))

@@ -99,6 +99,8 @@ def test_what_was_won_and_lost_is_filtered_and_asked_again(browser: Browser, mea
         show(page)
         page.get_by_text("identity: 1 won, 1 lost").click()
         expect(page.locator("#board article:visible")).to_have_count(2)
+        page.wait_for_timeout(400)  # transitions change colours
+        assert serious(page) == {}
         page.get_by_label("Which items").select_option("lost")
         expect(page.locator("#board article:visible")).to_contain_text(["你是谁"])
         page.get_by_label("Which items").select_option("all")
