@@ -13,7 +13,7 @@ from pathlib import Path
 
 from roleplay.text.reading.decoding import lines_of, read_text
 
-_NUMERAL = r"[\d〇零一二两三四五六七八九十百千]+"
+_NUMERAL = r"[\d〇○零一二两三四五六七八九十百千]+"
 _UNDER_TWENTY = (
     r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|first|second|third|fourth|fifth|sixth|seventh|"
     r"eighth|ninth|tenth|eleventh|twelfth|(?:thir|four|fif|six|seven|eigh|nine)teen(?:th)?|last"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataset.novel import chinese, english
 from dataset.novel.attribution import NARRATOR, attribute, epithets
+from dataset.novel.characters import Spelling, simplified
 from dataset.novel.hints import Hint
 from dataset.novel.people import People
 from dataset.novel.prose import Chapter, read_chapters
@@ -36,8 +37,10 @@ def read_novels(paths: Sequence[str | Path], aliases: Mapping[str, str], min_con
     chapters = [chapter for path in paths for chapter in read_chapters(Path(path))]
     wide = sum(len(re.findall(r"[\u4e00-\u9fff]", said.text)) for chapter in chapters for said in chapter.utterances)
     if 2 * wide > sum(len(said.text) for chapter in chapters for said in chapter.utterances):
-        finder = chinese.Finder([*chinese.names(chapters), *aliases])
-        found = [(chapter, _renamed(chinese.hints(chapter, finder), aliases)) for chapter in chapters]
+        spelling = Spelling(chapters)
+        finder = chinese.Finder([*chinese.names(spelling.chapters), *map(simplified, aliases)])
+        told = [spelling.spelt(chinese.hints(chapter, finder)) for chapter in spelling.chapters]
+        found = [(chapter, _renamed(own, aliases)) for chapter, own in zip(chapters, told, strict=True)]
         return _speeches([(chapter, hints, attribute(hints, {})) for chapter, hints in found], min_confidence)
     people = People(chapters)
     narrator = aliases.get(NARRATOR, people.narrator or NARRATOR)

@@ -127,6 +127,9 @@ TALK = "林照道：“来了。”船工道：“来了。”" * 3 + "\n"  # en
         ("船工要走，被那老兵拉着道：“且住。”", "老兵"),
         ("船工抬头，塔门上写着：“夜航灯塔。”", ""),
         ("船工道：“谁？”\n哀痛多时道：“是我。”", "船工"),
+        ("船工問林照道：“有霧麼？”", "船工"),  # and in traditional characters
+        ("船工道：“誰？”\n那守塔的看見，急忙報道：“船來了。”", "守塔的"),
+        ("林照道：“誰？”\n眾水兵聽說，齊聲應道：“是我。”", "眾水兵"),
     ],
 )
 def test_who_speaks_in_chinese_narration(tmp_path: Path, text: str, speaker: str) -> None:
@@ -144,7 +147,7 @@ def test_speech_in_rarer_marks_is_told_of(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     "heading",
     [
-        *("第一回　灯塔", "正文 第一章 灯塔", "【第一章】灯塔", "卷一 灯塔", "楔子 灯塔", "# 尾声"),
+        *("第一回　灯塔", "第一○回　灯塔", "正文 第一章 灯塔", "【第一章】灯塔", "卷一 灯塔", "楔子 灯塔", "# 尾声"),
         *("CHAPTER I", "Chapter One", "CHAPTER THE FIRST", "Chapter Twenty-Two: Fog", "Book Two The Lamp", "Chapter i"),
     ],
 )
