@@ -1,16 +1,18 @@
-"""Fetch a public set of rows, check its hash, say what its licence is worth, and split it by scene.
+"""Fetch a public set of rows, or a novel to build rows from, check its hash, and say what its licence is worth.
 
     python -m dataset.download huanhuan
+    python -m dataset.download xiyouji                 # 西游记 as text, for dataset.build
     python -m dataset.download huanhuan --source modelscope:kmno4zx/huanhuan-chat --scenes huanhuan_scenes.csv
 
-It writes the rows to `--output` (runs/NAME.json) and, beside it, NAME.source.json with where they came from and their
-SHA-256. A later download must have the same SHA-256; `--sha256` names another. Where scene ids are known, from the
-rows or from `--scenes`, every row gets its `split` and no scene is parted. Nothing of the set belongs in a repository:
-runs/ is ignored by git.
+It writes to `--output` (runs/NAME.json, a novel to runs/NAME.txt) and, beside it, NAME.source.json with where that came
+from and its SHA-256. A later download must have the same SHA-256; `--sha256` names another. Where scene ids are known,
+from the rows or from `--scenes`, every row gets its `split` and no scene is parted. Nothing of it belongs in a
+repository: runs/ is ignored by git.
 """
 
 import csv
 import hashlib
+import re
 import tempfile
 import urllib.parse
 import urllib.request
@@ -22,25 +24,30 @@ from typing import Any
 import huggingface_hub
 import modelscope
 
-from roleplay.disk import read_json, write_json
+from dataset.novel.prose import read_chapters
+from roleplay.disk import read_json, write_json, write_text
 from roleplay.errors import DataError, HubError, first_line, one_line_errors
 from roleplay.flags import flag, parse
+from roleplay.text.reading.decoding import read_text
 from roleplay.text.rows import file_sha256, load_json, parse_row
 from roleplay.text.splits import split_rows
 
 HUGGING_FACE, MODELSCOPE = "hf:", "modelscope:"
 PATTERNS = ["*.json", "*.jsonl"]
+RECORD = ".source.json"  # beside the file: where it came from, and its SHA-256
 LARGEST = 64 << 20  # bytes that a URL may send
 TIMEOUT = 30  # seconds without an answer
+_FRAMED = re.compile(r"^\*\*\* ?START OF .*\n([\s\S]*?)^\*\*\* ?END OF ", re.MULTILINE)  # as Project Gutenberg does
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A set, the places that hold it (the first that answers is taken), and one sentence on its rights."""
+    """A set, the places that hold it (the first that answers is taken), one sentence on its rights, and what it is."""
 
     name: str
     sources: tuple[str, ...]
     licence: str
+    is_novel: bool = False
 
 
 SETS = {
@@ -53,7 +60,18 @@ SETS = {
         ),
         "the rows are dialogue of a television series whose owners are not known to have licensed it, and a label such "
         "as Apache-2.0 on a copy cannot grant what its uploader does not own: use it privately and do not publish it.",
-    )
+    ),
+    "xiyouji": PublicSet(
+        "xiyouji",
+        (
+            "https://www.gutenberg.org/ebooks/23962.txt.utf-8",
+            "https://raw.githubusercontent.com/gutenbergbooks/23962/"
+            "1c595c194e46786ec763be3e215136a02527e45a/23962-0.txt",
+        ),
+        "西游记 (Journey to the West), of the Ming dynasty, is in the public domain; what Project Gutenberg sets "
+        "before and after the text, its own terms among it, is left out.",
+        is_novel=True,
+    ),
 }
 
 
@@ -160,6 +178,44 @@ def add_split(values: list[dict[str, Any]], held_out: float, seed: int) -> list[
     return [v | {"split": "held_out" if str(number) in held else "train"} for number, v in enumerate(values)]
 
 
+def write_novel(file: Path, output: Path, origin: dict[str, Any]) -> None:
+    """Write the text of a fetched novel without the frame that Project Gutenberg puts round it; raises `DataError` for
+    a file that is no novel in chapters, such as a login page."""
+    text, note = read_text(file)
+    framed = _FRAMED.search(text)
+    chapters = read_chapters(file)
+    speeches = sum(len(chapter.utterances) for chapter in chapters)
+    if len(chapters) < 2:
+        raise DataError(
+            f"{origin['source']} is no novel with chapters and speech in quotation marks: check the address"
+        )
+    write_json(output.with_suffix(RECORD), origin | {"chapters": len(chapters)})
+    write_text(output, framed[1] if framed else text)
+    told = f"{output}: {len(chapters):,} chapters with {speeches:,} speeches from {origin['source']}"
+    print(told, *filter(None, [note]), sep="\n")
+
+
+def write_rows(file: Path, output: Path, origin: dict[str, Any], settings: DownloadFlags) -> None:
+    """Write fetched rows, with their scenes and split where known; raises `DataError` for what is no row."""
+    values = load_json(file)
+    for number, value in enumerate(values, 1):
+        parse_row(value, f"{origin['source']} row {number}")
+    if settings.scenes:
+        values = add_scenes(values, Path(settings.scenes))
+    values = add_split(values, settings.held_out, settings.seed)
+    write_json(
+        output.with_suffix(RECORD), origin | {"rows": len(values)}
+    )  # first: no rows lie there without their hash
+    write_json(output, values)
+    print(f"{output}: {len(values):,} rows from {origin['source']}")
+    if any(value.get("split") for value in values):
+        held = sum(value.get("split") == "held_out" for value in values)
+        known = sum(bool(value.get("scene")) for value in values)
+        print(f"split    {len(values) - held:,} rows to train on, {held:,} held out; {known:,} rows have a scene")
+    else:
+        print("split    none: no scene is known (--scenes), so train.lora holds out whole groups of look-alikes")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(DownloadFlags, __doc__, argv)
     if settings.name not in SETS:
@@ -167,34 +223,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= settings.held_out < 1:
         raise DataError(f"--held-out is {settings.held_out}; give a share from 0 to below 1")
     chosen = SETS[settings.name]
-    output = Path(settings.output or f"runs/{chosen.name}.json")
-    record = output.with_suffix(".source.json")
+    output = Path(settings.output or f"runs/{chosen.name}.{'txt' if chosen.is_novel else 'json'}")
 
     with tempfile.TemporaryDirectory() as folder:
         sources = [settings.source] if settings.source else chosen.sources
         source, file = fetch_first(sources, Path(folder))
         sha256 = file_sha256(file)
-        check_sha256(sha256, settings.sha256, record)
-        values = load_json(file)
-    for number, value in enumerate(values, 1):
-        parse_row(value, f"{source} row {number}")
-
-    if settings.scenes:
-        values = add_scenes(values, Path(settings.scenes))
-    values = add_split(values, settings.held_out, settings.seed)
-    origin = {"source": source, "sha256": sha256, "rows": len(values), "licence": chosen.licence}
-    write_json(record, origin)  # first: no rows lie there without their hash, whatever the disk does
-    write_json(output, values)
-
-    print(f"{output}: {len(values):,} rows from {source}")
+        check_sha256(sha256, settings.sha256, output.with_suffix(RECORD))
+        origin = {"source": source, "sha256": sha256, "licence": chosen.licence}
+        if chosen.is_novel:
+            write_novel(file, output, origin)
+        else:
+            write_rows(file, output, origin, settings)
     print(f"sha256   {sha256}")
     print(f"licence  {chosen.licence}")
-    if any(value.get("split") for value in values):
-        held = sum(value.get("split") == "held_out" for value in values)
-        known = sum(bool(value.get("scene")) for value in values)
-        print(f"split    {len(values) - held:,} rows to train on, {held:,} held out; {known:,} rows have a scene")
-    else:
-        print("split    none: no scene is known (--scenes), so train.lora holds out whole groups of look-alikes")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The public set from a file, a URL and both hubs, each hub a local stand-in server."""
+"""A public set from a file, a URL and both hubs, and a novel from a URL; each server a local stand-in."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from dataset import download
+from dataset import build, download
 from dataset.download import main
 from roleplay.environment import ROOT
 from roleplay.errors import DataError, HubError, RoleplayError
@@ -23,6 +23,13 @@ from tests.disk import largest_file
 ROWS = [{"instruction": f"第{n}问？", "input": "", "output": f"答{n}，" + chr(0x4E00 + n) * 9} for n in range(40)]
 BODY = json.dumps(ROWS, ensure_ascii=False).encode()
 SHA256 = hashlib.sha256(BODY).hexdigest()
+NOVEL = (  # as Project Gutenberg sends one: framed, in traditional characters, lines of 35 characters
+    "The Project Gutenberg eBook of 燈塔\r\n\r\n*** START OF THE PROJECT GUTENBERG EBOOK 燈塔 ***\r\n"
+    "\r\n第九回     霧號\r\n\r\n船工問林照道：「今晚可有大霧麼？燈塔上一盞燈，照不見半里的水面，我那條船\r\n"
+    "上還有三十個人。」林照笑道：「有，霧號響過兩回。教他們收了帆，等天亮了再走\r\n罷。」\r\n"
+    "\r\n第一○回     歸航\r\n\r\n船工道：「走罷？」林照道：「天亮了。」船工道：「我去。」林照道：「好。」\r\n"
+    "*** END OF THE PROJECT GUTENBERG EBOOK 燈塔 ***\r\n“Project Gutenberg” is a trademark.\r\n"
+).encode()
 COMMIT = "b" * 40
 HUB_ANSWERS = {
     f"/api/datasets/o/n/revision/{name}": {"id": "o/n", "sha": COMMIT, "siblings": [{"rfilename": "huanhuan.json"}]}
@@ -49,6 +56,8 @@ class _Hub(BaseHTTPRequestHandler):
             status, body = 200, json.dumps(HUB_ANSWERS[path]).encode()
         elif path.endswith("/huanhuan.json") or path == "/api/v1/datasets/o/n/repo":
             status, body = 200, BODY
+        elif path.endswith("/novel.txt"):
+            status, body = 200, NOVEL
         else:
             status, body = 404, b"{}"
         self.send_response(status)
@@ -119,6 +128,28 @@ def test_no_rows_lie_there_without_their_hash(tmp_path: Path) -> None:
     with largest_file(1000), pytest.raises(RoleplayError, match="cannot write .*h.json"):
         main(flags)
     assert os.listdir(tmp_path / "out") == ["h.source.json"]
+
+
+def test_a_novel_is_text_that_rows_are_built_from(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    novel, rows = tmp_path / "x.txt", tmp_path / "rows.json"
+    main(["xiyouji", "--source", f"{server}/novel.txt", "--output", str(novel)])
+    assert f"{novel}: 2 chapters with 6 speeches from {server}/novel.txt" in capsys.readouterr().out
+    assert "Gutenberg" not in novel.read_text(encoding="utf-8")
+    record = json.loads((tmp_path / "x.source.json").read_text(encoding="utf-8"))
+    assert (record["sha256"], record["chapters"]) == (hashlib.sha256(NOVEL).hexdigest(), 2)
+    build.main([str(novel), "--character", "林照", "--output", str(rows)])
+    first = json.loads(rows.read_text(encoding="utf-8"))[0]
+    assert first["output"] == "有，霧號響過兩回。教他們收了帆，等天亮了再走罷。" and first["speaker"] == "船工"
+
+    page = tmp_path / "login.html"
+    page.write_text('<p class="a">Sign in: "now"</p>', encoding="utf-8")
+    with pytest.raises(DataError, match="it was changed"):
+        main(["xiyouji", "--source", str(page), "--output", str(novel)])
+    with pytest.raises(DataError, match="login.html is no novel with chapters"):
+        main(["xiyouji", "--source", str(page), "--output", str(tmp_path / "y.txt")])
+    assert not (tmp_path / "y.txt").exists() and not (tmp_path / "y.source.json").exists()
 
 
 def test_split_by_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
