@@ -32,6 +32,7 @@ PARTS = (  # of this repository, for a Space
     *("requirements.txt", CARD, "LICENSE", "NOTICE"),
 )
 MARKER = "roleplay/weights/layout.py"  # in every Space that a push of this project made
+BEGUN = {".gitattributes", CARD}  # which a repository that was made by hand on the Hub begins with
 MOUNT = "/data"  # where a Space finds its storage, and `roleplay.environment` looks for it
 _SECRET = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|ms-[0-9a-f]{8}-[0-9a-f]{4}-|-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
@@ -112,13 +113,14 @@ def push_where_asked(folder: Path, hub: str = "", modelscope: str = "", private:
 def push_files(repo: str, files: Mapping[str, Path], private: bool, kind: str) -> str:
     """Send a model's files to a repository on the Hub; returns its address.
 
-    One that holds something, but nothing whose name ends in `kind`, is another's. Raises `HubError` as `push_adapter`.
+    One that holds more than a README, but nothing whose name ends in `kind`, is another's. Raises `HubError` as
+    `push_adapter`.
     """
     check_contents(files)
     api = _api(repo)
     with sentences(repo):
         if api.repo_exists(repo):
-            theirs = set(api.list_repo_files(repo)) - {".gitattributes"}
+            theirs = set(api.list_repo_files(repo)) - BEGUN
             if theirs and not any(name.endswith(kind) for name in theirs):
                 raise HubError(f"{repo} is taken by something without {kind} ({min(theirs)}): choose another name")
             if private and not api.repo_info(repo).private:
@@ -158,10 +160,10 @@ def push_space(space: Space, files: Mapping[str, Path]) -> str:
 
 def _check_ours(api: HfApi, space: Space) -> None:
     """Raises `HubError` where the push would drop what this project did not make."""
-    theirs = set(api.list_repo_files(space.repo, repo_type="space")) - {".gitattributes"}
+    theirs = set(api.list_repo_files(space.repo, repo_type="space")) - BEGUN
     foreign = sorted(name for name in theirs if name.split("/")[0] not in (*PARTS, "adapters"))
     if not foreign and MARKER not in theirs:
-        foreign = sorted(theirs - {CARD})  # which a Space that was made by hand begins with
+        foreign = sorted(theirs)
     if foreign and not space.overwrite:
         raise HubError(
             f"the Space {space.repo} holds {foreign[0]}, which no push of this project made: choose another name, or "
