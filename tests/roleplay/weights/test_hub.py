@@ -37,9 +37,7 @@ def test_second_push_sends_what_changed_and_drops_what_is_gone(server: Hub, fold
 
 
 @pytest.mark.parametrize("theirs", [{}, {".gitattributes": b"*.png", "README.md": b"---\nlicense: gemma\n---\n"}])
-def test_a_repository_that_was_just_made_by_hand_is_taken(
-    server: Hub, folder: Path, theirs: dict[str, bytes]
-) -> None:
+def test_a_repository_that_was_just_made_by_hand_is_taken(server: Hub, folder: Path, theirs: dict[str, bytes]) -> None:
     server.add("models/me/own", theirs)
     upload.push_adapter(folder, hub="me/own")
     assert server.repos["models/me/own"].files == theirs | tiny.contents(folder)
