@@ -64,10 +64,10 @@ from roleplay.weights.training_rows import HELD_OUT, SEED
 class CheckFlags:
     files: list[str] = flag([], "the rows, in any form of docs/rows.md; those of --character", place="may be first")
     character: str = flag("", "a folder under dataset/, or a path: its rows and persona where none are given")
-    held_out: str = flag("", "a second file whose rows are held out; none of them may stand in the first")
-    persona: str = flag(
-        "", "a persona or a character card; its system prompt counts into the lengths (none: Zhen Huan's)"
-    )
+    held_out: str = flag("", "a second file of rows, none of which may stand in the first, or train.lora's share")
+    seed: int = flag(SEED, "the seed that train.lora is given, which draws the held-out rows", within=(0, 2**32 - 1))
+    retrieval: bool = flag(False, "whether train.lora is given it: rows too long to be looked up are refused then")
+    persona: str = flag("", "a persona or a character card; it counts into the lengths (none: Zhen Huan's)")
     format: str = flag("", "the form of the rows, where it is recognised wrongly", choices=("", *FORMS))
     template: str = flag("gemma", "the prompt layout that lengths and preview use", choices=tuple(TEMPLATES))
     tokenizer: str = flag(
@@ -92,6 +92,9 @@ class Reading:
     encoder: PromptEncoder
     persona: Persona
     max_tokens: int = limits.ROW_TOKENS
+    held_out: float = HELD_OUT
+    seed: int = SEED
+    retrieval: bool = False
 
 
 def dedupe(values: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -137,7 +140,7 @@ def examine(
     findings += find_long(rows, examples, encoder, persona, max_tokens)
     findings += find_control_tokens(rows, encoder) + find_garbage(rows) + find_openings(rows)
     parted = [*rows, *(replace(row, split="held_out") for row in held)]
-    findings += find_overlap(parted) or find_split(parted, HELD_OUT, SEED)
+    findings += find_overlap(parted) or find_split(parted, reading.held_out, reading.seed, reading.retrieval)
     findings += [Finding("warning", note, []) for note in system_notes(rows, persona)]
     judged, wrong = find_judged(rows, character) if character else ({}, [])
     findings += wrong
@@ -221,6 +224,17 @@ def _read(files: Sequence[str], form: str) -> RowFile:
     )
 
 
+def _held_out(given: str, form: str) -> tuple[list[Row], float]:
+    """The rows of a second file, or the share to hold out; raises `DataError` for neither."""
+    try:
+        share = float(given or HELD_OUT)
+    except ValueError:
+        return read_rows(given, form)[0], HELD_OUT
+    if not 0 <= share <= 0.5:
+        raise DataError(f"--held-out {given}: give a share from 0 to 0.5, or a file of rows")
+    return [], share
+
+
 def _surprise(settings: CheckFlags, rows: Sequence[Row], persona: Persona) -> tuple[dict[str, Any], str]:
     """Every row's surprise for the JSON, and the most surprising ones for a terminal."""
     from dataset import surprise  # peft takes a second to import
@@ -253,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, _ = base_models.fetch(settings.tokenizer, Environment().cache)
     encoder = PromptEncoder(base_models.read_tokenizer(folder), settings.template)
     if any(map(holds_pairs, files)):
-        for name in ("html", "dedupe", "surprise", "held_out"):
+        for name in ("html", "dedupe", "surprise", "held_out", "seed", "retrieval"):
             if getattr(settings, name):
                 raise DataError(f"--{name.replace('_', '-')} is for training rows, and these are pairs: leave it out")
         most = settings.max_tokens or limits.PAIR_TOKENS
@@ -261,8 +275,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _finish(settings, asdict(pairs), check_pairs.as_text(pairs))
         return
     found, where = _read(files, settings.format), ", ".join(files)
-    held = read_rows(settings.held_out, settings.format)[0] if settings.held_out else []
-    report = examine(found, where, Reading(encoder, persona, settings.max_tokens or limits.ROW_TOKENS), held, character)
+    held, share = _held_out(settings.held_out, settings.format)
+    most = settings.max_tokens or limits.ROW_TOKENS
+    reading = Reading(encoder, persona, most, share, settings.seed, settings.retrieval)
+    report = examine(found, where, reading, held, character)
 
     facts = asdict(report) | {"sha256": ", ".join(source_sha256(file, found.rows) for file in files)}
     text = as_text(report)

@@ -8,6 +8,7 @@ from roleplay.errors import DataError
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.text.splits import near_duplicates, near_duplicates_between, repeat_by_weight, sides, split_rows
+from roleplay.weights.examples import lookup_notes
 
 NAMED_ROWS = 5  # how many rows a finding names
 HEAVY = 0.01  # the share of an epoch from which one repeated row is named
@@ -102,18 +103,21 @@ def find_taught_again(rows: Sequence[Row]) -> list[Finding]:
     return [Finding("note", text, [])] if again else []
 
 
-def find_split(rows: Sequence[Row], held_out: float, seed: int) -> list[Finding]:
-    """What splitting says, for which `train.lora` would refuse the rows or warn of them."""
+def find_split(rows: Sequence[Row], held_out: float, seed: int, retrieval: bool) -> list[Finding]:
+    """What splitting says, and looking up where rows are to be, for which `train.lora` would refuse the rows or warn
+    of them."""
     told = list[str]()
     try:
         train, held = split_rows(rows, held_out, seed, told.append)
         repeat_by_weight(train, seed)
+        told += lookup_notes(train) if retrieval else []
     except DataError as error:
         return [Finding("error", f"train.lora would refuse these rows: {error}", [])]
+    warnings = [Finding("warning", what, []) for what in told]
     if any(row.split for row in rows):
-        return []
+        return warnings
     text = f"no row says that it is held out; train.lora would hold out {len(held):,}, in whole scenes and look-alikes"
-    return [*(Finding("warning", what, []) for what in told), Finding("note", text, [])]
+    return [*warnings, Finding("note", text, named_rows(held))]
 
 
 def find_long(

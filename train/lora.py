@@ -33,7 +33,7 @@ from roleplay.text.rows import Row, system_notes
 from roleplay.text.splits import draw_share, name_few, repeat_by_weight
 from roleplay.weights import base_models, inspection
 from roleplay.weights.adapters import NOTHING, Adapter, read_weights
-from roleplay.weights.examples import check_examples
+from roleplay.weights.examples import lookup_notes
 from roleplay.weights.training_rows import held_out_sha256, load_rows, remember
 from train.learning import memory, recipe
 from train.learning.adapter import attach_lora, finish, go_on_from, told_of
@@ -84,10 +84,7 @@ def read_material(flags: LoraFlags, start: Adapter | None = None) -> Material:
     if start and start.persona != persona.system_prompt:
         notes.append(f"learnt as {persona.name}, with another persona than {start.name}: --persona or --character")
     if flags.retrieval:
-        check_examples(turns := known(rows))
-        shown = {one.turn for one in turns if not one.hidden}
-        if left_out := sum(row.turns[-1] not in shown for row in rows):
-            notes.append(f"{left_out:,} rows go on from a reply of no other row: they are learnt, and not looked up")
+        notes += lookup_notes(rows)
     notes += system_notes([*rows, *held_out], persona.system_prompt)
     return Material(persona, repeat_by_weight(rows, flags.seed), held_out, paths, files, notes)
 

@@ -11,7 +11,8 @@ from typing import Any
 from roleplay.disk import write_bytes
 from roleplay.errors import AdapterError, DataError, first_line
 from roleplay.text import limits
-from roleplay.text.known import Known
+from roleplay.text.known import Known, known
+from roleplay.text.rows import Row
 from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
 
@@ -33,6 +34,15 @@ def check_examples(turns: Sequence[Known]) -> None:
             f"the rows take {size / 1e6:.1f} MB, and {MAX_BYTES[EXAMPLES] / 1e6:.1f} can be looked up: give fewer of "
             "them, or leave out --retrieval"
         )
+
+
+def lookup_notes(rows: Sequence[Row]) -> list[str]:
+    """What is said of training rows that are to be looked up; raises `DataError` as `check_examples` does."""
+    check_examples(turns := known(rows))
+    shown = {one.turn for one in turns if not one.hidden}
+    left_out = sum(row.turns[-1] not in shown for row in rows)
+    told = f"{left_out:,} rows go on from a reply of no other row: they are learnt, and not looked up"
+    return [told] if left_out else []
 
 
 def _text(turns: Sequence[Known]) -> bytes:

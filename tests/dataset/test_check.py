@@ -18,7 +18,7 @@ from transformers import GemmaTokenizer
 from dataset.check import Reading, as_text, dedupe, examine, language, main
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
-from roleplay.text import characters
+from roleplay.text import characters, limits
 from roleplay.text.personas import Persona, default
 from roleplay.text.prompts import IGNORED, PromptEncoder
 from roleplay.text.rows import RowFile, parse_row, read_row_file, read_rows
@@ -378,6 +378,40 @@ def test_the_check_refuses_what_training_refuses(
         with pytest.raises(SystemExit, match="fits"):
             lora.train(flags)
     assert status == bool(refused)
+
+
+def test_the_check_holds_out_what_training_holds_out_and_looks_up(
+    tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, me = tmp_path / "rows.json", tmp_path / "me.json"
+    values = [row(f"What of {n * 7919}?", f"Nothing of {n * 104729}.", scene=str(n)) for n in range(12)]
+    values.append(row("And then?", "It fell.", history=[["What fell?", "A star of no other row."]], scene="star"))
+    file.write_text(json.dumps(values), encoding="utf-8")
+    me.write_text(json.dumps({"name": "x", "system_prompt": "You are x."}), encoding="utf-8")
+    flags = [str(file), "--persona", str(me), "--tokenizer", str(tokenizer_folder), "--json", "-"]
+    drawn = set()
+    for seed, share in ((0, 0.1), (7, 0.1), (7, 0.3)):
+        main([*flags, "--retrieval", "--seed", str(seed), "--held-out", str(share)])
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        (note,) = (found for found in findings if "train.lora would hold out" in found["text"])
+        given = lora.LoraFlags(data=[str(file)], persona=str(me), seed=seed, held_out=share, retrieval=True)
+        learnt = lora.read_material(given)
+        assert [named.split(": ")[1] for named in note["examples"]] == [
+            " → ".join(one.turns[-1]) for one in learnt.held_out
+        ]
+        drawn.add(tuple(note["examples"]))
+        warned = {found["text"] for found in findings if found["level"] == "warning"}
+        assert {told for told in learnt.notes if "not looked up" in told} == warned
+    assert len(drawn) == 3
+
+    values.append(row("How long?", "a" * (limits.EXAMPLE + 1)))
+    file.write_text(json.dumps(values), encoding="utf-8")
+    main([*flags, "--max-tokens", "9999"])
+    with pytest.raises(SystemExit):
+        main([*flags, "--max-tokens", "9999", "--retrieval"])
+    assert "too many to be looked up: shorten the row" in capsys.readouterr().out
+    with pytest.raises(DataError, match="--held-out 0.6: give a share from 0 to 0.5"):
+        main([*flags, "--held-out", "0.6"])
 
 
 def test_several_files_are_checked_as_they_are_trained(
