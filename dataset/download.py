@@ -42,7 +42,7 @@ _FRAMED = re.compile(r"^\*\*\* ?START OF .*\n([\s\S]*?)^\*\*\* ?END OF ", re.MUL
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A set, the places that hold it (the first that answers is taken), one sentence on its rights, and what it is."""
+    """A set, or a novel; the places that hold it (the first that answers is taken), and one sentence on its rights."""
 
     name: str
     sources: tuple[str, ...]
@@ -87,7 +87,7 @@ class DownloadFlags:
         0.1, "the share of rows to hold out, in whole scenes; higher measures better and trains on less"
     )
     seed: int = flag(0, "which scenes are held out")
-    output: str = flag("", "the file to write (none: runs/NAME.json)")
+    output: str = flag("", "the file to write (none: runs/NAME.json, or NAME.txt for a novel)")
 
 
 def _only_rows(folder: Path, source: str) -> Path:
@@ -223,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= settings.held_out < 1:
         raise DataError(f"--held-out is {settings.held_out}; give a share from 0 to below 1")
     chosen = SETS[settings.name]
+    if chosen.is_novel and settings.scenes:
+        raise DataError(f"--scenes is for rows, and {chosen.name} is a novel: leave it out")
     output = Path(settings.output or f"runs/{chosen.name}.{'txt' if chosen.is_novel else 'json'}")
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """What README, docs and the Space's front matter promise is what the repository holds."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ NAMED = [
 @pytest.mark.parametrize(("page", "name"), NAMED)
 def test_files_that_are_named_are_there(page, name):
     assert (ROOT / name).exists()
+
+
+def test_every_exit_status_is_in_the_table() -> None:
+    section = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## Exit statuses")[2]
+    code = [path for room in ("page", "roleplay", "train", "dataset") for path in (ROOT / room).rglob("*.py")]
+    ends = re.compile(r"(?:exit\(|^    status = )(\d+)\b(?! \+)", re.MULTILINE)
+    found = {int(number) for path in code for number in ends.findall(path.read_text(encoding="utf-8"))}
+    told = {int(number) for number in re.findall(r"^\| (\d+) ", section, re.MULTILINE)}
+    assert told == found | {0, 1, 128 + signal.SIGTERM}
 
 
 def test_ci_runs_the_readmes_test_command():

@@ -187,6 +187,7 @@ def test_errors_leave_nothing_behind(tmp_path: Path) -> None:
         (["nothing"], "no public set 'nothing': there are huanhuan"),
         (["huanhuan", "--source", str(source)], "source.json row 1: output is None"),
         (["huanhuan", "--source", str(source), "--held-out", "1"], "--held-out is 1.0"),
+        (["xiyouji", "--scenes", str(table)], "--scenes is for rows, and xiyouji is a novel"),
     ]
     for flags, message in cases:
         with pytest.raises(DataError, match=message):
