@@ -24,7 +24,7 @@ from transformers import (
 
 from roleplay.text import personas
 from roleplay.text.known import Known
-from roleplay.text.meaning import Meaning, Projection, Rarity
+from roleplay.text.meaning import SUMMARIES, Meaning, Projection, Rarity
 from roleplay.text.prompts import TEMPLATES
 from roleplay.weights import base_models, layout
 from roleplay.weights.examples import write_examples
@@ -133,14 +133,15 @@ def adapter(folder: Path) -> Path:
 def looking_up(folder: Path) -> Path:
     """The same folder, of an adapter that looks up one row by what it means."""
     write_examples(folder, [Known(("a", "b"), "0")])
-    meaning = Meaning(1, learnt(gemma()), Rarity({1: 1.0}), straight(), np.eye(1, 2), np.zeros(1, int))
+    projection = straight(SUMMARIES * SHAPE["hidden_size"])
+    meaning = Meaning(1, learnt(gemma()), Rarity({1: 1.0}), projection, np.eye(1, 2), np.zeros(1, int))
     write_meaning(folder, meaning)
     return folder
 
 
-def straight() -> Projection:
-    """It leaves two features as they are."""
-    return Projection(np.zeros(2), np.ones(2), np.eye(2, dtype=np.float32))
+def straight(features: int = 2) -> Projection:
+    """It leaves the first two features as they are."""
+    return Projection(np.zeros(features), np.ones(features), np.eye(2, features, dtype=np.float32))
 
 
 def learnt(model: PreTrainedModel, seed: int = 0) -> dict[str, np.ndarray]:

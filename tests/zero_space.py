@@ -91,7 +91,7 @@ def main(adapter: Path, scratch: Path) -> None:
     demo = build(Started(zero, at_once=4), Box(scratch / "votes"))
     url = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1]
 
-    def answers(user: str = "?", tokens: int = 8, wait: bool = True) -> dict[str, str]:
+    def answers(user: str = "?", tokens: int = 8, wait: bool = True) -> dict[str, list[object]]:
         questions = dict.fromkeys((ADAPTER, BASE), Question("", (), user))
         request = Request(
             questions, Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=tokens)
@@ -100,14 +100,14 @@ def main(adapter: Path, scratch: Path) -> None:
             for now in stream:
                 if not wait and any(answer.tokens for answer in now.values()):
                     break
-        return {side: answer.text for side, answer in now.items()}
+        return {side: [answer.text, answer.shown_rows] for side, answer in now.items()}
 
     def page(user: str) -> str:
         return Visitor(demo, url).say(user, "tiny")
 
     found = {"moves": engine.kl_to_base("tiny"), "first": answers(), "again": answers()}
     found["page"] = page("?")
-    found["stopped"] = len(answers(tokens=300, wait=False)[BASE])
+    found["stopped"] = len(answers(tokens=300, wait=False)[BASE][0])
     found["after"] = answers()
     found["too long"] = page("x" * 500)
     ANSWERS.append((429, {"left": 3, "wait": 3600}))

@@ -96,7 +96,7 @@ def test_errors_cross_as_sentences() -> None:
 
 
 def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
-    folder = tiny.adapter(tmp_path / "tiny")
+    folder = tiny.looking_up(tiny.adapter(tmp_path / "tiny"))  # by meaning, which the process with the GPU reads
     command = [sys.executable, "-W", "ignore", "-m", "tests.zero_space", str(folder), str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
@@ -108,8 +108,9 @@ def test_a_space_as_far_as_it_goes_without_a_gpu(tmp_path: Path) -> None:
     local = LocalEngine(base, [inspection.inspect(folder)], 400)
     greedy = Sampling(temperature=0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=8)
     *_, last = local.answer(Request(BOTH, greedy))
-    texts = {side: answer.text for side, answer in last.items()}
-    assert found["first"] == found["again"] == found["after"] == texts  # a new process, the same one, after a stop
+    same = {side: [answer.text, [list(row) for row in answer.shown_rows]] for side, answer in last.items()}
+    assert found["first"] == found["again"] == found["after"] == same  # a new process, the same one, after a stop
+    assert last[ADAPTER].shown_rows and not last[BASE].shown_rows
     assert found["moves"] == pytest.approx(local.kl_to_base("tiny"), rel=1e-3)
     assert "8 tokens" in found["page"] and "tok/s" in found["page"]
     assert 0 < found["stopped"] < 100

@@ -49,6 +49,21 @@ def test_a_folder_is_loaded_and_described(folder, tmp_path):
     assert base_models.fingerprint(tiny.gemma(num_hidden_layers=3)) != base_models.fingerprint(base.model)
 
 
+@pytest.mark.parametrize(("cores", "threads"), [("3", 3), ("3.5", 3), ("", 2), ("many", 2)])
+def test_a_space_computes_with_as_many_threads_as_it_has_cores(folder, tmp_path, monkeypatch, cores, threads):
+    """It sees all those of the machine that it is a part of."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setenv("CPU_CORES", cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    try:
+        base = base_models.load(str(folder), tmp_path)
+        assert torch.get_num_threads() == threads
+        assert f"device       cpu: no CUDA GPU; {threads} threads" in base.describe()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_fingerprint_is_the_same_in_every_dtype(folder, tmp_path):
     half = base_models.load(str(folder), tmp_path, dtype="bfloat16")
     assert base_models.fingerprint(half.model) == base_models.fingerprint(tiny.gemma().bfloat16())
