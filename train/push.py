@@ -80,11 +80,12 @@ def one_folder(settings: PushFlags) -> Path:
 
 def push_adapter(settings: PushFlags) -> None:
     folder = one_folder(settings)
+    if settings.dry_run:  # its card is written in what would go, and stays as it is
+        folder = written_out(upload.adapter_files(folder), folder.name)
     write_card(folder, settings.hub, settings.modelscope)
-    files = upload.adapter_files(folder)
-    show(files)
+    show(upload.adapter_files(folder))
     if settings.dry_run:
-        return write_out(files, folder.name)
+        return print(f"nothing was sent; what would go is in {folder}")
     upload.push_where_asked(folder, settings.hub, settings.modelscope, settings.private)
 
 
@@ -218,13 +219,14 @@ def show(files: Mapping[str, Path]) -> None:
         print(f"{hashlib.sha256(data).hexdigest()[:16]} {len(data):>12,}  {name}")
 
 
-def write_out(files: Mapping[str, Path], name: str) -> None:
+def written_out(files: Mapping[str, Path], name: str) -> Path:
+    """Copies of the files, in a folder of this name."""
     target = ROOT / "runs" / "push" / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file, path in files.items():
         shutil.copyfile(path, target / file)
-    print(f"nothing was sent; what would go is in {target}")
+    return target
 
 
 if __name__ == "__main__":

@@ -215,9 +215,13 @@ def test_a_dry_run_writes_what_would_go_and_sends_nothing(
     server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(push, "ROOT", tmp_path)
+    before, target = tiny.contents(folder), tmp_path / "runs" / "push" / "tiny"
     push.main([str(folder), "--hub", "me/tiny", "--dry-run"])
-    assert tiny.contents(tmp_path / "runs" / "push" / "tiny") == tiny.contents(folder)
-    assert server.log == []
+    assert (tiny.contents(folder), server.log) == (before, [])
+    assert "ADAPTER=me/tiny python app.py" in (target / layout.CARD).read_text(encoding="utf-8")
+    written = tiny.contents(target)
+    push.main([str(folder), "--hub", "me/tiny"])
+    assert server.repos["models/me/tiny"].files == written
 
 
 COMMANDS: dict[str, tuple[list[str], str]] = {
