@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from roleplay.errors import AdapterError
-from roleplay.weights import architectures, embedded, layout
+from roleplay.weights import architectures, embedded, inspection, layout
 from tests import tiny
+from tests.vllm.run import flags_on_card
 from train.publishing import card
 
 
@@ -41,6 +42,13 @@ def test_card_tells_what_the_folder_holds(folder: Path) -> None:
     for use in ("python app.py", "PeftModel.from_pretrained", "--lora-modules tiny=tiny", "ollama create tiny"):
         assert use in text
     assert "--max-lora-rank 8 " in text
+
+
+def test_the_vllm_that_make_test_vllm_starts_is_the_one_on_the_card(folder: Path) -> None:
+    flags = flags_on_card(inspection.inspect(folder))
+    assert flags[:5] == ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", "tiny=tiny"]
+    assert flags[5:] == ["--chat-template", "tiny/chat_template.jinja"] and (folder.parent / flags[6]).is_file()
+    assert "`--max-loras 2`" in (folder / layout.CARD).read_text(encoding="utf-8")
 
 
 TO = ("tiny", "adapters/tiny")  # for vLLM, and for train.export

@@ -13,6 +13,8 @@ if one fails. `serving` is also what benchmarks.concurrency uses.
 """
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,7 @@ from roleplay.errors import ModelError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.weights import base_models, embedded, inspection
 from roleplay.weights.adapters import Adapter
+from roleplay.weights.layout import CARD
 from train.export import export
 
 PORT = 8765
@@ -54,25 +57,25 @@ class Flags:
 
 @contextmanager
 def serving(python: str, model: Path, adapter: Adapter) -> Iterator[str]:
-    """The address of a server of a base model and an adapter, as `running`."""
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "base"]
-    command += [
-        "--enable-lora",
-        "--max-lora-rank",
-        "32",
-        "--lora-modules",
-        f"{adapter.name}={adapter.folder.resolve()}",
-    ]
+    """The address of a server of a base model and an adapter, as the adapter's card starts it; as `running`."""
+    command = [str(Path(python).absolute()), "-m", "vllm.entrypoints.openai.api_server", "--model"]
+    command += [str(model.resolve()), "--served-model-name", "base", *flags_on_card(adapter)]
     # On a CPU, vLLM 0.32 gives a row without an adapter index -1, which is the last slot: it has to stay empty.
     command += ["--max-loras", "2"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--enforce-eager", "--port", str(PORT)]
-    with running(command) as url:
+    with running(command, adapter.folder.resolve().parent) as url:
         yield url
 
 
+def flags_on_card(adapter: Adapter) -> list[str]:
+    """What an adapter's card has `vllm serve` take, beside the adapter's folder."""
+    card = (adapter.folder / CARD).read_text(encoding="utf-8").replace("\\\n", " ")
+    return shlex.split(re.findall(r"^vllm serve \S+ (.*)$", card, re.MULTILINE)[0])
+
+
 @contextmanager
-def running(command: list[str]) -> Iterator[str]:
-    """The address of a running server; raises `ModelError` with its last line when it does not start.
+def running(command: list[str], folder: Path = ROOT) -> Iterator[str]:
+    """The address of a server running in `folder`; raises `ModelError` with its last line when it does not start.
 
     The command may be a script that calls `vllm`, which is that of the interpreter's environment.
     """
@@ -80,7 +83,8 @@ def running(command: list[str]) -> Iterator[str]:
     log_path.parent.mkdir(exist_ok=True)
     url = f"http://127.0.0.1:{PORT}/v1"
     with log_path.open("w") as log:
-        server = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT)
+        environment = os.environ | ENVIRONMENT
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             wait_for(server, url, log_path)
             yield url
