@@ -1,14 +1,16 @@
 """Every command that is written somewhere can work: README, docs, cards, docstrings, Makefile, what programs advise.
 
 Each is parsed by the flags of the program that it names, in this process, and what it names of this repository has to
-be there; nothing is run.
+be there. What trains, measures or serves is not run; every program shows its help, and every push is run dry.
 """
 
 import ast
 import importlib
 import json
 import re
+import runpy
 import shlex
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,8 @@ from modelscope_hub.cli.main import _build_parser as modelscope_parser
 
 from roleplay import flags
 from roleplay.environment import ROOT
+from tests.hub_server import TOKEN, Hub
+from train import push
 
 PROSE = [
     *ROOT.glob("*.md"),
@@ -168,6 +172,37 @@ def check(words: list[str]) -> None:
 @pytest.mark.parametrize(("where", "command"), [c for c in COMMANDS if "-m VALUE" not in c[1]])
 def test_every_written_command_can_work(where: str, command: str) -> None:
     check(shlex.split(command))
+
+
+PROGRAMS = sorted({name for _, command in COMMANDS for name in re.findall(r"python (?:-m )?(\w+\.[\w.]+)", command)})
+
+
+@pytest.mark.parametrize("program", [name.removesuffix(".py") for name in PROGRAMS if name != "tests.zero_space"])
+def test_every_program_shows_its_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str
+) -> None:
+    if not flags_of(program):
+        pytest.skip("it takes no arguments")
+    monkeypatch.setattr(sys, "argv", [program, "--help"])
+    monkeypatch.delitem(sys.modules, program)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(program, run_name="__main__")
+    assert not ended.value.code and "show this help message" in capsys.readouterr().out
+
+
+PUSHES = sorted({command for _, command in COMMANDS if "-m train.push " in command and "VALUE" not in command})
+
+
+@pytest.mark.parametrize("command", [command for command in PUSHES if "--gguf" not in command])  # which needs an export
+def test_every_written_push_goes_through_dry(
+    server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for name in ("HF_TOKEN", "APP_AUTH"):
+        monkeypatch.setenv(name, TOKEN)
+    words = re.sub(r" (?:me|you)/", " dry/", command).split()  # into folders of its own: tests run side by side
+    given = words[words.index("train.push") + 1 :]
+    push.main([*(str(folder) if word.startswith("adapters/") else word for word in given), "--dry-run"])
+    assert "nothing was sent" in capsys.readouterr().out and server.repos == {}
 
 
 WRONG = [
