@@ -38,6 +38,7 @@ def build(started: Started, box: Box, per_minute: int = 0) -> gr.Blocks:
     ) as demo:
         controls = layout.draw(handlers.sides, started)
         events.connect(demo, controls, handlers, panel, started.at_once)
+    demo.space_id = None  # at a Space's own address, Gradio asks huggingface.co and Google's fonts for a bar with it
     demo.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     return demo
 

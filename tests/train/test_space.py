@@ -103,6 +103,14 @@ runpy.run_path("app.py", run_name="__main__")
 """
 
 
+def as_on_spaces(scratch: Path) -> dict[str, str]:
+    """What Spaces set, with a Node of which is seen whether Gradio starts it to render pages."""
+    node = scratch / "node"
+    node.write_text(f"#!/bin/sh\ntouch '{scratch}/node was started'\n")
+    node.chmod(0o755)
+    return {"SYSTEM": "spaces", "GRADIO_SSR_MODE": "True", "GRADIO_NODE_PATH": str(node), "CPU_CORES": "3.5"}
+
+
 def test_what_arrived_starts_answers_in_a_browser_and_sends_its_votes_when_it_is_stopped(
     arrived: Path, server: Hub, tmp_path: Path, browser: Browser, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,7 +118,7 @@ def test_what_arrived_starts_answers_in_a_browser_and_sends_its_votes_when_it_is
     tiny.tokenizer().save_pretrained(tmp_path / "base")
     hub = {"VOTES_REPO": "me/votes", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     settings = hub | {"HF_HUB_OFFLINE": "0", "BASE_MODEL": str(tmp_path / "base"), "ADAPTER": "tiny"}
-    settings |= {"PERSONA": "dataset/keeper/persona.json"}
+    settings |= {"PERSONA": "dataset/keeper/persona.json"} | as_on_spaces(tmp_path)
     with space.running([sys.executable, "-c", LIKE_GRADIO], arrived, 240, **settings) as (url, process):
         said = (arrived.parent / "said.txt").read_text()
         space.chat(browser, url)
@@ -125,6 +133,7 @@ def test_what_arrived_starts_answers_in_a_browser_and_sends_its_votes_when_it_is
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["left", "right"]
     assert "votes-late.jsonl" in server.repos["datasets/me/votes"].files
     assert "node stopped" in (arrived.parent / "said.txt").read_text()
+    assert "no CUDA GPU; 3 threads" in said and not (tmp_path / "node was started").exists()
 
 
 def test_a_cpus_space_gets_pytorch_without_cuda(server: Hub, folder: Path) -> None:
