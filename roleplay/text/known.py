@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
+from roleplay.text.told import asks_about_oneself
 
 _RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
 
@@ -36,7 +37,7 @@ class Known(NamedTuple):
 
     @property
     def hidden(self) -> bool:
-        return self.after == self.matter
+        return bool(self.after) and self.after == self.matter
 
 
 def known(rows: Sequence[Row]) -> list[Known]:
@@ -58,15 +59,17 @@ def known(rows: Sequence[Row]) -> list[Known]:
         if len(row.turns) > 1:
             talk = f"talk {number}"
             if after := matters.get(row.turns[-2][1]):
-                found.append(Known(row.turns[-1], row.scene or after, after))
+                found.append(Known(row.turns[-1], talk if row.scene in ("", after) else row.scene, after))
             elif _says_what_was_told(row.turns):
                 found.append(Known(row.turns[-1], talk, talk))
     return _by_reply(found)
 
 
 def _says_what_was_told(turns: Sequence[Turn]) -> bool:
-    """Whether the last reply takes up more of what the visitor said earlier than its own message does."""
+    """Whether the last message asks for something that the visitor said earlier, and the reply takes that up."""
     *earlier, (asked, reply) = turns
+    if not asks_about_oneself(asked):
+        return False
     told = {part for user, _ in earlier for part in parts(user) if len(part) > 1}
     return not told.isdisjoint(set(parts(reply)) - set(parts(asked)))
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.errors import DataError
 from roleplay.text.known import Known, parts
 from roleplay.text.prompts import Example, PromptEncoder, Turn
-from roleplay.text.told import asks_about_oneself, is_question, said_back, sentences
+from roleplay.text.told import asks_about_oneself, said_back, statements
 
 NEAREST = 4  # rows that are shown
 ELSEWHERE, SPOKEN_OF = -0.2, 0.3  # nearer is what goes on from a matter: not spoken of, and spoken of
@@ -29,6 +29,9 @@ RARE, FEWEST = 150, 2  # a part that one message in so many has, or no more than
 TOLD = 0.1  # of nearness by such words to what the visitor said before: a message so near is about that
 SHARED = 1.3  # what that nearness counts beside the others where what was told is asked for,
 ASKED_FOR = 0.05  # and by how much it must be nearer, with it, than what else could be shown
+LEAST_SHARED = 0.12  # with what is asked, of what is said back: "my" alone makes less
+ALIKE = 0.8  # of the most that is shared: of what shares so much the latest is said back
+MOST_TOLD = 100  # sentences that are looked through, the latest
 TOLD_SENTENCES = 2  # of a message are said back: the one that is asked for and the next, which may correct it
 REMEMBERED = 16  # messages whose order of turns is kept: one is asked for several times while it is answered
 LATEST = (1.0, 0.8)  # what the last replies of a conversation count, to tell what is spoken of
@@ -131,26 +134,28 @@ class Retriever:
         """What the visitor told in `turns` and is `asked` for now, with what it is when said back; None where nothing
         that was told is asked for."""
         users = [user for user, _ in turns]
+        if not (users and asks_about_oneself(asked)):
+            return None
         ranking = self._ranking(asked, [reply for _, reply in turns])
         for_told = next((nearness for nearness, one in ranking if one.hidden), 0.0)
         for_else = next((nearness for nearness, one in ranking if not one.hidden), 0.0)
-        if not (users and for_told and asks_about_oneself(asked)):
-            return None
-        if for_told + SHARED * self._shared(asked, users) < for_else + ASKED_FOR:
+        if not for_told or for_told + SHARED * self._shared(asked, users) < for_else + ASKED_FOR:
             return None
         return self._told_of(asked, users)
 
     def _told_of(self, asked: str, users: Sequence[str]) -> Turn | None:
-        """Of what was told, the sentence that shares most with what is asked, and the next."""
-        told = [said[i : i + TOLD_SENTENCES] for said in map(sentences, users) for i in range(len(said))]
-        told = [said for said in told if not is_question(said[0])]
+        """Of what was told, the sentence that shares most with what is asked, and the next; the latest of such."""
+        said = [statements(user) for user in users]
+        told = [own[i : i + TOLD_SENTENCES] for own in said for i in range(len(own))][: -MOST_TOLD - 1 : -1]
         if not told:
             return None
-        vectors = self._index.vectorizer.transform([asked, *(said[0] for said in told)])
+        vectors = self._index.vectorizer.transform([asked, *(own[0] for own in told)])
         weighed = vectors[:1] + vectors[:1].multiply(self._index.telling)  # rare words twice
         shared = (weighed @ vectors[1:].T).toarray().ravel()
-        best = " ".join(told[shared.argmax()])
-        return (best, said_back(best)) if shared.any() else None
+        if shared.max() < LEAST_SHARED:
+            return None
+        best = " ".join(told[(shared >= ALIKE * shared.max()).argmax()])
+        return best, said_back(best)
 
     def _ranking(self, text: str, after: Sequence[str]) -> list[tuple[float, Known]]:
         return self._remembered(text, tuple(after[-len(LATEST) :]))

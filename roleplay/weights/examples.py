@@ -15,6 +15,8 @@ from roleplay.text.known import Known, known
 from roleplay.text.rows import Row
 from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
+MOST_TURNS = 400_000  # so many small ones fit into a small file, and would take minutes to search
+
 
 def write_examples(folder: Path, turns: Sequence[Known]) -> None:
     """A line a reply: the reply, what it was said to, its matter as a number, and that of the one it goes on from."""
@@ -68,6 +70,10 @@ def read_examples(folder: Path) -> tuple[Known, ...]:
     if not isinstance(value, list):
         raise AdapterError(f"{path}: holds a {type(value).__name__} where a list of replies belongs; save it again")
     known = tuple(one for number, line in enumerate(value, 1) for one in _known(line, f"{path}: line {number}"))
+    if len(known) > MOST_TURNS:
+        raise AdapterError(
+            f"{path}: has {len(known):,} messages, of which {MOST_TURNS:,} can be searched; look up fewer"
+        )
     matters = {one.matter for one in known}
     if lost := next((one for one in known if one.after and one.after not in matters), None):
         raise AdapterError(f"{path}: {lost.turn[0]!r:.80} goes on from matter {lost.after}, which no row is of")

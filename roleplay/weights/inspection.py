@@ -25,6 +25,7 @@ from roleplay.weights.adapters import PROJECTIONS, Adapter, LookedUp, lora_key
 from roleplay.weights.examples import read_examples
 from roleplay.weights.layout import (
     CONFIG,
+    EXAMPLES,
     MAX_ALPHA,
     MAX_BYTES,
     MAX_RANK,
@@ -118,7 +119,7 @@ def _check_files(folder: Path) -> None:
         if path.suffix == ".safetensors" and path.name not in (WEIGHTS, MEANING):
             maker = ": it is of mlx-lm, whose adapters are not loaded" if path.name == "adapters.safetensors" else ""
             raise AdapterError(f"{path}: an adapter has one weight file, {WEIGHTS}; remove this one{maker}")
-        if path.suffix.lower() not in READABLE:
+        if path.name != EXAMPLES and path.suffix.lower() not in READABLE:
             raise AdapterError(
                 f"{path}: {path.suffix} files are not accepted, they may hold code; remove it, or {ADOPT}"
             )

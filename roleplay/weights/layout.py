@@ -21,7 +21,7 @@ FILES = (
     BOARD_PLOT,
     PICTURE,
 )  # everything that an adapter's repository holds
-READABLE = ("", ".json", ".jinja", ".md", ".txt", ".png", ".model", ".safetensors", ".gz")  # what may lie in the folder
+READABLE = ("", ".json", ".jinja", ".md", ".txt", ".png", ".model", ".safetensors")  # what may lie in the folder
 MAX_BYTES = {  # every one of FILES
     **{WEIGHTS: 1 << 30, CONFIG: 1 << 20, TEMPLATE: 1 << 16, TRAINING: 1 << 22, EXAMPLES: 1 << 23, MEANING: 1 << 25},
     **{CARD: 1 << 20, NOTICE: 1 << 16, BOARD: 1 << 22, CURVE: 1 << 23, BOARD_PLOT: 1 << 23, PICTURE: 1 << 22},

@@ -7,7 +7,6 @@ from roleplay.text.known import Known, known
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
 from roleplay.text.retrieval import ELSEWHERE, FEW, MARK, SPOKEN_OF, WORDS, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
-from roleplay.text.told import said_back
 from tests import tiny
 
 ROWS = [
@@ -144,21 +143,20 @@ def test_what_was_told_is_said_back_where_it_is_asked_for() -> None:
     assert Retriever(known(ROWS)).told("who am I?", turns) is None  # no row asks for what was told
 
 
-@pytest.mark.parametrize(
-    ("said", "back"),
-    [
-        ("I'm Leo and my cat, which I love, is mine", "You are Leo and your cat, which you love, is yours."),
-        ("We were two; our dog bit me!", "You were two; your dog bit you!"),
-        ("i was born in May, I’ve a twin", "You were born in May, you have a twin."),
-        ("I told you: blue", "You said: “I told you: blue”"),
-        ("我家的猫叫团团", "你家的猫叫团团。"),
-        ("敝姓尉迟，咱们是同乡。", "你姓尉迟，你们是同乡。"),
-        ("我只告诉你", "你说过：“我只告诉你”"),
-        ("Мой кот", "Мой кот."),
-    ],
-)
-def test_what_is_said_back_speaks_of_the_one_who_said_it(said: str, back: str) -> None:
-    assert said_back(said) == back
+def test_of_what_was_told_twice_the_latest_is_said_back() -> None:
+    retriever = Retriever(known(FOLLOWED))
+    told = retriever.told("who am I?", [("I am Ann.", "Welcome."), ("do you like tea?", "Yes."), ("I am Eve.", "Oh.")])
+    assert told == ("I am Eve.", "You are Eve.")
+
+
+def test_what_is_kept_of_a_conversation_asks_for_something_told_there() -> None:
+    asks_nothing = (("hello there", "Good day."), ("my day is good", "I am glad that it is."))
+    takes_nothing_up = (("my name is Ann", "Welcome."), ("who am I?", "Who knows."))
+    other = Row((("do you like tea?", "Yes."),), "tea")
+    assert len(known([other, Row(asks_nothing, "a"), Row(takes_nothing_up, "b")])) == 1
+    for scene in ("", "tea"):  # rows without scenes, or with one for all
+        rows = [Row((("do you play?", "Yes."),), scene), Row((("do you play?", "Yes."), ("well?", "Fairly.")), scene)]
+        assert not any(one.hidden for one in known(rows)) and len(known(rows)) == 2
 
 
 def test_a_message_is_ranked_once_while_it_is_answered() -> None:

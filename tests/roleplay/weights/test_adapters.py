@@ -183,9 +183,11 @@ def test_rows_of_a_stranger_that_are_none_are_refused(folder: Path, text: str, m
         inspection.inspect(folder)
 
 
-@pytest.mark.parametrize(
-    "data", [b'[["a", ["b"]]]', gzip.compress(b'[["a", ["b"]]]')[:-9], b"", b"\x1f\x8b" + b"x" * 40]
-)
+WHOLE = gzip.compress(b'[["a", ["b"]]]')
+TORN = b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 50
+
+
+@pytest.mark.parametrize("data", [b'[["a", ["b"]]]', WHOLE[:-9], b"", WHOLE[:2] + b"x" * 40, TORN])
 def test_rows_of_a_stranger_that_are_not_compressed_are_refused(folder: Path, data: bytes) -> None:
     (folder / layout.EXAMPLES).write_bytes(data)
     with pytest.raises(AdapterError, match="examples.json.gz: not JSON in UTF-8 under gzip"):
@@ -196,6 +198,15 @@ def test_rows_that_would_fill_the_memory_are_refused(folder: Path) -> None:
     write_rows(folder, " " * (1 << 24))
     assert (folder / layout.EXAMPLES).stat().st_size < 1 << 15
     with pytest.raises(AdapterError, match=r"holds more than 8\.4 MB of rows"):
+        inspection.inspect(folder)
+
+
+def test_rows_that_nobody_could_search_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "MOST_TURNS", 2)
+    write_rows(folder, '[["a", ["b", "c"]]]')
+    inspection.inspect(folder)
+    write_rows(folder, '[["a", ["b", "c", "d"]]]')
+    with pytest.raises(AdapterError, match="has 3 messages, of which 2 can be searched"):
         inspection.inspect(folder)
 
 
