@@ -203,9 +203,8 @@ def write_rows(file: Path, output: Path, origin: dict[str, Any], settings: Downl
     if settings.scenes:
         values = add_scenes(values, Path(settings.scenes))
     values = add_split(values, settings.held_out, settings.seed)
-    write_json(
-        output.with_suffix(RECORD), origin | {"rows": len(values)}
-    )  # first: no rows lie there without their hash
+    # The record first: no rows lie there without their hash.
+    write_json(output.with_suffix(RECORD), origin | {"rows": len(values)})
     write_json(output, values)
     print(f"{output}: {len(values):,} rows from {origin['source']}")
     if any(value.get("split") for value in values):

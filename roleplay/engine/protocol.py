@@ -101,9 +101,7 @@ class Answer:
     seconds: float = 0.0  # since the request was taken up
     stop: str = ""  # one of `ENDS`, or a sentence that says what failed
     dropped_turns: int = 0  # oldest turns that no longer fitted the context
-    shown_rows: tuple[
-        Turn, ...
-    ] = ()  # what its adapter looked up and read: training rows, the nearest last, or what was told
+    shown_rows: tuple[Turn, ...] = ()  # which its adapter looked up, the nearest last, or what was told
     weighing: int = 0  # candidates, while none of them has been chosen
     place: int = 0  # in the line of those who wait, 0 once it is computed
     candidate: int = 0  # which of several was chosen: its seed is so far behind the request's

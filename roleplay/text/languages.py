@@ -13,3 +13,8 @@ def language(text: str) -> str:
     total = han + latin + other
     shares = {"zh": han, "en": latin, "other": other}
     return next((name for name, count in shares.items() if total and count >= 0.9 * total), "mixed")
+
+
+def is_mostly_chinese(text: str) -> bool:
+    """Whether it has more Chinese characters than Latin words."""
+    return len(_HAN.findall(text)) > len(_LATIN.findall(text))

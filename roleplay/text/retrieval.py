@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from roleplay.errors import DataError
 from roleplay.text.known import Known, parts
 from roleplay.text.prompts import Example, PromptEncoder, Turn
-from roleplay.text.told import asks_about_oneself, said_back, statements
+from roleplay.text.told import asks_about_oneself, joined, said_back, statements
 
 NEAREST = 4  # rows that are shown
 ELSEWHERE, SPOKEN_OF = -0.2, 0.3  # nearer is what goes on from a matter: not spoken of, and spoken of
@@ -154,7 +154,7 @@ class Retriever:
         shared = (weighed @ vectors[1:].T).toarray().ravel()
         if shared.max() < LEAST_SHARED:
             return None
-        best = " ".join(told[(shared >= ALIKE * shared.max()).argmax()])
+        best = joined(told[(shared >= ALIKE * shared.max()).argmax()])
         return best, said_back(best)
 
     def _ranking(self, text: str, after: Sequence[str]) -> list[tuple[float, Known]]:

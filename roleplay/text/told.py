@@ -5,6 +5,9 @@ to it as such a reply. It knows the persons of Chinese and English; where it can
 """
 
 import re
+from collections.abc import Iterable
+
+from roleplay.text.languages import is_mostly_chinese
 
 _CHINESE = {"我们": "你们", "咱们": "你们", "俺们": "你们", "咱家": "你", "敝姓": "你姓", "朕": "皇上"}
 _CHINESE |= dict.fromkeys(("咱", "俺", "我", "在下", "小女子", "奴婢", "奴才", "嫔妾", "臣妾", "妾身"), "你")
@@ -24,7 +27,6 @@ def _longest_first(words: dict[str, str]) -> str:
 _SELF = rf"(?<![自忘现])(?!在下[午周月个面次半])(?:{_longest_first(_CHINESE)})"
 _PERSON = re.compile(rf"{_SELF}|(?<![\w@.'])(?<!War )(?:{_longest_first(_ENGLISH)})(?![\w@]|\.\w)", re.I)
 _SECOND_PERSON = re.compile(r"[你您]|\byou(?:r|rs|rself)?\b", re.I)
-_HAN, _LATIN = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[A-Za-z]+")
 _ABBREVIATED = "".join(rf"(?<!\b{word}\.)" for word in ("Dr", "Mr", "Ms", "Mrs", "St"))
 _SENTENCE = re.compile(rf"(?<=[。！？])(?=[^。！？”’」])\s*|(?<=[.!?]){_ABBREVIATED}\s+")
 _CLAUSE = re.compile(r"(?<=[，；])\s*|(?<=[,;])\s+")
@@ -50,15 +52,20 @@ def statements(text: str) -> list[str]:
         if len(kept) == len(clauses):
             told.append(sentence)
         elif kept:
-            told.append(" ".join(kept).rstrip(" ，；,;"))
+            told.append(joined(kept).rstrip(" ，；,;"))
     return [sentence for sentence in told if sentence]
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """Clauses or sentences as one text; Chinese stops and commas have no space behind them."""
+    return re.sub(r"(?<=[。！？，；”’」]) ", "", " ".join(pieces))
 
 
 def said_back(text: str) -> str:
     """What somebody has said, to him; in quotation marks where it speaks of the one that it was said to."""
     text = text.replace("’", "'")
     turned = _PERSON.sub(lambda found: found[0] if found[0] == "US" else _TO_SECOND[found[0].lower()], text)
-    chinese = len(_HAN.findall(text)) > len(_LATIN.findall(text))  # a Latin word counts as one character
+    chinese = is_mostly_chinese(text)
     if _SECOND_PERSON.search(text):
         return f"你说过：“{text}”" if chinese else f"You said: “{text}”"
     stop = "" if re.search(r"[\W_]$", turned) else "。" if chinese else "."

@@ -69,15 +69,15 @@ def read_examples(folder: Path) -> tuple[Known, ...]:
     value = _read(path)
     if not isinstance(value, list):
         raise AdapterError(f"{path}: holds a {type(value).__name__} where a list of replies belongs; save it again")
-    known = tuple(one for number, line in enumerate(value, 1) for one in _known(line, f"{path}: line {number}"))
-    if len(known) > MOST_TURNS:
+    turns = tuple(one for number, line in enumerate(value, 1) for one in _known(line, f"{path}: line {number}"))
+    if len(turns) > MOST_TURNS:
         raise AdapterError(
-            f"{path}: has {len(known):,} messages, of which {MOST_TURNS:,} can be searched; look up fewer"
+            f"{path}: has {len(turns):,} messages, of which {MOST_TURNS:,} can be searched; look up fewer"
         )
-    matters = {one.matter for one in known}
-    if lost := next((one for one in known if one.after and one.after not in matters), None):
+    matters = {one.matter for one in turns}
+    if lost := next((one for one in turns if one.after and one.after not in matters), None):
         raise AdapterError(f"{path}: {lost.turn[0]!r:.80} goes on from matter {lost.after}, which no row is of")
-    return known
+    return turns
 
 
 def _read(path: Path) -> Any:

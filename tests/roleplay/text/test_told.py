@@ -2,7 +2,7 @@
 
 import pytest
 
-from roleplay.text.told import asks_about_oneself, said_back, statements
+from roleplay.text.told import asks_about_oneself, joined, said_back, statements
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,7 @@ def test_what_is_said_back_speaks_of_the_one_who_said_it(said: str, back: str) -
         ("I am Bob!!! Dr. Smith knows me", ["I am Bob!!!", "Dr. Smith knows me"]),
         ("Hi, I'm Ann, who are you?", ["Hi, I'm Ann"]),
         ("我叫王伟，你呢？", ["我叫王伟"]),
+        ("我叫王伟，你呢，我三十了", ["我叫王伟，我三十了"]),
         ("When I was ten I moved. Will is my brother", ["When I was ten I moved.", "Will is my brother"]),
         ("what is my name", []),
         ("do i know you", []),
@@ -67,3 +68,8 @@ def test_what_asks_tells_nothing(text: str, told: list[str]) -> None:
 )
 def test_who_asks_for_his_own(text: str, asks: bool) -> None:
     assert asks_about_oneself(text) is asks
+
+
+def test_sentences_are_joined_as_they_were_written() -> None:
+    assert joined(["我属马。", "不，我属羊"]) == "我属马。不，我属羊"
+    assert joined(["I am Ann.", "No, Eve."]) == "I am Ann. No, Eve."
