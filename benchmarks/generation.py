@@ -75,7 +75,7 @@ def load(flags: Flags) -> base_models.BaseModel:
     """The model to time; one of random weights borrows the embedded model's tokenizer."""
     base = base_models.load(EMBEDDED, Environment().cache, flags.dtype)
     if flags.shape in SHAPES:
-        torch.set_default_dtype(getattr(torch, base.dtype[0]))
+        torch.set_default_dtype(base.model.dtype)
         with torch.device(base.device[0]):
             model: Any = AutoModelForCausalLM.from_config(SHAPES[flags.shape])
         base.model = model.eval()

@@ -31,14 +31,14 @@ class Ours:
     """The running batch of the engine, with nothing kept between two answers."""
 
     def __init__(self, base: base_models.BaseModel, adapter: adapters.Adapter, task: dict[str, Any]) -> None:
-        self.decoder = Decoder(base.model)
+        self.decoder = Decoder(base.model, base.int8)
         self.lora = Lora(self.decoder, adapters.read_weights(adapter), adapter.scaling)
         self.voices = {ADAPTER: Voice(ADAPTER, self.lora), BASE: Voice(BASE)}
         self.encoder = adapter.encoder(base.tokenizer)
         self.encoder.stop_ids = ()  # every arm says the same number of tokens
         self.question = Question(adapter.persona, (), task["user"])
         self.sampling = Sampling(0.0, repetition_penalty=1.0, frequency_penalty=0.0, max_new_tokens=task["tokens"])
-        self.weights = sum(weight.nbytes for weight in base.model.parameters())
+        self.weights = sum(w.numel() * (1 if base.int8 else w.element_size()) for w in base.model.parameters())
 
     def answer(self, sides: Sequence[str]) -> Answered:
         batch, rows = RunningBatch(self.decoder, CachePool(0)), {}

@@ -40,7 +40,7 @@ from roleplay.weights.layout import WEIGHTS
 from roleplay.weights.training_rows import rows_of
 
 LLAMA = [f"{kind}{how}" for how in ("", "-lora") for kind in llama_cpp.FILE_TYPES]
-TORCH = ["ours", "peft"]
+TORCH = ["ours", "ours-int8", "peft"]
 ASKED = {"one": [ADAPTER], "both": [ADAPTER, BASE]}
 
 
@@ -49,7 +49,9 @@ class Flags:
     json: str = flag("runs/peers.json", "file that the figures are written to")
     arms: list[str] = flag([*TORCH, *LLAMA], "whom to measure", (*TORCH, *LLAMA))
     adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter, of the embedded base model")
-    dtype: str = flag("bfloat16", "of ours and of peft", ("bfloat16", "float32"))
+    dtype: str = flag(
+        "bfloat16", "of ours and of peft; ours-int8 rounds the base weights to 8 bits", ("bfloat16", "float32")
+    )
     user: str = flag("Do you miss your old home?", "the message that is answered")
     tokens: int = flag(64, "tokens per answer", within=(2, inf))
     repeats: int = flag(5, "times that each arm answers, every other time in reverse order", within=(1, inf))
@@ -97,7 +99,8 @@ def commands(flags: Flags, adapter: Adapter, prompt: list[int]) -> dict[str, tup
     for arm in flags.arms:
         kind, _, attached = arm.partition("-")
         if arm in TORCH:
-            found[arm] = [sys.executable, "-m", "benchmarks.peer_torch"], common | {"arm": arm}
+            own = {"arm": kind, **({"dtype": attached} if attached else {})}
+            found[arm] = [sys.executable, "-m", "benchmarks.peer_torch"], common | own
         else:
             folder = gguf_folder(flags, adapter)
             plain, lora = folder / peer_files.name(peer_files.BASE, kind), str(folder / f"{peer_files.LORA}.gguf")
@@ -167,7 +170,7 @@ def measure(arms: dict[str, Process], rows: Sequence[Any], flags: Flags) -> dict
     for arm, runs in found.items():
         nats = [nat for row in losses[arm]["nats"] for nat in row]
         reading = losses[arm]["weights"] / read
-        requests = {"one": 1, "both": 1 if arm == "ours" else 2}
+        requests = {"one": 1, "both": 1 if arm.startswith("ours") else 2}
         report["arms"][arm] = {
             "held_out_loss": round(sum(nats) / len(nats), 4),
             "memory_gb": round(arms[arm].memory / 1e9, 2),

@@ -181,6 +181,8 @@ DAMAGES = [
     Damage("only replies are learned", PROMPTS, "labels += [IGNORED] * len(asked)", "labels += asked", PROMPT, "golden or start_with"),
     Damage("--loss-on last learns the last reply", PROMPTS, 'first = 0 if loss_on == "all" else len(kept) - 1', "first = 0", f"{PROMPT} {PACKING}", "golden or gradient_are_exact"),
     Damage("Gemma 2's caps bend what is served", "roleplay/engine/attention.py", "if cap:", "if False:", "roleplay/engine/test_decoder.py", "logits_are_those"),
+    Damage("int8: a row by its neighbours' scale", "roleplay/engine/matrix.py", "scale = x.abs().amax(dim=1, keepdim=True)", "scale = x.abs().amax()", "roleplay/engine/test_decoder.py", "rounds_every_row"),
+    Damage("int8: set, and not computed with", "roleplay/engine/local.py", "Decoder(base.model, base.int8)", "Decoder(base.model)", "page/test_start.py", "the_weights_that_are_set"),
     Damage("and its logits", "roleplay/engine/decoder.py", "return soft_cap(self.head_product(hidden).float(), self.logit_cap)", "return self.head_product(hidden).float()", "roleplay/engine/test_decoder.py", "logits_are_those"),
     Damage("Gemma 2 learns through its caps", "train/learning/loss.py", "wanted * slope", "wanted", PACKING, "gradient_are_exact"),
     Damage("and through those of its attention", "train/learning/attention.py", "softcap or 0.0", "0.0", PACKING, "gradient_are_exact"),

@@ -214,7 +214,7 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
 def _load(
     settings: Environment, base_model: str, wanted: Sequence[Source], tell: Tell
 ) -> tuple[base_models.BaseModel, LocalEngine, list[Adapter]]:
-    base = base_models.load(base_model, settings.cache, tell=tell)
+    base = base_models.load(base_model, settings.cache, settings.dtype, tell=tell)
     engine = LocalEngine(base)
     return base, engine, add_adapters(engine, wanted, settings.cache, tell)
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from roleplay.engine.attention import View, attend
 from roleplay.engine.cache import KeyValues
-from roleplay.engine.matrix import Matrix
+from roleplay.engine.matrix import Int8Matrix, Matrix, fewest_rows, is_blocked
 from roleplay.engine.norm import Norm
 from roleplay.engine.soft_caps import soft_cap
 from roleplay.weights.architectures import Architecture, architecture_of, attention_cap, logit_cap
@@ -25,12 +25,15 @@ QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in th
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
-def _fuse(modules: Sequence[nn.Linear]) -> Matrix:
-    """One weight for projections of the same input; unless `Matrix` copies it, the modules keep views of it, so that
+Product = type[Matrix] | type[Int8Matrix]
+
+
+def _fuse(modules: Sequence[nn.Linear], product: Product) -> Matrix | Int8Matrix:
+    """One weight for projections of the same input; unless `product` copies it, the modules keep views of it, so that
     memory does not grow."""
     fused = modules[0].weight.data if len(modules) == 1 else torch.cat([module.weight.data for module in modules])
-    matrix = Matrix(fused)
-    if len(modules) > 1 and not matrix.blocked:
+    matrix = product(fused)
+    if len(modules) > 1 and isinstance(matrix, Matrix) and not matrix.blocked:
         for module, part in zip(modules, fused.split([module.out_features for module in modules]), strict=True):
             module.weight.data = part
     return matrix
@@ -110,7 +113,7 @@ class EagerStep:
     """
 
     def __init__(self, segments: Sequence[Segment], decoder: "Decoder") -> None:
-        self.segments, fewest, device = segments, decoder.head_product.fewest, decoder.device
+        self.segments, fewest, device = segments, fewest_rows(decoder.embedding.weight), decoder.device
         for segment in segments:
             segment.cache.reserve(segment.end)
         counts = [len(segment.ids) for segment in segments]
@@ -177,14 +180,14 @@ class EagerStep:
 class Layer:
     """One layer's fused weights (out, in) and its norms, by reference."""
 
-    def __init__(self, layer: Any, kind: Architecture, cap: float, index: int) -> None:
+    def __init__(self, layer: Any, kind: Architecture, cap: float, index: int, product: Product) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         groups = [
             [getattr(mlp if n[0] in ("gate_proj", "down_proj") else attention, p) for p in n] for n in _PROJECTIONS
         ]
         self.index = index
         self.sizes = [[module.out_features for module in modules] for modules in groups]
-        self.products = [_fuse(modules) for modules in groups]
+        self.products = [_fuse(modules, product) for modules in groups]
         self.activation = mlp.act_fn
         self.scaling = attention.scaling
         self.head_size: int = attention.head_dim
@@ -222,16 +225,19 @@ class Layer:
 
 
 class Decoder:
-    """A Gemma text model ready to generate; raises `ModelError` for one that it does not compute."""
+    """A Gemma text model ready to generate; with `int8` its base weights are multiplied in 8 bits, and nothing else is.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    Raises `ModelError` for one that it does not compute.
+    """
+
+    def __init__(self, model: PreTrainedModel, int8: bool = False) -> None:
         config, inner = model.config, model.model
-        kind = architecture_of(config)
+        kind, cap, product = architecture_of(config), attention_cap(config), Int8Matrix if int8 else Matrix
         self.rotary_by_kind, self.logit_cap = kind.rotary_by_kind, logit_cap(config)
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
-        self.head_product = Matrix(model.lm_head.weight.data)
-        self.layers = [Layer(layer, kind, attention_cap(config), index) for index, layer in enumerate(inner.layers)]
+        self.head_product = product(model.lm_head.weight.data)
+        self.layers = [Layer(layer, kind, cap, index, product) for index, layer in enumerate(inner.layers)]
         self.final_norm = Norm(inner.norm)
         self.rotary = inner.rotary_emb
         self.head_size: int = config.head_dim
@@ -239,16 +245,18 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         """Asked anew each time: on ZeroGPU the weights move to the GPU that is lent for a call."""
-        return self.head_product.weight.device
+        device: torch.device = self.embedding.weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.head_product.weight.dtype
+        dtype: torch.dtype = self.embedding.weight.dtype
+        return dtype
 
     @property
     def promise(self) -> str:
         """What a row's neighbours in a step change in its scores."""
-        if self.head_product.blocked:  # that kernel gives a row the same bits beside any others
+        if is_blocked(self.embedding.weight):  # that kernel gives a row the same bits beside any others
             return "an answer is the same to the bit whoever else is answered, while its chat's cache is kept"
         kept = ", and the greedy text stays the same" * (self.dtype == torch.float32 and self.device.type == "cpu")
         return f"others' answers move an answer's scores by rounding alone{kept}"

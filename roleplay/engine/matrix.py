@@ -1,11 +1,26 @@
 """A weight in the layout that its device multiplies quickest with the few rows of a step. It knows no model."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 
 _LONG_ROW = 1024  # float32: input features from which a matrix-vector product reads memory as fast as it can
 _MANY_ROWS = 256  # float32: rows from which `F.linear` is the quicker one
 _FEW_ROWS = 4  # blocked: fewer take longer than these, in another kernel
+_LEVELS, _CHUNK = 127, 4096  # of int8 on either side of zero; rows of a weight that are rounded at once
+
+
+def is_blocked(weight: torch.Tensor) -> bool:
+    """Whether `Matrix` copies such a weight into oneDNN's blocked layout."""
+    half = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    able = half and torch.backends.mkldnn.is_available()  # PyTorch for an Apple CPU comes without
+    return bool(able and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def fewest_rows(weight: torch.Tensor) -> int:
+    """With fewer rows than these a product with such a weight has to be filled up."""
+    return _FEW_ROWS if is_blocked(weight) else 1
 
 
 class Matrix:
@@ -18,19 +33,12 @@ class Matrix:
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        half = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
-        able = half and torch.backends.mkldnn.is_available()  # PyTorch for an Apple CPU comes without
-        self.blocked: bool = able and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        self.blocked = is_blocked(weight)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.blocked else weight
-
-    @property
-    def fewest(self) -> int:
-        """With fewer rows than these the product has to be filled up."""
-        return _FEW_ROWS if self.blocked else 1
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.blocked:
-            missing = self.fewest - len(x)
+            missing = _FEW_ROWS - len(x)
             if missing > 0:
                 return self(torch.cat([x, x[:1].expand(missing, -1)]))[: len(x)]
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
@@ -43,7 +51,39 @@ class Matrix:
         return torch.mm(self.weight, x.t()).t().contiguous()
 
     def add_to(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """`y` (rows, out) plus the product of at least `fewest` rows, rounded once: in `y` itself or beside it."""
+        """`y` (rows, out) plus the product of at least `fewest_rows`, rounded once: in `y` itself or beside it."""
         if self.blocked:
             return torch.ops.mkldnn._linear_pointwise.binary(x, y, self.weight, None, "add")
         return y.addmm_(x, self.weight.t())
+
+
+class Int8Matrix:
+    """Multiplies rows on a CPU with a weight (out, in) that is rounded to 8 bits, a scale for each output.
+
+    A row is rounded to 8 bits by a scale of its own, and the sums are whole numbers: it gets the same bits beside any
+    others. Source: W8A8 with scales per channel and per token, as in SmoothQuant (Xiao et al., 2023), by the kernels
+    of FBGEMM that come with PyTorch. The weight is copied.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        rounded = torch.empty(weight.shape, dtype=torch.int8)
+        scales = torch.empty(len(weight), dtype=torch.float64)
+        for start in range(0, len(weight), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            part = weight[rows].float()
+            scales[rows] = part.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _LEVELS
+            rounded[rows] = (part / scales[rows, None]).round_()
+        with warnings.catch_warnings():  # PyTorch means to replace such tensors one day, and has nothing as quick
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros(len(weight), dtype=torch.long)
+            quantised = torch._make_per_channel_quantized_tensor(rounded, scales, zeros, 0)
+            self._packed = torch.ops.quantized.linear_prepack(quantised, None)
+        # Without VNNI the kernel adds two products in 16 bits, which 8 bits of a row would overflow.
+        self._levels = _LEVELS if torch.cpu._is_vnni_supported() else _LEVELS // 2
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        scale = x.abs().amax(dim=1, keepdim=True).float().clamp_min(torch.finfo(torch.float32).tiny)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x.float() / scale, 1 / self._levels, self._levels + 1, self._packed
+        )
+        return y.mul_(scale).to(x.dtype)

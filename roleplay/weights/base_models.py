@@ -39,6 +39,7 @@ from roleplay.weights.hub import REPO, UNREACHABLE, known_reason
 
 PREFERRED = "google/gemma-2b-it"  # what a GPU runs when nothing is set
 MODELSCOPE = "modelscope:"
+INT8 = "int8"
 FILES = ["*.json", "*.safetensors", "*.model"]  # nothing that could hold code is fetched
 
 Reasoned = tuple[str, str]  # (choice, why)
@@ -59,6 +60,11 @@ class BaseModel:
     dtype: Reasoned
     attention: Reasoned
     text_half: bool = False  # of a model that also sees: whose weights have other names outside of this project
+
+    @property
+    def int8(self) -> bool:
+        """Whether the engine is to multiply weights of 8 bits; `model` has them as they are."""
+        return self.dtype[0] == INT8
 
     @property
     def hub_id(self) -> str:
@@ -111,6 +117,14 @@ def choose_dtype(device: str) -> Reasoned:
     if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         return "bfloat16", "the CPU has bfloat16 instructions"
     return "float32", "the CPU has no bfloat16 instructions and would be several times slower with it"
+
+
+def _check_int8(device: str) -> None:
+    """Raises `ModelError` where weights of 8 bits cannot be multiplied."""
+    if device != "cpu":
+        raise ModelError(f"int8 weights are for CPUs, and this is {device}: set DTYPE=bfloat16, or leave it out")
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        raise ModelError("PyTorch multiplies int8 weights on x86 CPUs alone: set DTYPE=bfloat16, or leave it out")
 
 
 def choose_attention(device: str, config: PreTrainedConfig) -> Reasoned:
@@ -256,14 +270,17 @@ def load(
 ) -> BaseModel:
     """Load the base model that `setting` names, with the chosen or given dtype and attention implementation.
 
-    `tell` hears which stage begins, "fetch" or "load". Raises `ModelError` when the model cannot be found, fetched, is
-    no Gemma text model, or does not fit the memory.
+    With dtype int8 the model is loaded as it would be without, and the engine rounds what it multiplies. `tell` hears
+    which stage begins, "fetch" or "load". Raises `ModelError` when the model cannot be found, fetched, is no Gemma text
+    model, or does not fit the memory.
     """
     source, why = choose_source(setting)
     if cores := Environment().cores:
         torch.set_num_threads(cores)
     device = choose_device()
-    chosen_dtype = (dtype, "as asked") if dtype else choose_dtype(device[0])
+    if dtype == INT8:
+        _check_int8(device[0])
+    chosen_dtype = (dtype, "as asked") if dtype not in ("", INT8) else choose_dtype(device[0])
     tell("fetch")
     folder, origin = fetch(source, cache)
     tell("load")
@@ -273,6 +290,9 @@ def load(
     chosen_attention = (attention, "as asked") if attention else choose_attention(device[0], config.get_text_config())
     model = _load_model(folder, config, chosen_dtype[0], chosen_attention[0])
     model.to(device[0])  # type: ignore[arg-type]  # the decorator around it hides its signature
+    if dtype == INT8:
+        saved = model.num_parameters() * (model.dtype.itemsize - 1) / 1e9
+        chosen_dtype = INT8, f"as set; a step reads {saved:.2f} GB less than in {chosen_dtype[0]}, which all else is in"
     choices = device, chosen_dtype, chosen_attention
     return BaseModel(model, tokenizer, source, f"{origin}, {why}", *choices, config.model_type in MULTIMODAL)
 

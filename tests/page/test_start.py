@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from page.serving import start
+from roleplay.engine.local import LocalEngine
+from roleplay.engine.matrix import Int8Matrix
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, ModelError
 from roleplay.text import personas
@@ -47,6 +50,17 @@ def test_every_adapter_has_the_persona_it_was_trained_to_be(settings: Environmen
     started = start.start(settings, settings.base_model)
     assert names(started) == {"one": "one", "two": "two"}
     assert (started.persona.name, started.guests is not None) == ("one", bool(settings.hub_adapters))
+
+
+@pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="PyTorch has no int8 product here"
+)
+def test_the_page_answers_with_the_weights_that_are_set(settings: Environment) -> None:
+    for dtype in ("bfloat16", "int8"):
+        engine = start.start(replace(settings, dtype=dtype), settings.base_model).engine
+        assert isinstance(engine, LocalEngine)
+        assert isinstance(engine._decoder.head_product, Int8Matrix) is (dtype == "int8")
+        assert any(line.startswith(f"dtype        {dtype}: as ") for line in engine.describe())
 
 
 def test_persona_is_that_of_every_adapter_where_it_is_set(settings: Environment, tmp_path: Path) -> None:

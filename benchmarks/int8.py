@@ -1,0 +1,117 @@
+"""What base weights of 8 bits change in what an adapter says: the engine beside itself with bfloat16.
+
+    python -m benchmarks.int8 --json runs/int8.json
+    python -m benchmarks.int8 --choice-rows 5 --sections identity    # a first look
+
+Sections of `train.evaluate` on the same items with the same dice, the likelihoods from the decoder's own scores; each
+figure has its 95 % interval. Exits with status 1 where one leaves the interval of the other. How quick both are:
+`benchmarks.step` and `benchmarks.peers`.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.peer_torch import unlikely
+from benchmarks.report import write
+from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.environment import Environment
+from roleplay.errors import one_line_errors
+from roleplay.flags import flag, parse
+from roleplay.results.board import TUNED
+from roleplay.results.intervals import Estimate
+from roleplay.text.prompts import IGNORED, Example
+from roleplay.weights import adapters, base_models, inspection
+from roleplay.weights.adapters import Adapter
+from train.evaluate import EvaluationFlags, judge, plan, prepare
+from train.measuring.figures import Board
+from train.measuring.losses import Losses
+from train.measuring.progress import Progress
+from train.measuring.replies import Done, Writer
+from train.measuring.sections import SECTIONS
+from train.measuring.subject import Bench
+
+DTYPES = ("bfloat16", base_models.INT8)
+AT_ONCE = 8  # texts whose likelihood is computed together
+
+
+@dataclass(frozen=True)
+class Flags:
+    json: str = flag("runs/int8.json", "file that the figures are written to")
+    adapter: str = flag("adapters/zhenhuan-gemma3-270m", "the adapter, of the embedded base model")
+    sections: list[str] = flag(["loss", "choice", "replies", "identity", "recall"], "what to measure", tuple(SECTIONS))
+    choice_rows: int = flag(40, "held-out rows with ten replies to choose from", within=(1, inf))
+
+
+class DecoderLosses(Losses):
+    """Likelihoods as the engine computes them, without training's forward pass."""
+
+    def __init__(self, decoder: Decoder, adapter: Adapter) -> None:
+        self._decoder, self._lora = decoder, Lora(decoder, adapters.read_weights(adapter), adapter.scaling)
+
+    def nats(self, adapter: str, examples: Sequence[Example], done: Done, pack: int = 0) -> list[float]:
+        found = []
+        for start in range(0, len(examples), AT_ONCE):
+            part = examples[start : start + AT_ONCE]
+            found += self._part([example.input_ids for example in part], [example.labels for example in part], adapter)
+            done(len(part))
+        return found
+
+    def _part(self, ids: Sequence[list[int]], labels: Sequence[list[int]], adapter: str) -> list[float]:
+        """The sum over the labels of every text."""
+        lora = self._lora if adapter else None
+        places = [[place for place, label in enumerate(own) if label != IGNORED] for own in labels]
+        wanted = [len(text) - own[0] for text, own in zip(ids, places, strict=True)]
+        segments = [
+            Segment(text[:-1], self._decoder.new_cache(), lora, count) for text, count in zip(ids, wanted, strict=True)
+        ]
+        hidden = self._decoder.forward(segments).split(wanted)
+        nats = []
+        for text, own, states in zip(ids, places, hidden, strict=True):
+            logits = self._decoder.head(states[[place - own[0] for place in own]])
+            nats.append(sum(unlikely(logits, text, own)))
+        return nats
+
+
+def measure(base: base_models.BaseModel, adapter: Adapter, flags: Flags) -> dict[str, Estimate]:
+    """The adapter's figures with the engine of `base.dtype`."""
+    settings = EvaluationFlags(adapter=[flags.adapter], choice_rows=flags.choice_rows)
+    writer = Writer(base, [adapter], base_models.fingerprint(base.model))
+    subject, _ = prepare(adapter, writer.encoders[adapter.name], settings)
+    subject = replace(subject, arms=(TUNED,))
+    losses = DecoderLosses(Decoder(base.model, base.int8), adapter)
+    board = Board()
+    with tqdm(unit="item") as bar:
+        progress = Progress(describe=bar.set_description)
+        prompts = subject.prompts(settings.prompts)
+        bench = Bench(subject, prompts, judge(adapter, settings)[1], writer, losses, progress, flags.choice_rows)
+        for name in plan(bench, flags.sections):
+            progress.begin(f"{base.dtype[0]}, {name}", {})
+            SECTIONS[name].enter(bench, board)
+    return board.arms[TUNED]
+
+
+def main() -> None:
+    flags = parse(Flags, __doc__)
+    with one_line_errors(), torch.inference_mode():
+        environment, adapter = Environment(), inspection.inspect(Path(flags.adapter))
+        base = base_models.load(environment.base_model, environment.cache, base_models.INT8)
+        found = {dtype: measure(replace(base, dtype=(dtype, "measured")), adapter, flags) for dtype in DTYPES}
+    plain, rounded = (found[dtype] for dtype in DTYPES)
+    print(f"{'':24} {DTYPES[0]:>28} {DTYPES[1]:>28}")
+    for name, own in plain.items():
+        figures = (f"{one.value:10.3f} ({one.low:.3f} to {one.high:.3f})" for one in (own, rounded[name]))
+        print(f"{name:24} " + " ".join(f"{figure:>28}" for figure in figures))
+    apart = [name for name, own in plain.items() if not own.low <= rounded[name].value <= own.high]
+    report = {dtype: {name: asdict(one) for name, one in own.items()} for dtype, own in found.items()}
+    write({"settings": asdict(flags), **report, "outside_the_interval": apart}, flags.json)
+    sys.exit(1 if apart else 0)
+
+
+if __name__ == "__main__":
+    main()
