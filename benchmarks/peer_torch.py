@@ -31,7 +31,7 @@ class Ours:
     """The running batch of the engine, with nothing kept between two answers."""
 
     def __init__(self, base: base_models.BaseModel, adapter: adapters.Adapter, task: dict[str, Any]) -> None:
-        self.decoder = Decoder(base.model, base.int8)
+        self.decoder = Decoder(base.model, bool(base.int8))
         self.lora = Lora(self.decoder, adapters.read_weights(adapter), adapter.scaling)
         self.voices = {ADAPTER: Voice(ADAPTER, self.lora), BASE: Voice(BASE)}
         self.encoder = adapter.encoder(base.tokenizer)

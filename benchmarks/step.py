@@ -92,7 +92,7 @@ def prepared(base: base_models.BaseModel, flags: Flags) -> tuple[Decoder, Lora]:
     with tempfile.TemporaryDirectory() as folder:
         own = flags.shape == EMBEDDED
         adapter = inspection.inspect(Path(flags.adapter)) if own else random_adapter(base, Path(folder) / "random")
-        decoder = Decoder(base.model, base.int8)
+        decoder = Decoder(base.model, bool(base.int8))
         return decoder, Lora(decoder, adapters.read_weights(adapter), adapter.scaling)
 
 

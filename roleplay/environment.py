@@ -11,7 +11,6 @@ from roleplay.errors import RoleplayError
 
 ROOT = Path(__file__).parent.parent
 LOCAL = ("127.0.0.1", "localhost", "::1")
-DTYPES = ("float32", "bfloat16", "int8")  # of base weights; int8 only to answer on a CPU
 PRIVATE = "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 
@@ -141,7 +140,8 @@ class Environment:
     """What the environment says, checked; a field is read when the object is made."""
 
     base_model: str = field(default_factory=lambda: _text("BASE_MODEL"))
-    dtype: str = field(default_factory=lambda: _choice("DTYPE", "", *DTYPES))  # of the base model's weights
+    # What the page computes in; with int8 in what the device chooses, and products with the base weights in 8 bits.
+    dtype: str = field(default_factory=lambda: _choice("DTYPE", "", "float32", "bfloat16", "int8"))
     adapter: str = field(default_factory=lambda: _text("ADAPTER"))
     # Whether a base model without an adapter gets one trained at the start: auto where there is a CUDA GPU by then.
     train_missing: str = field(default_factory=lambda: _choice("TRAIN_MISSING", "auto", "always", "never"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -34,6 +35,10 @@ from train.publishing import card
 ZHEN_HUAN = personas.default()
 RANK, ALPHA, LAYERS = 4, 8, 2
 BASE_NAME = "google/gemma-3-270m"
+NEEDS_INT8 = pytest.mark.skipif(
+    torch.cuda.is_available() or "fbgemm" not in torch.backends.quantized.supported_engines,
+    reason="PyTorch has no int8 product for this machine",
+)
 BOARD = {
     "arms": {
         "base": {"held-out loss": {"value": 5.63, "low": 5.5, "high": 5.7}},

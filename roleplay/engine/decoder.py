@@ -225,7 +225,7 @@ class Layer:
 
 
 class Decoder:
-    """A Gemma text model ready to generate; with `int8` its base weights are multiplied in 8 bits, and nothing else is.
+    """A Gemma text model ready to generate; with `int8` by `Int8Matrix`, but for adapters and attention.
 
     Raises `ModelError` for one that it does not compute.
     """
@@ -233,6 +233,7 @@ class Decoder:
     def __init__(self, model: PreTrainedModel, int8: bool = False) -> None:
         config, inner = model.config, model.model
         kind, cap, product = architecture_of(config), attention_cap(config), Int8Matrix if int8 else Matrix
+        self.int8 = int8
         self.rotary_by_kind, self.logit_cap = kind.rotary_by_kind, logit_cap(config)
         self.vocabulary: int = config.vocab_size
         self.embedding = inner.embed_tokens
@@ -258,7 +259,8 @@ class Decoder:
         """What a row's neighbours in a step change in its scores."""
         if is_blocked(self.embedding.weight):  # that kernel gives a row the same bits beside any others
             return "an answer is the same to the bit whoever else is answered, while its chat's cache is kept"
-        kept = ", and the greedy text stays the same" * (self.dtype == torch.float32 and self.device.type == "cpu")
+        exact = self.dtype == torch.float32 and self.device.type == "cpu" and not self.int8
+        kept = ", and the greedy text stays the same" * exact
         return f"others' answers move an answer's scores by rounding alone{kept}"
 
     def like(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,7 @@ class LocalEngine:
         if torch.backends.mps.is_available():
             apple.settle(base)
         self.context = min(context, base.model.config.max_position_embeddings)
-        self._decoder = Decoder(base.model, base.int8)
+        self._decoder = Decoder(base.model, bool(base.int8))
         self.encoders = {template: PromptEncoder(base.tokenizer, template) for template in TEMPLATES}
         self._pool, self._strengths = CachePool(cache_bytes), Strengths()
         self._scheduler, self._reason = Scheduler(self._decoder, self._pool, at_once), "not measured"

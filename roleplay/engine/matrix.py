@@ -58,32 +58,38 @@ class Matrix:
 
 
 class Int8Matrix:
-    """Multiplies rows on a CPU with a weight (out, in) that is rounded to 8 bits, a scale for each output.
+    """Multiplies rows on a CPU with a weight (out, in) in 8 bits: a scale for each output, and one for each row.
 
-    A row is rounded to 8 bits by a scale of its own, and the sums are whole numbers: it gets the same bits beside any
-    others. Source: W8A8 with scales per channel and per token, as in SmoothQuant (Xiao et al., 2023), by the kernels
-    of FBGEMM that come with PyTorch. The weight is copied.
+    The sums are whole numbers, so that a row gets the same bits beside any others. The weight is copied. Source: W8A8
+    with scales per channel and, at the time, per token, as in SmoothQuant (Xiao et al., 2023); FBGEMM's kernels, which
+    come with PyTorch.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
         rounded = torch.empty(weight.shape, dtype=torch.int8)
-        scales = torch.empty(len(weight), dtype=torch.float64)
+        scales = torch.empty(len(weight))
         for start in range(0, len(weight), _CHUNK):
             rows = slice(start, start + _CHUNK)
             part = weight[rows].float()
-            scales[rows] = part.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / _LEVELS
+            scales[rows] = _largest(part)[:, 0] / _LEVELS
             rounded[rows] = (part / scales[rows, None]).round_()
         with warnings.catch_warnings():  # PyTorch means to replace such tensors one day, and has nothing as quick
             warnings.simplefilter("ignore")
             zeros = torch.zeros(len(weight), dtype=torch.long)
-            quantised = torch._make_per_channel_quantized_tensor(rounded, scales, zeros, 0)
+            quantised = torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)
             self._packed = torch.ops.quantized.linear_prepack(quantised, None)
-        # Without VNNI the kernel adds two products in 16 bits, which 8 bits of a row would overflow.
+        # Without VNNI the kernel adds two products in 16 bits, which 8 bits on both sides would overflow.
         self._levels = _LEVELS if torch.cpu._is_vnni_supported() else _LEVELS // 2
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        scale = x.abs().amax(dim=1, keepdim=True).float().clamp_min(torch.finfo(torch.float32).tiny)
+        wide = x.float()
+        scale = _largest(wide)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x.float() / scale, 1 / self._levels, self._levels + 1, self._packed
+            wide / scale, 1 / self._levels, self._levels + 1, self._packed
         )
         return y.mul_(scale).to(x.dtype)
+
+
+def _largest(rows: torch.Tensor) -> torch.Tensor:
+    """Of every row's numbers the largest without its sign, (rows, 1); never 0, for one divides by it."""
+    return rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

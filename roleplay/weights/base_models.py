@@ -60,11 +60,7 @@ class BaseModel:
     dtype: Reasoned
     attention: Reasoned
     text_half: bool = False  # of a model that also sees: whose weights have other names outside of this project
-
-    @property
-    def int8(self) -> bool:
-        """Whether the engine is to multiply weights of 8 bits; `model` has them as they are."""
-        return self.dtype[0] == INT8
+    int8: str = ""  # why the engine multiplies in 8 bits; `model` has its weights as they are, in `dtype`
 
     @property
     def hub_id(self) -> str:
@@ -85,6 +81,7 @@ class BaseModel:
             f"base model   {self.name}: {self.origin}",
             f"device       {self.device[0]}: {self.device[1]}",
             f"dtype        {self.dtype[0]}: {self.dtype[1]}",
+            *([f"weights      {INT8}: {self.int8}"] if self.int8 else []),
             f"attention    {self.attention[0]}: {self.attention[1]}",
             f"parameters   {count / 1e6:,.0f} million loaded{', of the text half alone' * self.text_half}",
         ]
@@ -119,12 +116,13 @@ def choose_dtype(device: str) -> Reasoned:
     return "float32", "the CPU has no bfloat16 instructions and would be several times slower with it"
 
 
-def _check_int8(device: str) -> None:
-    """Raises `ModelError` where weights of 8 bits cannot be multiplied."""
-    if device != "cpu":
-        raise ModelError(f"int8 weights are for CPUs, and this is {device}: set DTYPE=bfloat16, or leave it out")
-    if "fbgemm" not in torch.backends.quantized.supported_engines:
-        raise ModelError("PyTorch multiplies int8 weights on x86 CPUs alone: set DTYPE=bfloat16, or leave it out")
+def check_int8(device: str) -> None:
+    """Raises `ModelError` where the engine cannot multiply in 8 bits."""
+    if device != "cpu" or "fbgemm" not in torch.backends.quantized.supported_engines:
+        where = "this CPU" if device == "cpu" else device
+        raise ModelError(
+            f"DTYPE=int8 is for x86 CPUs with AVX2, and PyTorch has no such product for {where}: leave it out"
+        )
 
 
 def choose_attention(device: str, config: PreTrainedConfig) -> Reasoned:
@@ -192,8 +190,8 @@ def fetch(source: str, cache: Path) -> tuple[Path, str]:
         ) from error
 
 
-def check_folder(folder: Path, dtype: str, device: str) -> None:
-    """Raises `ModelError` unless `folder` holds a Gemma text model that fits the memory."""
+def check_folder(folder: Path, dtype: str, device: str, int8: bool = False) -> None:
+    """Raises `ModelError` unless `folder` holds a Gemma text model that fits the memory, with `int8` beside a copy."""
     config = read_json(
         folder / "config.json", "its config.json is missing or damaged, so this is no model folder", kind=ModelError
     )
@@ -211,7 +209,8 @@ def check_folder(folder: Path, dtype: str, device: str) -> None:
         raise ModelError(f"{folder} has no *.safetensors weights; other weight files are not loaded")
     told = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
     stored = torch.finfo(told if isinstance(told, torch.dtype) and told.is_floating_point else torch.float32).bits
-    need = sum(file.stat().st_size for file in files) * torch.finfo(getattr(torch, dtype)).bits / stored
+    bits = torch.finfo(getattr(torch, dtype)).bits + 8 * int8
+    need = sum(file.stat().st_size for file in files) * bits / stored
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     if need > free:
         raise ModelError(
@@ -278,23 +277,22 @@ def load(
     if cores := Environment().cores:
         torch.set_num_threads(cores)
     device = choose_device()
-    if dtype == INT8:
-        _check_int8(device[0])
-    chosen_dtype = (dtype, "as asked") if dtype not in ("", INT8) else choose_dtype(device[0])
+    if int8 := dtype == INT8:
+        check_int8(device[0])
+    chosen_dtype = choose_dtype(device[0]) if int8 or not dtype else (dtype, "as asked")
     tell("fetch")
     folder, origin = fetch(source, cache)
     tell("load")
-    check_folder(folder, chosen_dtype[0], device[0])
+    check_folder(folder, chosen_dtype[0], device[0], int8)
     config = read_config(folder)
     tokenizer = read_tokenizer(folder)
     chosen_attention = (attention, "as asked") if attention else choose_attention(device[0], config.get_text_config())
     model = _load_model(folder, config, chosen_dtype[0], chosen_attention[0])
     model.to(device[0])  # type: ignore[arg-type]  # the decorator around it hides its signature
-    if dtype == INT8:
-        saved = model.num_parameters() * (model.dtype.itemsize - 1) / 1e9
-        chosen_dtype = INT8, f"as set; a step reads {saved:.2f} GB less than in {chosen_dtype[0]}, which all else is in"
     choices = device, chosen_dtype, chosen_attention
-    return BaseModel(model, tokenizer, source, f"{origin}, {why}", *choices, config.model_type in MULTIMODAL)
+    saved = model.num_parameters() * (model.dtype.itemsize - 1) / 1e9
+    why_int8 = f"as asked; a step reads {saved:.2f} GB less than in {chosen_dtype[0]}" if int8 else ""
+    return BaseModel(model, tokenizer, source, f"{origin}, {why}", *choices, config.model_type in MULTIMODAL, why_int8)
 
 
 def release() -> None:

@@ -45,13 +45,15 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     settings = tmp_path / "nginx.conf"
     settings.write_text(SERVER.format(folder=tmp_path, port=port, location=location), encoding="utf-8")
     server = subprocess.Popen([str(NGINX), "-c", str(settings), "-e", str(tmp_path / "errors")])
-    while not (tmp_path / "pid").exists():
-        assert server.poll() is None, (tmp_path / "errors").read_text(encoding="utf-8")
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}/room/"
-    server.terminate()
-    server.wait()
-    demo.close()
+    try:
+        while not (tmp_path / "pid").exists():
+            assert server.poll() is None, (tmp_path / "errors").read_text(encoding="utf-8")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/room/"
+    finally:
+        server.terminate()
+        server.wait()
+        demo.close()
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed (nginx-light of Debian)")

