@@ -47,7 +47,7 @@ def read_records(source: str | Path) -> Records:
             value, lines = json_values.parse(text, ending in LINES)
         except DataError as error:
             raise DataError(f"{path}: not JSON ({error})") from error
-        values, lines, how = _unwrap(value, lines, path)
+        values, lines, how = _unwrap(value, lines, path, text)
     else:
         values, lines, how = _table(text, ending, path)
     if not values:
@@ -60,8 +60,11 @@ def _may_be_of_a_hub(name: str) -> bool:
     return bool(HUB_ID.fullmatch(name)) and Path(name).suffix.lower() not in FILES and not Path(name).parent.is_dir()
 
 
-def _unwrap(value: Any, lines: list[int], path: Path) -> tuple[list[Any], list[int], list[str]]:
-    """The list of records in a JSON value; raises `DataError` where there is none."""
+def _unwrap(
+    value: Any, lines: list[int], path: Path, text: str, keys: tuple[str, ...] = ()
+) -> tuple[list[Any], list[int], list[str]]:
+    """The list of records in a JSON value, which stands under `keys` in `text`; raises `DataError` where there is
+    none."""
     if isinstance(value, list):
         single = value and all(isinstance(part, dict) and {"role", "from"} & set(part) for part in value)
         if single:
@@ -83,18 +86,20 @@ def _unwrap(value: Any, lines: list[int], path: Path) -> tuple[list[Any], list[i
     matching = [key for key, part in lists.items() if any(map(forms.matches_any, part))]
     key = next((key for key in (TRAIN, "rows", "data", *matching, *lists) if key in lists), "")
     if not key:
-        inner = [part for part in value.values() if isinstance(part, dict)]
-        if len(inner) == len(value) > 1 and all(map(forms.matches_any, inner)):
-            return inner, [], ["every row under a key of its own"]
+        inner = {key: part for key, part in value.items() if isinstance(part, dict)}
+        if len(inner) == len(value) > 1 and all(map(forms.matches_any, inner.values())):
+            return list(inner.values()), [], ["every row under a key of its own"]
         if len(inner) == 1:
-            return _unwrap(inner[0], [], path)
-        keys = ", ".join(f"{key:.40}" for key in list(value)[:6])
-        raise DataError(f"{path}: holds no rows under its keys ({keys or 'none'}); a list of objects is wanted")
+            ((key, part),) = inner.items()
+            return _unwrap(part, [], path, text, (*keys, key))
+        named = ", ".join(f"{key:.40}" for key in list(value)[:6])
+        raise DataError(f"{path}: holds no rows under its keys ({named or 'none'}); a list of objects is wanted")
     others = ", ".join(f"{other:.40}" for other in lists if other != key)
-    inner = [
+    rows = [
         part["row"] if isinstance(part, dict) and isinstance(part.get("row"), dict) else part for part in lists[key]
     ]
-    return inner, [], [f"the rows under {key!r:.40}" + (f"; not those under {others}" if others else "")]
+    lines = json_values.lines_under(text, (*keys, key))
+    return rows, lines, [f"the rows under {key!r:.40}" + (f"; not those under {others}" if others else "")]
 
 
 def _table(text: str, ending: str, path: Path) -> tuple[list[Any], list[int], list[str]]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from roleplay.errors import DataError
@@ -133,9 +133,28 @@ def parse(text: str, lines: bool = False) -> tuple[Any, list[int]]:
         if (lines and not listed) or _is_lines(text, 1 if listed else 2):
             return _lines(text)
         raise DataError(f"line {error.lineno}: {_told(error, text, 'cut off at the end')}") from error
+    return [value for value, _ in found], _line_numbers(text, found)
+
+
+def lines_under(text: str, keys: Sequence[str]) -> list[int]:
+    """The line on which each element begins of the list under a key of a JSON object, or under keys within another.
+
+    `text` is one that `parse` has read.
+    """
+    start = _next(text, 0)
+    for wanted in keys:
+        key, end = None, start
+        while key != wanted:
+            key, end = _decode(text, end + 1)  # after the brace or a comma
+            start = _next(text, _next(text, end) + 1)  # after the colon
+            end = _next(text, _decode(text, start)[1])
+    return _line_numbers(text, _elements(text[:end], start))
+
+
+def _line_numbers(text: str, found: Iterable[tuple[Any, int]]) -> list[int]:
     numbers, line, before = [], 1, 0
     for _, place in found:
         line += text.count("\n", before, place)
         before = place
         numbers.append(line)
-    return [value for value, _ in found], numbers
+    return numbers

@@ -20,6 +20,7 @@ GOOD = [
 ]
 TURNS = [((row["instruction"], row["output"]),) for row in GOOD]
 TEXT = json.dumps(GOOD, ensure_ascii=False, indent=1)
+BROKEN = TEXT.replace('"不转，船家便分不清是灯还是星。"', "203")
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in GOOD)
 DOCUMENTED = re.findall(r"^\| `([\w-]+)` \| `(\{.+\})` \|$", (ROOT / "docs" / "rows.md").read_text("utf-8"), re.M)
 
@@ -137,12 +138,18 @@ def test_what_is_no_file_of_rows_is_told_in_one_line(tmp_path, name, content, me
 
 def test_the_line_of_a_broken_row_is_its_line_in_the_file(tmp_path):
     for content, place in [
-        (TEXT.replace('"不转，船家便分不清是灯还是星。"', "203"), "line 10, row 3: output is 203"),
+        (BROKEN, "line 10, row 3: output is 203"),
         (
             "\n\n" + LINES.replace('"The keeper before me. His last page is blank."', "{}"),
             "line 4, row 2: output is {}",
         ),
         (',instruction,output\n0,"a\nb",c\n1,d,\n', "line 4, row 2: output is None"),
+        (f'{{"of": [1,\n2], "data": {BROKEN}, "n": []\n}}', "line 11, row 3: output is 203"),
+        (f'{{"note": "data",\n"all": {{"n": 1,\n"rows" :\n{BROKEN}\n}} }}', "line 13, row 3: output is 203"),
+        (
+            f'{{"rows": [{{"row": {json.dumps(GOOD[0])}}},\n{{"row": {{"instruction": "a"}}}}]}}',
+            "line 2, row 2: output is None",
+        ),
     ]:
         found = read_row_file(write(tmp_path, content, "rows.csv" if content[0] == "," else "rows.json"))
         (fault,) = found.broken
