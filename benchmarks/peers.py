@@ -130,7 +130,7 @@ def held_out(adapter: Adapter, encoder: PromptEncoder, count: int) -> Iterator[t
     _, rows, _ = rows_of(adapter)
     for number in range(min(count, len(rows))):
         row = rows[number * len(rows) // min(count, len(rows))]
-        example = encoder.example(adapter.persona, row.turns, where=row.where)
+        example = encoder.without_loss(encoder.example(adapter.persona, row.turns, where=row.where), row.unlearnt)
         yield example.input_ids, [place for place, label in enumerate(example.labels) if label != IGNORED]
 
 

@@ -102,7 +102,7 @@ def dedupe(values: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[s
     weights: Counter[tuple] = Counter()
     first: dict[tuple, dict[str, Any]] = {}
     for value, row in zip(values, rows, strict=True):
-        key = (row.turns, row.split)
+        key = (row.turns, row.history_weights, row.split)
         weights[key] += row.weight  # type: ignore[assignment]  # a Counter of floats
         first.setdefault(key, value)
     return [
@@ -114,7 +114,7 @@ def dedupe(values: Sequence[dict[str, Any]], rows: Sequence[Row]) -> list[dict[s
 def preview(row: Row, reading: Reading) -> list[Segment]:
     """A row as the model reads it, cut where the loss begins and ends."""
     encoder, persona = reading.encoder, reading.persona
-    example = encoder.example(persona.system_prompt, row.turns)
+    example = encoder.without_loss(encoder.example(persona.system_prompt, row.turns), row.unlearnt)
     segments: list[tuple[bool, list[int]]] = []
     for token, label in zip(example.input_ids, example.labels, strict=True):
         labelled = label != IGNORED
@@ -134,7 +134,7 @@ def examine(
     if not rows:
         raise DataError(f"{where}: no row can be read; the first says {'; then '.join(broken[:NAMED_ROWS])}")
     findings = [Finding("error", f"{len(broken):,} rows cannot be read", broken[:NAMED_ROWS])] if broken else []
-    examples = [encoder.example(persona, row.turns) for row in rows]
+    examples = [encoder.without_loss(encoder.example(persona, row.turns), row.unlearnt) for row in rows]
     reply = [sum(label != IGNORED for label in example.labels) for example in examples]
     total = [len(example.input_ids) for example in examples]
     findings += find_long(rows, examples, encoder, persona, max_tokens)

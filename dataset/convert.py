@@ -21,9 +21,10 @@ from roleplay.disk import check_writable, write_json, write_text
 from roleplay.errors import DataError, RoleplayError, one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.cards import is_card, rows_of_card
+from roleplay.text.prompts import Turn
 from roleplay.text.reading.files import LINES
 from roleplay.text.reading.forms import FORMS
-from roleplay.text.rows import parse_row, read_row_file
+from roleplay.text.rows import Row, parse_row, read_row_file
 
 KEEP, DROP, EDIT = "k", "d", "e"
 ASKED = "[k]eep, [d]rop, [e]dit? "
@@ -47,8 +48,12 @@ class Found:
     where: str
 
     @property
-    def turns(self) -> tuple[tuple[str, str], ...]:
-        return parse_row(self.value, self.where).turns
+    def parsed(self) -> Row:
+        return parse_row(self.value, self.where)
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        return self.parsed.turns
 
 
 def collect(files: Sequence[str], form: str = "") -> list[Found]:
@@ -72,20 +77,22 @@ def collect(files: Sequence[str], form: str = "") -> list[Found]:
 
 def drop_repeated(found: Sequence[Found]) -> tuple[list[Found], list[str]]:
     """The rows without those that repeat an earlier one or begin another, and a note on each that was dropped."""
-    first: dict[tuple[tuple[str, str], ...], Found] = {}
-    longer: dict[tuple[tuple[str, str], ...], Found] = {}  # beginnings, by the conversation that goes on from them
+    first: dict[tuple, Found] = {}
+    longer: dict[tuple[Turn, ...], Found] = {}  # beginnings, by the conversation that goes on from them
     for row in found:
-        for length in range(1, len(row.turns)):
+        learns_all = not row.parsed.history_weights  # what one row only shows another may teach
+        for length in range(1, len(row.turns)) if learns_all else ():
             longer.setdefault(row.turns[:length], row)
     kept, notes = [], []
     for row in found:
-        if row.turns in first:
-            notes.append(f"{row.where}: the same as {first[row.turns].where}; dropped")
+        taught = (row.turns, row.parsed.history_weights)
+        if taught in first:
+            notes.append(f"{row.where}: the same as {first[taught].where}; dropped")
         elif row.turns in longer and "scene" not in row.value:
             notes.append(f"{row.where}: {longer[row.turns].where} goes on from it; dropped")
         else:
             kept.append(row)
-        first.setdefault(row.turns, row)
+        first.setdefault(taught, row)
     return kept, notes
 
 
@@ -103,7 +110,7 @@ def review(found: Iterable[Found], ask: Callable[[str], str] = input) -> list[Fo
 def _reviewed(row: Found, ask: Callable[[str], str]) -> Found | None:
     """A row with the exchanges that are kept, None where there is none."""
     print(f"\n{row.where}")
-    kept = []
+    kept, unlearnt = [], row.parsed.unlearnt
     for number, (user, reply) in enumerate(row.turns, 1):
         print(f"\n  {user}\n  →  {reply}")
         answer = ""
@@ -112,14 +119,18 @@ def _reviewed(row: Found, ask: Callable[[str], str]) -> Found | None:
         if answer == EDIT:
             reply = ask("the reply as it should be (empty leaves it): ").strip() or reply
         if answer != DROP:
-            kept.append((number, user, reply))
+            kept.append((number, user, reply, int(len(row.turns) + 1 - number not in unlearnt)))
+    while kept and not kept[-1][-1]:  # nothing after it is learnt
+        kept.pop()
     if not kept:
         return None
-    *history, (number, user, reply) = kept
+    *history, (number, user, reply, _) = kept
     value = dict(row.value) | {"output": reply}
     if number < len(row.turns):  # another exchange is the last now: what only went with the old one goes too
         value = {key: own for key, own in value.items() if key != "context"} | {"instruction": user, "input": ""}
-    value["history"] = [[said, replied] for _, said, replied in history]
+    value["history"] = [[said, replied] for _, said, replied, _ in history]
+    if "history_weights" in value:
+        value["history_weights"] = [weight for *_, weight in history]
     return Found(value, row.where)
 
 

@@ -73,7 +73,7 @@ def find_control_tokens(rows: Sequence[Row], encoder: PromptEncoder) -> list[Fin
     """Control tokens spelled out in a text; they are encoded as ordinary ones, so a reply would teach the letters."""
     tokens = sorted(encoder.tokenizer.convert_ids_to_tokens(list(encoder.control_ids)), key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, tokens)))
-    replies = [row for row in rows if any(pattern.search(reply) for _, reply in row.turns)]
+    replies = [row for row in rows if any(pattern.search(reply) for _, reply in row.learnt)]
     users = [row for row in rows if any(pattern.search(user) for user, _ in row.turns)]
     found = [
         ("error", "a reply with a control token in it, which the model would learn to write out", replies),
@@ -98,7 +98,7 @@ def find_prompts(rows: Sequence[Row]) -> list[Finding]:
 def find_taught_again(rows: Sequence[Row]) -> list[Finding]:
     """Replies in a history that are rows of their own in the same scene."""
     own = {(row.scene, row.turns[-1][1]) for row in rows if row.scene}
-    again = sum((row.scene, reply) in own for row in rows for _, reply in row.turns[:-1])
+    again = sum((row.scene, reply) in own for row in rows for _, reply in row.learnt[:-1])
     text = f"{again:,} earlier replies are rows of their own too: train with the loss on the last reply of a row"
     return [Finding("note", text, [])] if again else []
 

@@ -139,9 +139,10 @@ def begin(trainer: CharacterTrainer, start: Adapter | None) -> dict[str, float]:
 
 def encode(rows: Sequence[Row], encoder: PromptEncoder, persona: Persona, flags: LoraFlags) -> list[Example]:
     """Every row as token ids whose last label is the stop token."""
-    examples = [
-        encoder.example(persona.system_prompt, row.turns, flags.loss_on, flags.max_length, row.where) for row in rows
-    ]
+    examples = []
+    for row in rows:
+        whole = encoder.example(persona.system_prompt, row.turns, flags.loss_on, flags.max_length, row.where)
+        examples.append(encoder.without_loss(whole, row.unlearnt))
     for example in examples:
         if example.labels[-1] != encoder.stop_ids[0]:
             raise DataError(f"{example.where}: its last label is not <end_of_turn>; the row would never learn to stop")

@@ -83,5 +83,5 @@ def _by_reply(found: Sequence[Known]) -> list[Known]:
 
 
 def every_turn(rows: Sequence[Row]) -> list[Known]:
-    """All that is said in training rows, each once, wherever it stands."""
-    return list(dict.fromkeys(Known(turn, row.scene) for row in rows for turn in row.turns))
+    """All that is learnt of training rows, each once, wherever it stands."""
+    return list(dict.fromkeys(Known(turn, row.scene) for row in rows for turn in row.learnt))

@@ -6,7 +6,7 @@ a literal such as `<end_of_turn>` inside it is spelled out in ordinary tokens.
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -168,6 +168,15 @@ class PromptEncoder:
                 return example
         size = len(example.input_ids)
         raise DataError(f"{where}: {size} tokens with the persona, {limit} fit: shorten the row or raise --max-length")
+
+    def without_loss(self, example: Example, replies: Collection[int]) -> Example:
+        """An example without labels on some of its learnt replies, by their number from the last, which is 1."""
+        labels, number = list(example.labels), 0
+        for at in range(len(labels) - 1, -1, -1) if replies else ():
+            number += labels[at] == self._end  # a labelled one ends a reply: no text holds it
+            if number in replies:
+                labels[at] = IGNORED
+        return replace(example, labels=labels)
 
     def _render(self, persona: str, turns: Sequence[Turn], labelled: Collection[int], where: str = "") -> Example:
         ids = self.prefix(persona)

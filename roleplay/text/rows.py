@@ -1,10 +1,11 @@
 """Rows of instruction / input / output, single- and multi-turn, read from any common form and checked.
 
 A row is an object with `instruction`, `output` and, where wanted, `input` (a text to work on), `history` (earlier
-[user, reply] pairs), `context` (what others said just before; it opens the user's turn), `scene` (rows of one scene
-stay on one side of a split), `split` ("train" or "held_out"), `weight` (how often it is drawn, for instance in place
-of copies), `speaker`, and `system` (compared with the persona, and not taught). Other forms become this one
-(roleplay/text/reading). Nothing here knows tokens.
+[user, reply] pairs), `history_weights` (0 for a pair whose reply is shown and not learnt, else 1), `context` (what
+others said just before; it opens the user's turn), `scene` (rows of one scene stay on one side of a split), `split`
+("train" or "held_out"), `weight` (how often it is drawn, for instance in place of copies), `speaker`, and `system`
+(compared with the persona, and not taught). Other forms become this one (roleplay/text/reading). Nothing here knows
+tokens.
 """
 
 import hashlib
@@ -36,10 +37,22 @@ class Row:
     weight: float = 1.0
     where: str = ""  # "file.json row 7", counted from 1
     system: str = ""  # what the row calls the system prompt
+    history_weights: tuple[int, ...] = ()  # of all turns but the last: 0 is shown, not learnt; () where all are learnt
 
     @property
     def text(self) -> str:
         return "\n".join(part for turn in self.turns for part in turn)
+
+    @property
+    def learnt(self) -> tuple[Turn, ...]:
+        """The turns whose reply is learnt; the last is always one."""
+        unlearnt, size = self.unlearnt, len(self.turns)
+        return tuple(turn for n, turn in enumerate(self.turns) if size - n not in unlearnt)
+
+    @property
+    def unlearnt(self) -> frozenset[int]:
+        """The other turns, by their number from the last, which is 1."""
+        return frozenset(len(self.turns) - n for n, weight in enumerate(self.history_weights) if not weight)
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,14 @@ def _turn(pair: Any, where: str) -> Turn:
     raise DataError(f"{where}: history must be a list of [user, reply] pairs of texts that are not empty")
 
 
+def _history_weights(weights: Any, pairs: int, where: str) -> tuple[int, ...]:
+    listed = isinstance(weights, list | tuple) and len(weights) == pairs
+    if not listed or any(weight not in (0, 1) for weight in weights):
+        what = "give 0 (shown, not learnt) or 1 for each pair of its history, or leave it out"
+        raise DataError(f"{where}: history_weights is {weights!r:.80}; {what}")
+    return tuple(map(int, weights)) if 0 in weights else ()
+
+
 def parse_row(value: Any, where: str) -> Row:
     """One JSON value as a `Row`; null is the same as absent. Raises `DataError` that names `where` and the key."""
     if not isinstance(value, dict):
@@ -101,16 +122,18 @@ def parse_row(value: Any, where: str) -> Row:
     weight = value.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MAX_WEIGHT:
         raise DataError(f"{where}: weight is {weight!r:.80}; give a number above 0 and at most {MAX_WEIGHT}")
+    weights = _history_weights(value.get("history_weights", [1] * len(history)), len(history), where)
     asked = user_text(texts["context"], user_text(needed["instruction"], texts["input"]))
     turns = (*(_turn(pair, where) for pair in history), (asked, needed["output"]))
-    return Row(turns, texts["scene"], value.get("split", ""), float(weight), where, texts["system"])
+    return Row(turns, texts["scene"], value.get("split", ""), float(weight), where, texts["system"], weights)
 
 
 def as_value(row: Row) -> dict[str, Any]:
     """A row as it is written to a file of rows; `parse_row` gives it back."""
     *history, (user, reply) = row.turns
     value: dict[str, Any] = {"instruction": user, "input": "", "output": reply}
-    rest = {"history": [list(turn) for turn in history], "scene": row.scene, "split": row.split, "system": row.system}
+    rest: dict[str, Any] = {"history": [list(turn) for turn in history], "history_weights": list(row.history_weights)}
+    rest |= {"scene": row.scene, "split": row.split, "system": row.system}
     return (
         value | {key: part for key, part in rest.items() if part} | ({"weight": row.weight} if row.weight != 1 else {})
     )

@@ -140,6 +140,8 @@ def test_dedupe_sums_weights_and_keeps_sides_apart() -> None:
         row("甲", "乙", split="held_out"),
         row("戊", "己", weight=100),  # the most that a row may weigh
     ]
+    values = [row("a", "b", history=[["c", "d"]], history_weights=[weight]) for weight in (0, 1)]
+    assert dedupe(values, [parse_row(value, "") for value in values]) == values  # one teaches more
 
 
 def test_preview_marks_what_the_loss_sees(encoder: PromptEncoder) -> None:
@@ -149,6 +151,19 @@ def test_preview_marks_what_the_loss_sees(encoder: PromptEncoder) -> None:
     text = "".join(part.text for part in report.preview[0])
     assert text.startswith("<bos><start_of_turn>user\n你是甲。\n\n一<end_of_turn>")
     assert report.lengths.reply == [2 * len("二。".encode()) + 2]
+
+
+@pytest.mark.parametrize("loss_on", ["all", "last"])
+def test_a_reply_that_is_only_shown_has_no_loss(encoder: PromptEncoder, loss_on: str) -> None:
+    chat = row("五", "六。", history=[["一", "二。"], ["三", "四。"]], history_weights=[1, 0], scene="a")
+    read, persona = found([chat, row("七", "四。", scene="a")]), Persona("x", "你是甲。")
+    report = examine(read, "f", Reading(encoder, persona))
+    shown = [part.text for part in report.preview[0] if part.labelled]
+    assert shown == ["二。<end_of_turn>", "六。<end_of_turn>"] and "四。" in "".join(p.text for p in report.preview[0])
+    assert not any("earlier replies" in finding.text for finding in report.findings)
+    (example, _) = lora.encode(read.rows, encoder, persona, lora.LoraFlags(loss_on=loss_on))
+    learnt = encoder.tokenizer.decode([label for label in example.labels if label != IGNORED])
+    assert learnt == "".join(shown[-1:] if loss_on == "last" else shown)
 
 
 class _Page(HTMLParser):

@@ -76,6 +76,22 @@ def test_a_review_keeps_drops_and_edits_exchanges(tmp_path):
         assert left.turns == turns
 
 
+def test_what_is_only_shown_stays_so(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"messages": [
+        {"role": "user", "content": HELLO[0]}, {"role": "assistant", "content": HELLO[1], "weight": 0},
+        {"role": "user", "content": COLD[0]}, {"role": "assistant", "content": COLD[1]},
+        {"role": "user", "content": BYE[0]}, {"role": "assistant", "content": BYE[1]},
+    ]}))  # fmt: skip
+    short = chat(tmp_path / "b.json", HELLO)
+    out = tmp_path / "rows.json"
+    convert(ConvertFlags([str(tmp_path / "a.json"), short], str(out)))
+    assert [row.learnt for row in read_rows(out)[0]] == [(COLD, BYE), (HELLO,)]  # the long one does not teach the other
+    for given, left in (("kkdk", [(COLD,), (HELLO,)]), ("dkkk", [(COLD, BYE), (HELLO,)]), ("kddk", [(HELLO,)])):
+        answers = iter(given)
+        rows = review(collect([str(out)]), lambda text, answers=answers: next(answers))
+        assert [row.parsed.learnt for row in rows] == left
+
+
 def test_a_review_in_the_terminal(tmp_path):
     file, out = chat(tmp_path / "a.json", HELLO, COLD), tmp_path / "rows.json"
     command = [sys.executable, "-m", "dataset.convert", file, "--out", str(out), "--review"]

@@ -210,6 +210,8 @@ def test_every_arm_is_scored_on_the_same_tokens(subject: Subject) -> None:
         for example in examples.values():
             assert all(y in (IGNORED, i) for i, y in zip(example.input_ids, example.labels, strict=True))
             assert label_count(example) == len(labels[TUNED])
+        shown = replace(row, turns=(("Who?", "I."), *row.turns), history_weights=(0,) + (1,) * (len(row.turns) - 1))
+        assert label_count(row_example(subject, TUNED, shown)) == len(labels[TUNED])
 
 
 @pytest.mark.parametrize(("limit", "chosen"), [(9, ["a", "c", "d"]), (2, ["a", "c"])])

@@ -13,7 +13,7 @@ from train.measuring.subject import Bench, Subject
 def row_example(subject: Subject, arm: str, row: Row) -> Example:
     """A held-out row as an arm sees it, with labels on the row's own replies and nowhere else."""
     persona, encoder = subject.persona(arm), subject.encodes(arm)
-    own = encoder.example(persona, row.turns, where=row.where)
+    own = encoder.without_loss(encoder.example(persona, row.turns, where=row.where), row.unlearnt)
     shown = subject.shown(arm, row.turns[0][0])  # found by the opening message: a later one is not known yet
     return encoder.behind(persona, shown, own)
 

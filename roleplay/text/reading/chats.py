@@ -20,8 +20,23 @@ class Talk:
     """A conversation: [user, reply] pairs, the system text, and what has no place in a row."""
 
     pairs: list[list[str]] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)  # of each pair: 0 where its reply is shown and not learnt, else 1
     system: str = ""
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """The pairs as the history of a row, with their weights where one is 0."""
+        return {"history": self.pairs} | ({"history_weights": self.weights} if 0 in self.weights else {})
+
+    def cut_unlearnt(self) -> None:
+        """Leave out what follows the last reply to learn; raises `DataError` without a place where there is none."""
+        if 1 not in self.weights:
+            raise DataError("every reply has the weight 0, so none is to be learnt; remove the row")
+        end = len(self.weights) - self.weights[::-1].index(1)
+        if self.pairs[end:]:
+            self.left_out.append("what follows the last reply to learn (replies of weight 0) is left out")
+        del self.pairs[end:], self.weights[end:]
 
 
 def first_key(record: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -80,16 +95,22 @@ def _spoken(message: Any) -> list[tuple[str, str]]:
     return [(side, _text(message[key])) for side, key in sides if key and message[key] is not None]
 
 
+def _weight(message: Any) -> int:
+    """Whether a reply is learnt (1, where it says nothing) or only shown (0), as OpenAI has it."""
+    weight = message.get("weight") if isinstance(message, dict) else None
+    if weight not in (None, 0, 1):
+        raise DataError(f"a reply has the weight {weight!r:.40}; give it 1, or 0 where it is shown and not learnt")
+    return 1 if weight is None else int(weight)
+
+
 def _unused(message: Any) -> list[str]:
     """What a message says that no row has a place for, for people."""
     if not isinstance(message, dict):
         return []
     role = first_key(message, ROLE)
     used = {role, first_key(message, CONTENT)} if role else {first_key(message, names) for _, names in _SIDES}
-    told = [f"the key {key!r:.40} of a message is not used" for key in message if message[key] and key not in used]
-    if message.get("weight") == 0 and role and str(message[role]).strip().lower() in REPLY:
-        told.append("a reply of weight 0 is taught all the same (--loss-on last teaches the last reply alone)")
-    return told
+    used |= {"weight"}
+    return [f"the key {key!r:.40} of a message is not used" for key in message if message[key] and key not in used]
 
 
 _SIDES = (("system", SYSTEM), ("user", USER), ("reply", REPLY))
@@ -98,20 +119,22 @@ _SIDES = (("system", SYSTEM), ("user", USER), ("reply", REPLY))
 def exchanges(messages: Sequence[Any]) -> Talk:
     """A list of messages, or of pairs, as a `Talk`; raises `DataError` without a place where nobody is answered.
 
-    What one side says in several messages is joined. A reply before the first message (a greeting) and a last message
-    without a reply are left out, and so is what a message holds beside who speaks and what.
+    What one side says in several messages is joined, and not learnt where one of them is not. A reply before the first
+    message (a greeting) and a last message without a reply are left out, and so is what a message holds beside who
+    speaks, what, and its weight.
     """
-    talk, spoken = Talk(), list[tuple[str, str]]()
+    talk, spoken = Talk(), list[tuple[str, str, int]]()
     talk.left_out += dict.fromkeys(what for message in messages for what in _unused(message))
-    for side, text in (said for message in messages for said in _spoken(message)):
+    for (side, text), source in ((said, message) for message in messages for said in _spoken(message)):
+        weight = _weight(source) if side == "reply" else 1
         if side == "system":
             talk.system = f"{talk.system}\n{text}".strip()
         elif not text:
             raise DataError("a message is empty; fill it, or remove the row")
         elif spoken and spoken[-1][0] == side:
-            spoken[-1] = (side, f"{spoken[-1][1]}\n{text}")
+            spoken[-1] = (side, f"{spoken[-1][1]}\n{text}", min(spoken[-1][2], weight))
         else:
-            spoken.append((side, text))
+            spoken.append((side, text, weight))
     if spoken and spoken[0][0] == "reply":
         talk.left_out.append("a reply before the first message (a greeting) is left out")
         spoken = spoken[1:]
@@ -120,5 +143,6 @@ def exchanges(messages: Sequence[Any]) -> Talk:
         spoken = spoken[:-1]
     if not spoken:
         raise DataError("nobody is answered in this conversation; remove it")
-    talk.pairs = [[user, reply] for (_, user), (_, reply) in zip(spoken[::2], spoken[1::2], strict=True)]
+    talk.pairs = [[user, reply] for (_, user, _), (_, reply, _) in zip(spoken[::2], spoken[1::2], strict=True)]
+    talk.weights = [weight for _, _, weight in spoken[1::2]]
     return talk

@@ -15,7 +15,7 @@ from roleplay.text.reading.chats import exchanges, first_key, is_exchanges, is_m
 from roleplay.text.reading.json_values import make_object
 
 Record = dict[str, Any]
-OWN = ("context", "scene", "split", "weight", "speaker")  # keys of a row that every form may have
+OWN = ("context", "scene", "split", "weight", "speaker", "history_weights")  # keys of a row that every form may have
 SYSTEM = ("system", "system_prompt", "系统", "系统提示", "人设")
 HISTORY = ("history", "历史")
 _EACH_OWN = tuple((key,) for key in OWN)
@@ -58,7 +58,7 @@ def _shared(record: Record) -> tuple[Record, list[str]]:
     if not (isinstance(history, list) and history and all(isinstance(part, dict) for part in history)):
         return row | {"history": history}, []
     talk = exchanges(history)
-    return row | {"history": talk.pairs} | ({"system": talk.system} if talk.system else {}), talk.left_out
+    return row | talk.history | ({"system": talk.system} if talk.system else {}), talk.left_out
 
 
 def _pair(users: Sequence[str], replies: Sequence[str], inputs: Sequence[str], record: Record) -> tuple[Record, list]:
@@ -77,10 +77,12 @@ def _pair(users: Sequence[str], replies: Sequence[str], inputs: Sequence[str], r
 def _chat(record: Record) -> tuple[Record, list[str]]:
     """A record that has a whole conversation under one key; its last exchange is the row, the others its history."""
     talk = exchanges(record[first_key(record, CHAT)])
+    talk.cut_unlearnt()
     row, left_out = _shared(record)
-    (*history, (user, reply)) = talk.pairs
+    user, reply = talk.pairs.pop()
+    talk.weights.pop()
     system = talk.system or row.get("system", "")
-    row |= {"instruction": user, "output": reply, "history": history} | ({"system": system} if system else {})
+    row |= {"instruction": user, "output": reply} | talk.history | ({"system": system} if system else {})
     return row, left_out + talk.left_out
 
 
@@ -203,7 +205,7 @@ def _shown(key: str) -> str:
 
 def from_cell(key: str, text: str) -> Any:
     """What a cell of a table holds: lists are written as JSON, weights as digits, and an empty one is absent."""
-    if key in (*CHAT, *HISTORY) and text.lstrip().startswith("["):
+    if key in (*CHAT, *HISTORY, "history_weights") and text.lstrip().startswith("["):
         try:
             return json.loads(text)
         except ValueError:

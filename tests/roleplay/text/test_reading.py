@@ -9,6 +9,7 @@ import pytest
 
 from roleplay.environment import ROOT
 from roleplay.errors import DataError
+from roleplay.text.known import every_turn
 from roleplay.text.reading.forms import FORMS
 from roleplay.text.rows import as_value, parse_row, read_row_file, read_rows, system_notes
 
@@ -262,13 +263,64 @@ def test_a_broken_conversation_is_named(tmp_path, record, message):
 
 def test_what_a_message_says_beside_its_text_is_named(tmp_path):
     record = chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
-    record["messages"][1] |= {"weight": 0, "tool_calls": None}
+    record["messages"][1] |= {"weight": 1, "tool_calls": None}
     record["messages"][0]["name"] = record["messages"][2]["name"] = "Ann"
     notes = read_row_file(write(tmp_path, json.dumps([record, record]))).notes
-    assert notes[-2:] == [
-        "the key 'name' of a message is not used, in 2 rows",
-        "a reply of weight 0 is taught all the same (--loss-on last teaches the last reply alone), in 2 rows",
-    ]
+    assert notes[1:] == ["the key 'name' of a message is not used, in 2 rows"]
+
+
+def weighed(*weights: float | None) -> dict:
+    """A chat whose replies have these weights."""
+    talk = chat(*((role, f"{role} {n}") for n in range(len(weights)) for role in ("user", "assistant")))
+    for message, weight in zip(talk["messages"][1::2], weights, strict=True):
+        message["weight"] = weight
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("record", "turns", "learnt"),
+    [
+        (weighed(0, 1), 2, [1]),
+        (weighed(0, None, 0, 1), 4, [1, 3]),
+        (weighed(1, 0, 1, 0, 0), 3, [0, 2]),
+        (
+            {
+                "conversations": [
+                    {"from": m["role"], "value": m["content"], "weight": m.get("weight")}
+                    for m in weighed(0, 1)["messages"]
+                ]
+            },
+            2,
+            [1],
+        ),
+        ({"instruction": "a", "output": "b", "history": weighed(1, 0)["messages"]}, 3, [0, 2]),
+        (
+            {"instruction": "a", "output": "b", "history": [["c", "d"], ["e", "f"]], "history_weights": [0, 1]},
+            3,
+            [1, 2],
+        ),
+        (chat(("user", "a"), ("assistant", "b")), 1, [0]),
+    ],
+)
+def test_a_reply_of_weight_0_is_shown_and_not_learnt(tmp_path, record, turns, learnt):
+    ((row,), notes) = read_rows(write(tmp_path, json.dumps([record])))
+    assert len(row.turns) == turns and row.learnt == tuple(row.turns[n] for n in learnt)
+    assert [one.turn for one in every_turn([row])] == list(row.learnt)
+    assert parse_row(as_value(row), row.where) == row
+    assert ("left out" in " ".join(notes)) == (record == weighed(1, 0, 1, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (weighed(0, 0), "row 1: every reply has the weight 0, so none is to be learnt; remove the row"),
+        (weighed(0.5, 1), "row 1: a reply has the weight 0.5; give it 1, or 0"),
+        (GOOD[0] | {"history_weights": [0]}, "row 1: history_weights is [0]; give 0"),
+        (GOOD[0] | {"history": [["a", "b"]], "history_weights": [2]}, "row 1: history_weights is [2]; give 0"),
+    ],
+)
+def test_weights_that_teach_nothing_or_say_nothing_are_named(tmp_path, record, message):
+    assert read_row_file(write(tmp_path, json.dumps([record]))).broken[0].startswith(message)
 
 
 def test_a_reply_that_is_not_to_be_learnt_is_refused(tmp_path):

@@ -222,6 +222,8 @@ def test_an_example_learns_its_own_replies_and_none_that_it_is_shown(template: s
     assert [label for label in example.labels if label != IGNORED] == [y for y in own.labels if y != IGNORED]
     assert all(label in (IGNORED, token) for label, token in zip(example.labels, example.input_ids, strict=True))
     assert example.where == "row 1"
+    last_alone = encoder.without_loss(example, {2}).labels
+    assert last_alone == encoder.example("甄嬛", turns, "last").labels and encoder.without_loss(example, ()) == example
     without = encoder.example("甄嬛", turns, loss_on, limit=len(example.input_ids) - 1)
     assert without.input_ids == plain.example("甄嬛", [*shown, last]).input_ids  # turns go first
     alone = len(plain.example("甄嬛", [last]).input_ids)
