@@ -23,10 +23,10 @@ from roleplay.engine.decoder import Decoder, Lora, Segment
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
-from roleplay.results.board import TUNED
+from roleplay.results.board import BASE_WITH_PERSONA, TUNED
 from roleplay.results.intervals import Estimate
 from roleplay.text.prompts import IGNORED, Example
-from roleplay.weights import adapters, base_models, inspection
+from roleplay.weights import adapters, base_models, devices, inspection
 from roleplay.weights.adapters import Adapter
 from train.evaluate import EvaluationFlags, judge, plan, prepare
 from train.measuring.figures import Board
@@ -83,7 +83,7 @@ def measure(base: base_models.BaseModel, adapter: Adapter, flags: Flags) -> dict
     settings = EvaluationFlags(adapter=[flags.adapter], choice_rows=flags.choice_rows)
     writer = Writer(base, [adapter], base_models.fingerprint(base.model))
     subject, _ = prepare(adapter, writer.encoders[adapter.name], settings)
-    subject = replace(subject, arms=(TUNED,))
+    subject = replace(subject, arms=(BASE_WITH_PERSONA, TUNED))
     losses = DecoderLosses(Decoder(base.model, bool(base.int8)), adapter)
     board = Board()
     with tqdm(unit="item") as bar:
@@ -91,7 +91,7 @@ def measure(base: base_models.BaseModel, adapter: Adapter, flags: Flags) -> dict
         prompts = subject.prompts(settings.prompts)
         bench = Bench(subject, prompts, judge(adapter, settings)[1], writer, losses, progress, flags.choice_rows)
         for name in plan(bench, flags.sections):
-            progress.begin(f"{base_models.INT8 if base.int8 else base.dtype[0]}, {name}", {})
+            progress.begin(f"{devices.INT8 if base.int8 else base.dtype[0]}, {name}", {})
             SECTIONS[name].enter(bench, board)
     return board.arms[TUNED]
 
@@ -100,9 +100,9 @@ def main() -> None:
     flags = parse(Flags, __doc__)
     with one_line_errors(), torch.inference_mode():
         environment, adapter = Environment(), inspection.inspect(Path(flags.adapter))
-        base = base_models.load(environment.base_model, environment.cache, base_models.INT8)
+        base = base_models.load(environment.base_model, environment.cache, devices.INT8)
         plain, rounded = (measure(one, adapter, flags) for one in (replace(base, int8=""), base))
-    print(f"{'':24} {base.dtype[0]:>28} {base_models.INT8:>28}")
+    print(f"{'':24} {base.dtype[0]:>28} {devices.INT8:>28}")
     for name, own in plain.items():
         figures = (f"{one.value:10.3f} ({one.low:.3f} to {one.high:.3f})" for one in (own, rounded[name]))
         print(f"{name:24} " + " ".join(f"{figure:>28}" for figure in figures))
@@ -113,7 +113,7 @@ def main() -> None:
             rounded[name].value > own.value + MARGIN if name == LOSS else not own.low <= rounded[name].value <= own.high
         )
     ]
-    arms = {base.dtype[0]: plain, base_models.INT8: rounded}
+    arms = {base.dtype[0]: plain, devices.INT8: rounded}
     report = {arm: {name: asdict(one) for name, one in own.items()} for arm, own in arms.items()}
     write({"settings": asdict(flags), **report, "apart": apart}, flags.json)
     sys.exit(1 if apart else 0)

@@ -33,7 +33,7 @@ from roleplay.results.board import TUNED
 from roleplay.text.characters import Character, load_character
 from roleplay.text.rows import load_json, parse_row
 from roleplay.text.splits import groups, split_rows
-from roleplay.weights import base_models
+from roleplay.weights import devices
 from train import evaluate, lora
 from train.learning import recipe
 from train.learning.settings import LoraFlags
@@ -143,7 +143,7 @@ def main() -> None:
     if character.rows is None:
         raise DataError(f"{character.folder} has no rows.json")
     values = load_json(character.rows)
-    data = files.tell(str(character.rows), values, base_models.choose_dtype(base_models.choose_device()[0])[0])
+    data = files.tell(str(character.rows), values, devices.choose_dtype(devices.choose_device()[0])[0])
     runs = kept_runs(Path(flags.json), data)
     for count in flags.rows:
         for times in flags.times:

@@ -22,7 +22,7 @@ from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
 from roleplay.text.known import Known, known
 from roleplay.text.languages import language
-from roleplay.text.meaning import numbered
+from roleplay.text.meaning import kinds_of, numbered
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import NEAREST, Retriever
 from roleplay.text.rows import read_rows
@@ -54,7 +54,7 @@ def by_meaning(turns: Sequence[Known], asked: Sequence[int], seed: int) -> Retri
     texts = [*numbered([one.turn[0] for one in others])[0], *own]
     numbers = {text: number for number, text in enumerate(texts)}
     text_of = np.array([numbers[one.turn[0]] for one in turns])
-    whole = replace(meaning, vectors=np.concatenate([meaning.vectors, found]), text_of=text_of)
+    whole = replace(meaning, vectors=np.concatenate([meaning.vectors, found]), text_of=text_of, kind_of=kinds_of(turns))
     return Retriever(turns).by(whole.nearness(plain, read))
 
 
@@ -71,7 +71,7 @@ def places(retriever: Retriever, asked: Sequence[int]) -> list[float]:
 def main() -> None:
     settings = parse(Flags, __doc__)
     rows = [row for row in read_rows(settings.data)[0] if row.split != "held_out" and len(row.turns) == 1]
-    turns = known(rows)
+    turns = [one for one in known(rows) if not one.fallback]
     matters = list(dict.fromkeys(one.matter for one in turns))
     drawn = set(random.Random(settings.seed).sample(matters, round(settings.matters * len(matters))))
     asked = [number for number, one in enumerate(turns) if one.matter in drawn]

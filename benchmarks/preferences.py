@@ -42,7 +42,7 @@ from roleplay.text import personas
 from roleplay.text.pairs import Pair
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
-from roleplay.weights import base_models
+from roleplay.weights import base_models, devices
 from train.learning import memory
 from train.learning.adapter import attach_lora
 from train.learning.attention import ATTENTION
@@ -195,8 +195,8 @@ def compare(dtype: str, flags: Flags) -> dict[str, Any]:
 
 def main() -> int:
     flags = parse(Flags, __doc__)
-    device = base_models.choose_device()
-    dtype = flags.dtype or base_models.choose_dtype(device[0])[0]
+    device = devices.choose_device()
+    dtype = flags.dtype or devices.choose_dtype(device[0])[0]
     data = files.tell(flags.data, read_rows(flags.data)[0], dtype)
     result = compare(dtype, flags)
     print(f"{'':<10} {'pairs/s':>8} {'MB':>8}  losses")

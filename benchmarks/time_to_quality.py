@@ -38,7 +38,7 @@ from roleplay.flags import flag, parse
 from roleplay.text.prompts import Example, PromptEncoder
 from roleplay.text.rows import Row, load_json, parse_row
 from roleplay.text.splits import check_no_overlap, split_rows
-from roleplay.weights import base_models
+from roleplay.weights import devices
 from train.learning import packing
 from train.learning.loss import label_losses, use_chunked_loss
 from train.learning.settings import LoraFlags
@@ -169,7 +169,7 @@ def learn(recipe: str, settings: LoraFlags, target: float, flags: Flags) -> list
 def main() -> None:
     flags = parse(Flags, __doc__)
     runs: list[dict[str, Any]] = []
-    dtype = flags.dtype or base_models.choose_dtype(base_models.choose_device()[0])[0]
+    dtype = flags.dtype or devices.choose_dtype(devices.choose_device()[0])[0]
     data = files.tell(flags.data, read_with_scenes(Path(flags.data)), dtype)
     report: dict[str, Any] = {"settings": asdict(flags), "data": data, "choices": CHOICES, "runs": runs, "ratios": {}}
     for seed in flags.seeds:

@@ -37,7 +37,7 @@ from roleplay.flags import flag, parse
 from roleplay.text import personas
 from roleplay.text.prompts import IGNORED, Example, PromptEncoder
 from roleplay.text.rows import read_rows
-from roleplay.weights import base_models
+from roleplay.weights import base_models, devices
 from train.learning.memory import activation_bytes
 from train.learning.settings import LoraFlags
 from train.lora import encode
@@ -216,9 +216,9 @@ def same_losses(results: dict[str, Any]) -> bool:
 
 def main() -> int:
     flags = parse(Flags, __doc__)
-    device = base_models.choose_device()
+    device = devices.choose_device()
     results = {}
-    wanted = ["bfloat16", "float32"] if flags.shape == EMBEDDED else [base_models.choose_dtype(device[0])[0]]
+    wanted = ["bfloat16", "float32"] if flags.shape == EMBEDDED else [devices.choose_dtype(device[0])[0]]
     dtypes = flags.dtype or wanted
     data = files.tell(flags.data, read_rows(flags.data)[0], ", ".join(dtypes))
     for dtype in dtypes:

@@ -25,7 +25,7 @@ from transformers import (
 
 from roleplay.text import personas
 from roleplay.text.known import Known
-from roleplay.text.meaning import SUMMARIES, Meaning, Projection, Rarity
+from roleplay.text.meaning import SUMMARIES, Kinds, Meaning, Projection, Rarity
 from roleplay.text.prompts import TEMPLATES
 from roleplay.weights import base_models, layout
 from roleplay.weights.examples import write_examples
@@ -139,9 +139,15 @@ def looking_up(folder: Path) -> Path:
     """The same folder, of an adapter that looks up one row by what it means."""
     write_examples(folder, [Known(("a", "b"), "0")])
     projection = straight(SUMMARIES * SHAPE["hidden_size"])
-    meaning = Meaning(1, learnt(gemma()), Rarity({1: 1.0}), projection, np.eye(1, 2), np.zeros(1, int))
+    learning = learnt(gemma())
+    kinds, texts = no_kinds(len(projection.center)), np.zeros(1, int)
+    meaning = Meaning(1, learning, Rarity({1: 1.0}), projection, np.eye(1, 2), texts, kinds, texts - 1)
     write_meaning(folder, meaning)
     return folder
+
+
+def no_kinds(features: int = 2) -> Kinds:
+    return Kinds(np.empty((0, features)), np.empty(0))
 
 
 def straight(features: int = 2) -> Projection:

@@ -77,13 +77,13 @@ def main(adapter: Path, scratch: Path) -> None:
     from roleplay.environment import Environment
     from roleplay.results.votes import Box
     from roleplay.weights import base_models as models
-    from roleplay.weights import inspection
+    from roleplay.weights import devices, inspection
     from tests import tiny
     from tests.raw import Visitor
 
     lent = app.spaces.zero.torch
     lent.init, lent.move = lambda uuid: None, lambda callback: unpack(lent._patching.tensor_packs)
-    assert Environment().zero_gpu and models.choose_device()[0] == "cuda"
+    assert Environment().zero_gpu and devices.choose_device()[0] == "cuda"
     chosen = ("cuda", "lent"), ("float32", "test"), ("sdpa", "test")
     base = models.BaseModel(tiny.gemma().to("cuda"), tiny.tokenizer(), tiny.BASE_NAME, "random", *chosen)
     engine = LocalEngine(base, [inspection.inspect(adapter)], 400)

@@ -27,7 +27,7 @@ from roleplay.text.known import every_turn
 from roleplay.text.personas import Persona, load_persona, parse_persona
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import file_sha256
-from roleplay.weights import adapters, base_models, hub, inspection, layout, sources, training_rows
+from roleplay.weights import adapters, base_models, devices, hub, inspection, layout, sources, training_rows
 from roleplay.weights.adapters import Adapter
 from roleplay.weights.sources import Source
 
@@ -182,7 +182,7 @@ def start(settings: Environment, base_model: str, tell: Tell = say_nothing, lend
             borrow_nothing(lender)
         return Started(remote, *_known(usable, fixed), REMOTE_AT_ONCE, base_tokens=_base_tokens(tokenizer))
     if not lender:  # a lent GPU is not there yet
-        base_models.check_accelerator(settings.accelerator)
+        devices.check_accelerator(settings.accelerator)
     heap.return_blocks(heap.CACHES)
     base, engine, usable = _load(settings, base_model, wanted, tell)
     trained = Trained()

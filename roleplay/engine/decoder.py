@@ -11,32 +11,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from roleplay.engine.attention import View, attend
 from roleplay.engine.cache import KeyValues
-from roleplay.engine.matrix import Int8Matrix, Matrix, fewest_rows, is_blocked
+from roleplay.engine.matrix import Int8Matrix, Matrix, Product, fewest_rows, fuse, is_blocked
 from roleplay.engine.norm import Norm
 from roleplay.engine.soft_caps import soft_cap
 from roleplay.weights.architectures import Architecture, architecture_of, attention_cap, logit_cap
 
 QKV, OUT, GATE_UP, DOWN = range(4)  # the four matrix products of a layer, in the order they happen
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-
-
-Product = type[Matrix] | type[Int8Matrix]
-
-
-def _fuse(modules: Sequence[nn.Linear], product: Product) -> Matrix | Int8Matrix:
-    """One weight for projections of the same input; unless `product` copies it, the modules keep views of it, so that
-    memory does not grow."""
-    fused = modules[0].weight.data if len(modules) == 1 else torch.cat([module.weight.data for module in modules])
-    matrix = product(fused)
-    if len(modules) > 1 and isinstance(matrix, Matrix) and not matrix.blocked:
-        for module, part in zip(modules, fused.split([module.out_features for module in modules]), strict=True):
-            module.weight.data = part
-    return matrix
 
 
 class _Pair(NamedTuple):
@@ -187,7 +172,7 @@ class Layer:
         ]
         self.index = index
         self.sizes = [[module.out_features for module in modules] for modules in groups]
-        self.products = [_fuse(modules, product) for modules in groups]
+        self.products = [fuse(modules, product) for modules in groups]
         self.activation = mlp.act_fn
         self.scaling = attention.scaling
         self.head_size: int = attention.head_dim

@@ -1,9 +1,11 @@
 """A weight in the layout that its device multiplies quickest with the few rows of a step. It knows no model."""
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 _LONG_ROW = 1024  # float32: input features from which a matrix-vector product reads memory as fast as it can
 _MANY_ROWS = 256  # float32: rows from which `F.linear` is the quicker one
@@ -93,3 +95,17 @@ class Int8Matrix:
 def _largest(rows: torch.Tensor) -> torch.Tensor:
     """Of every row's numbers the largest without its sign, (rows, 1); never 0, for one divides by it."""
     return rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+Product = type[Matrix] | type[Int8Matrix]
+
+
+def fuse(modules: Sequence[nn.Linear], product: Product) -> Matrix | Int8Matrix:
+    """One weight for projections of the same input; unless `product` copies it, the modules keep views of it, so that
+    memory does not grow."""
+    fused = modules[0].weight.data if len(modules) == 1 else torch.cat([module.weight.data for module in modules])
+    matrix = product(fused)
+    if len(modules) > 1 and isinstance(matrix, Matrix) and not matrix.blocked:
+        for module, part in zip(modules, fused.split([module.out_features for module in modules]), strict=True):
+            module.weight.data = part
+    return matrix

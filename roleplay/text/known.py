@@ -9,6 +9,9 @@ from roleplay.text.prompts import Turn
 from roleplay.text.rows import Row
 from roleplay.text.told import asks_about_oneself
 
+# Begins the scene of a fallback: messages of one kind on any topic, and replies that suit them all. What is meant finds
+# it, words never.
+FALLBACK = "fallback: "
 _RUN = re.compile(r"[\u3400-\u9fff]+|[^\W_\u3400-\u9fff]+")  # of Chinese characters, or a word
 
 
@@ -38,6 +41,10 @@ class Known(NamedTuple):
     @property
     def hidden(self) -> bool:
         return bool(self.after) and self.after == self.matter
+
+    @property
+    def fallback(self) -> bool:
+        return self.matter.startswith(FALLBACK)
 
 
 def known(rows: Sequence[Row]) -> list[Known]:

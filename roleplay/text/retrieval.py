@@ -4,7 +4,8 @@ To the base model it is a rival of fine-tuning. An adapter that has learnt to re
 small model need not know by heart what they say. Source: RAFT (Zhang et al., "RAFT: Adapting Language Model to Domain
 Specific RAG", 2024). Nearness is the cosine of TF-IDF vectors of words and short runs of characters, which needs no
 word segmentation and no model, or that by what is meant (`roleplay.text.meaning`) and a part of it. What goes on from a
-matter is near where that matter was spoken of just before. What the visitor has told is found where it is asked for.
+matter is near where that matter was spoken of just before. What the visitor has told is found where it is asked for. A
+fallback, found by what is meant alone, comes before what is far.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from roleplay.errors import DataError
 from roleplay.text.known import Known, parts
+from roleplay.text.languages import is_mostly_chinese
 from roleplay.text.prompts import Example, PromptEncoder, Turn
 from roleplay.text.told import asks_about_oneself, joined, said_back, statements
 
@@ -48,6 +50,8 @@ class _Index(NamedTuple):
     matters: Any  # the number of the matter that each of these is of
     going_on: Any  # which turns go on from a matter
     after: Any  # the numbers of those matters
+    fallback: Any  # whether a turn is a fallback's, and whether its message is in Chinese
+    chinese: Any
 
 
 class Retriever:
@@ -79,7 +83,10 @@ class Retriever:
         replies = vectorizer.transform([reply for reply, _ in said] or [""])
         after = np.array([numbers.get(self.known[i].after, len(numbers)) for i in going_on], int)
         matters = np.array([matter for _, matter in said], int)
-        return _Index(vectorizer, telling, messages.T.tocsr(), replies.T.tocsr(), matters, going_on, after)
+        fallback = np.array([one.fallback for one in self.known], bool)
+        chinese = np.array([one.fallback and is_mostly_chinese(one.turn[0]) for one in self.known], bool)
+        searched = messages.T.tocsr(), replies.T.tocsr()
+        return _Index(vectorizer, telling, *searched, matters, going_on, after, fallback, chinese)
 
     @cached_property
     def known(self) -> Sequence[Known]:
@@ -138,7 +145,7 @@ class Retriever:
             return None
         ranking = self._ranking(asked, [reply for _, reply in turns])
         for_told = next((nearness for nearness, one in ranking if one.hidden), 0.0)
-        for_else = next((nearness for nearness, one in ranking if not one.hidden), 0.0)
+        for_else = next((nearness for nearness, one in ranking if not one.hidden and not one.fallback), 0.0)
         if not for_told or for_told + SHARED * self._shared(asked, users) < for_else + ASKED_FOR:
             return None
         return self._told_of(asked, users)
@@ -161,26 +168,40 @@ class Retriever:
         return self._remembered(text, tuple(after[-len(LATEST) :]))
 
     def _in_order(self, text: str, after: tuple[str, ...]) -> list[tuple[float, Known]]:
-        """The turns that share something with a text, the nearest first, `FEW` at most."""
+        """The turns that share something with a text, the nearest first; beside fallbacks `FEW` at most."""
         index = self._index
         nearness = np.array(self._nearness(text), float)
         if len(index.going_on):
             added = np.zeros_like(nearness)
             added[index.going_on] = ELSEWHERE + (SPOKEN_OF - ELSEWHERE) * self._spoken_of(after)[index.after]
             nearness += added * (nearness > 0)  # what shares nothing with the text stays out
-        few = np.argpartition(-nearness, FEW)[:FEW] if len(nearness) > FEW else np.arange(len(nearness))
+        most = FEW + np.count_nonzero(index.fallback)
+        few = np.argpartition(-nearness, most)[:most] if len(nearness) > most else np.arange(len(nearness))
         ordered = few[np.lexsort((few, -nearness[few]))]
         return [(float(nearness[i]), self.known[i]) for i in ordered if nearness[i] > 0]
 
     def by(self, nearness: Callable[[str], Any]) -> "Retriever":
-        """The same turns, near by another measure of what the user says in each, to which the words add `WORDS`."""
-        other = copy(self)
-        other._nearness = lambda text: nearness(text) + WORDS * self._by_words(text)
+        """The same turns, near by another measure of what the user says in each, to which the words add `WORDS`.
+
+        A fallback, whose messages have no words in common, is found for its language alone.
+        """
+        other, index = copy(self), self._index
+
+        def both(text: str) -> Any:
+            near = nearness(text) + WORDS * self._by_words(text)
+            spoken = (index.chinese == is_mostly_chinese(text)) & any(map(str.isalpha, text))
+            near[index.fallback & ~spoken] = 0.0
+            return near
+
+        other._nearness = both
         other._remembered = lru_cache(REMEMBERED)(other._in_order)
         return other
 
     def _by_words(self, text: str) -> Any:
-        return (self._index.vectorizer.transform([text]) @ self._index.messages).toarray().ravel()
+        found = (self._index.vectorizer.transform([text]) @ self._index.messages).toarray().ravel()
+        if not self._in_replies:
+            found[self._index.fallback] = 0.0
+        return found
 
     def _shared(self, text: str, others: Sequence[str]) -> float:
         """How near a text is, by its rare words alone, to the nearest of `others`."""

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from roleplay.errors import DataError
+from roleplay.text.known import FALLBACK
 from roleplay.text.rows import Row
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def situations(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def _may_be_held_out(group: Sequence[int], rows: Sequence[Row]) -> bool:
-    return all(rows[i].weight <= 1 for i in group)
+    return all(rows[i].weight <= 1 and not rows[i].scene.startswith(FALLBACK) for i in group)
 
 
 def _cut(found: list[list[int]], rows: Sequence[Row], most: float, tell: Tell) -> list[list[int]]:
@@ -145,9 +146,9 @@ def split_rows(
 ) -> tuple[list[Row], list[Row]]:
     """Train and held-out rows; whole groups go to one side, about the share `held_out` of the rows to the second.
 
-    A row with a weight above 1 is meant to be learnt, so its group is not held out. Rows that already say `split` are
-    taken at their word. `tell` hears of groups that had to be parted. Raises
-    `DataError` when a group then stands on both sides, and when a side would be empty.
+    A row with a weight above 1 is meant to be learnt, and so is a fallback: their groups are not held out. Rows that
+    already say `split` are taken at their word. `tell` hears of groups that had to be parted. Raises `DataError` when a
+    group then stands on both sides, and when a side would be empty.
     """
     if any(row.split for row in rows):
         train, held = sides(rows)

@@ -74,7 +74,7 @@ class Adapter:
         """The same adapter that cannot look up these."""
         known, meaning = self.looked_up
         kept = [number for number, one in enumerate(known) if one.turn not in turns]
-        meaning = meaning and replace(meaning, text_of=meaning.text_of[kept])
+        meaning = meaning and replace(meaning, text_of=meaning.text_of[kept], kind_of=meaning.kind_of[kept])
         return replace(self, looked_up=LookedUp(tuple(known[number] for number in kept), meaning))
 
     def encoder(

@@ -11,7 +11,7 @@ from typing import Any
 from roleplay.disk import write_bytes
 from roleplay.errors import AdapterError, DataError, first_line
 from roleplay.text import limits
-from roleplay.text.known import Known, known
+from roleplay.text.known import FALLBACK, Known, known
 from roleplay.text.rows import Row
 from roleplay.weights.layout import EXAMPLES, MAX_BYTES
 
@@ -19,7 +19,10 @@ MOST_TURNS = 400_000  # so many small ones fit into a small file, and would take
 
 
 def write_examples(folder: Path, turns: Sequence[Known]) -> None:
-    """A line a reply: the reply, what it was said to, its matter as a number, and that of the one it goes on from."""
+    """A line a reply: the reply, what it was said to, its matter as a number, and that of the one it goes on from.
+
+    The numbers of fallbacks are negative.
+    """
     write_bytes(folder / EXAMPLES, gzip.compress(_text(turns), mtime=0))  # the same bytes for the same turns
 
 
@@ -48,7 +51,8 @@ def lookup_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _text(turns: Sequence[Known]) -> bytes:
-    numbers = {matter: number for number, matter in enumerate(dict.fromkeys(one.matter for one in turns))}
+    matters = enumerate(dict.fromkeys(one.matter for one in turns))
+    numbers = {matter: -1 - number if matter.startswith(FALLBACK) else number for number, matter in matters}
     replies = groupby(turns, lambda one: (one.turn[1], one.matter, one.after))  # of turns beside one another alone
     values = [
         [reply, [one.turn[0] for one in said], numbers[matter], *([numbers[after]] if after else ())]
@@ -103,5 +107,5 @@ def _known(line: Any, where: str) -> list[Known]:
             f"{where} is {line!r:.80}; give it a reply and a list of messages, each of 1 to {limits.EXAMPLE:,} "
             "characters, then the number of its matter, and of the one that it goes on from"
         )
-    matter, after = [*map(str, numbers), "", ""][:2]
+    matter, after = [*(f"{FALLBACK}{number}" if number < 0 else str(number) for number in numbers), "", ""][:2]
     return [Known((user, reply), matter or where, after) for user in said]

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from roleplay.errors import AdapterError
 from roleplay.text.known import Known
-from roleplay.text.meaning import Floats, Meaning, Projection, Rarity, numbered, unit
+from roleplay.text.meaning import Floats, Kinds, Meaning, Projection, Rarity, kinds_of, numbered, unit
 from roleplay.weights.adapters import PROJECTIONS, lora_key
 from roleplay.weights.layout import MEANING
 
@@ -21,6 +21,7 @@ LARGEST_SCALE = 1.0  # of a matrix that layers have learnt: with larger ones, hi
 DEPTH = "depth"
 SCALE = " scale"
 LINEAR, VECTORS, TOKENS = "linear", "vectors", "tokens"  # vectors have length one, and need no scale
+KINDS, BIAS = "kinds", "bias"
 ADVICE = "remove this file, and write it again with train.lookup: until then, rows are looked up by their words"
 
 
@@ -32,9 +33,10 @@ def lora_keys(depth: int) -> list[str]:
 def write_meaning(folder: Path, meaning: Meaning) -> None:
     """What the layers have learnt, the projection, the vectors, and what tokens count."""
     tensors = {key: values.astype(np.float32) for key, values in meaning.projection._asdict().items()}
-    for key, values in {LINEAR: meaning.projection.linear, **meaning.lora}.items():
+    for key, values in {LINEAR: meaning.projection.linear, KINDS: meaning.kinds.weights, **meaning.lora}.items():
         tensors[key], tensors[key + SCALE] = rounded(_rank_first(key, values))
     tensors[VECTORS], _ = rounded(meaning.vectors)
+    tensors[BIAS] = meaning.kinds.bias.astype(np.float32)
     tensors["rarity"] = np.array([*meaning.rarity.values()], np.float32)
     tensors[TOKENS] = np.array([*meaning.rarity], np.int32)
     save_file(tensors, folder / MEANING, {DEPTH: str(meaning.depth)})
@@ -51,19 +53,20 @@ def rounded(rows: Floats) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(rows / scale[:, None]).astype(np.int8, order="C"), scale.astype(np.float32)
 
 
-def _table(features: int, size: int, texts: int, tokens: int) -> dict[str, list[int]]:
+def _table(features: int, size: int, texts: int, tokens: int, kinds: int) -> dict[str, list[int]]:
     """The shape of every tensor but those of the layers."""
     return {
         **{key: [features] for key in ("center", "deviation")},
         **{LINEAR: [size, features], LINEAR + SCALE: [size], VECTORS: [texts, size]},
         **{"rarity": [tokens], TOKENS: [tokens]},
+        **{KINDS: [kinds, features], KINDS + SCALE: [kinds], BIAS: [kinds]},
     }
 
 
 def _is_whole(shapes: Mapping[str, Sequence[int]], lora: Sequence[str]) -> bool:
     """Whether they fit together; whether they fit a model, `inspection.check_base` sees."""
-    lengths = [shapes[key][0] for key in ("center", LINEAR, VECTORS, TOKENS) if shapes[key]]
-    if len(lengths) < 4 or min(lengths) < 1 or any(len(shapes[key]) != 2 for key in lora):
+    lengths = [shapes[key][0] for key in ("center", LINEAR, VECTORS, TOKENS, BIAS) if shapes[key]]
+    if len(lengths) < 5 or min(lengths[:4]) < 1 or any(len(shapes[key]) != 2 for key in lora):
         return False
     ranks = {shapes[key][0] for key in lora}
     table = _table(*lengths) | {key + SCALE: shapes[key][:1] for key in lora}
@@ -76,18 +79,20 @@ def read_meaning(folder: Path, known: Sequence[Known]) -> Meaning | None:
     if not path.exists():
         return None
     texts, text_of = numbered([one.turn[0] for one in known])
+    kind_of = kinds_of(known)
     try:
         with safe_open(path, framework="numpy") as file:
             depth = (file.metadata() or {}).get(DEPTH, "")
             lora = lora_keys(int(depth)) if re.fullmatch("[1-9][0-9]{0,2}", depth) else []
-            parts = {key: file.get_slice(key) for key in (*_table(0, 0, 0, 0), *lora, *(k + SCALE for k in lora))}
+            parts = {key: file.get_slice(key) for key in (*_table(0, 0, 0, 0, 0), *lora, *(k + SCALE for k in lora))}
             shapes = {key: part.get_shape() for key, part in parts.items()}
             dtypes = {
-                key: "I8" if key in (LINEAR, VECTORS, *lora) else "I32" if key == TOKENS else "F32" for key in parts
+                key: "I8" if key in (LINEAR, VECTORS, KINDS, *lora) else "I32" if key == TOKENS else "F32"
+                for key in parts
             }
             if not lora or not _is_whole(shapes, lora) or dtypes != {k: part.get_dtype() for k, part in parts.items()}:
                 raise AdapterError(f"{path}: is of another form than train.lookup writes; {ADVICE}")
-            if shapes[VECTORS][0] != len(texts):
+            if (shapes[VECTORS][0], shapes[BIAS][0]) != (len(texts), kind_of.max(initial=-1) + 1):
                 raise AdapterError(f"{path}: is not of the {len(known):,} rows that stand beside it; {ADVICE}")
             tensors = {key: file.get_tensor(key) for key in parts}
     except SafetensorError as error:
@@ -97,8 +102,11 @@ def read_meaning(folder: Path, known: Sequence[Known]) -> Meaning | None:
     bounded += [tensors[key + SCALE] <= LARGEST_SCALE for key in lora]
     if not all(values.all() for values in divided_by + bounded):  # none of which is true of what is no number
         raise AdapterError(f"{path}: holds numbers that are none, too large, or too small; {ADVICE}")
-    tensors |= {key: _rank_first(key, tensors[key] * tensors[key + SCALE][:, None]) for key in (LINEAR, *lora)}
+    tensors |= {key: _rank_first(key, tensors[key] * tensors[key + SCALE][:, None]) for key in (LINEAR, KINDS, *lora)}
     rarity = Rarity(dict(zip(tensors[TOKENS].tolist(), tensors["rarity"].tolist(), strict=True)))
     projection = Projection(*(tensors[key] for key in Projection._fields))
     vectors = unit(tensors[VECTORS].astype(np.float32))
-    return Meaning(int(depth), {key: tensors[key] for key in lora}, rarity, projection, vectors, text_of)
+    learnt = {key: tensors[key] for key in lora}
+    return Meaning(
+        int(depth), learnt, rarity, projection, vectors, text_of, Kinds(tensors[KINDS], tensors[BIAS]), kind_of
+    )

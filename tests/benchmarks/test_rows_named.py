@@ -9,7 +9,7 @@ import pytest
 from benchmarks import learning_curve, rows, training
 from roleplay.errors import DataError
 from roleplay.text.rows import file_sha256, read_rows
-from roleplay.weights import base_models
+from roleplay.weights import devices
 
 
 @pytest.mark.parametrize("place", range(len(rows.FOLDERS)))
@@ -31,7 +31,7 @@ def test_the_rows_and_the_dtype_are_told(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_learning_curve_names_its_rows_and_takes_no_runs_on_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = rows.tell(str(rows.OWN), read_rows(rows.OWN)[0], base_models.choose_dtype(base_models.choose_device()[0])[0])
+    data = rows.tell(str(rows.OWN), read_rows(rows.OWN)[0], devices.choose_dtype(devices.choose_device()[0])[0])
     told, file = capsys.readouterr().out, tmp_path / "curve.json"
     monkeypatch.setattr("sys.argv", ["learning_curve", "--rows", "30", "--json", str(file)])
     file.write_text(json.dumps({"data": data, "runs": [{"rows": 30, "times": 1.0}]}))

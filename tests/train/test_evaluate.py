@@ -22,7 +22,7 @@ from roleplay.text.known import known
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.retrieval import Retriever
 from roleplay.text.rows import Row
-from roleplay.weights import base_models, inspection, layout
+from roleplay.weights import base_models, devices, inspection, layout
 from roleplay.weights.adapters import Adapter
 from tests import tiny
 from train.evaluate import EvaluationFlags, evaluate
@@ -266,7 +266,7 @@ def test_a_whole_evaluation_writes_board_plot_and_card(
     assert set(written["differences"]) == {BARE_BASE, BASE_WITH_PERSONA, BASE_WITH_ROWS}
     for values in (*written["arms"].values(), *written["differences"].values()):
         assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in values.values())
-    assert written["base_model"]["dtype"] == base_models.choose_dtype("cpu")[0]
+    assert written["base_model"]["dtype"] == devices.choose_dtype("cpu")[0]
     assert len(written["drift"][TUNED]) == 4 and len(written["samples"]) == 3
     assert written["held_out"] == {"rows": 3, "groups": 3, "answered": 3}
     assert str(tmp_path) not in (folder / layout.BOARD).read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from roleplay.engine.decoder import Decoder
 from roleplay.engine.states import features, reader_of
-from roleplay.text.known import Known
+from roleplay.text.known import FALLBACK, Known
 from roleplay.text.meaning import READ, SUMMARIES, Floats, Meaning, Projection, Tokens
 from roleplay.text.prompts import PromptEncoder
 from roleplay.weights.adapters import PROJECTIONS
@@ -30,6 +30,8 @@ from train.learning.meaning import (
     learnable_vectors,
     learnt_by,
     rarity_of,
+    read_meaning,
+    tell_apart,
 )
 
 ENCODER = PromptEncoder(tiny.tokenizer())
@@ -82,6 +84,39 @@ def test_what_is_learnt_is_the_same_again_and_the_base_stays_as_it_is(base: Base
     after = base.model.state_dict()
     assert [*after] == [*before] and all(torch.equal(after[key], values) for key, values in before.items())
     assert all(np.abs(values).max() > 0 for values in meaning.lora.values())
+
+
+def test_what_was_learnt_reads_other_rows_too(base: BaseModel, meaning: Meaning) -> None:
+    some = KNOWN[5:9] + KNOWN[5:6]
+    again = read_meaning(some, base, meaning)
+    assert again.vectors == pytest.approx(meaning.vectors[5:9], abs=1e-5) and again.text_of.tolist() == [0, 1, 2, 3, 0]
+    assert again.projection is meaning.projection and again.lora is meaning.lora
+
+
+def test_the_wordings_of_a_fallback_are_read_and_not_drawn_together(base: BaseModel, meaning: Meaning) -> None:
+    fallbacks = [Known((letter, "Go on."), f"{FALLBACK}{letter < 'v'}") for letter in "qrstuvwxyz"]
+    again = learn_meaning([*KNOWN, *fallbacks], base, seed=0)
+    assert again and len(again.vectors) == len(KNOWN) + len(fallbacks)
+    assert again.kinds.weights.shape[0] == 2 and again.kind_of.tolist() == [-1] * len(KNOWN) + [
+        int(letter >= "v") for letter in "qrstuvwxyz"
+    ]
+    assert learn_meaning([*KNOWN[::WORDINGS], *fallbacks], base, seed=0) is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_fallbacks_are_told_apart(count: int) -> None:
+    kind_of = np.arange(9 * count) // 9
+    texts = [Tokens([0] * (1 + 10 * kind), [0.0]) for kind in kind_of]
+    projection = Projection(np.full(2, 9.0), np.ones(2), np.eye(2))
+    kinds = tell_apart(texts, kind_of, lambda part: np.array([[len(text.ids), 9] for text in part]), projection)
+    assert kinds.weights.shape == (count, 2)
+    lengths = np.array([[1 + 10 * kind - 9, 0] for kind in range(count)]).reshape(count, 2)
+    probabilities = kinds.probabilities(lengths)
+    assert probabilities.sum(axis=1) == pytest.approx(1)
+    certain = kinds.certainties(lengths)  # alone, a fallback is never likelier than by chance
+    assert certain.shape == (count, count) and (certain.diagonal() > 0).all() == (count > 1 or not count)
+    assert certain.min(initial=0) == 0 and certain.max(initial=0) <= 1
+    assert [row.argmax() for row in probabilities] == [*range(count)]
 
 
 def test_where_no_matter_has_two_wordings_there_is_nothing_to_learn(base: BaseModel) -> None:

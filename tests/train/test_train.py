@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -29,7 +30,7 @@ from roleplay.flags import parse
 from roleplay.text.known import known
 from roleplay.text.prompts import Example
 from roleplay.text.rows import file_sha256
-from roleplay.weights import base_models, inspection, training_rows
+from roleplay.weights import base_models, devices, inspection, training_rows
 from roleplay.weights.adapters import PROJECTIONS, Adapter, read_weights
 from tests import tiny
 from tests.disk import largest_file
@@ -137,7 +138,7 @@ def test_end_to_end(base, data, taught, tmp_path, monkeypatch):
     assert results["updates"] == 3 * 7  # 54 rows to learn, 8 an update
     assert len(trims) >= results["updates"]  # what an update has freed goes back to the system
     assert training["data"][0]["rows"] == 60
-    assert training["base_model"]["dtype"] == base_models.choose_dtype("cpu")[0]
+    assert training["base_model"]["dtype"] == devices.choose_dtype("cpu")[0]
     for written in (folder / "training.json", folder / "README.md", folder / "adapter_config.json"):
         assert str(base.parent.parent) not in written.read_text(encoding="utf-8"), "a path of this machine"
     assert len(training["held_out"]["listed"]) == 6 and training["held_out"]["listed"][0].startswith("rows.json row ")
@@ -238,6 +239,14 @@ def test_what_it_looks_up_is_written_anew_without_a_training(base, data, home, t
     assert ("a heron?", "I am one.") in {one.turn for one in adapter.looked_up.turns} and adapter.looked_up.meaning
     assert adapter.training["looked_up"][1]["file"] == "more.json" and f"{folder}: 38 rows" in capsys.readouterr().out
     assert file_sha256(folder / "adapter_model.safetensors") == weights
+    kept = ["--adapter", str(folder), "--base-model", str(base), "--data", str(data), "--keep-nearness"]
+    lookup.main(kept)
+    again = inspection.inspect(folder).looked_up
+    assert len(again.turns) == 37 and again.meaning and len(again.meaning.vectors) == 37
+    assert np.array_equal(again.meaning.projection.linear, adapter.looked_up.meaning.projection.linear)
+    (folder / "meaning.safetensors").unlink()
+    with pytest.raises(AdapterError, match="me has learnt no nearness yet: leave out --keep-nearness"):
+        lookup.main(kept)
     with pytest.raises(AdapterError, match="me has not learnt to look up"):
         lookup.main(["--adapter", str(taught()), "--base-model", str(base), "--data", str(more)])
 

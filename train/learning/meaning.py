@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import init_empty_weights
+from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout, normalize
@@ -27,7 +28,7 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 from roleplay.engine.decoder import Decoder
 from roleplay.engine.states import reader_of
 from roleplay.text.known import Known, known
-from roleplay.text.meaning import Features, Floats, Meaning, Projection, Rarity, Tokens, numbered
+from roleplay.text.meaning import Features, Floats, Kinds, Meaning, Projection, Rarity, Tokens, kinds_of, numbered
 from roleplay.text.prompts import PromptEncoder
 from roleplay.text.rows import Row
 from roleplay.weights import base_models
@@ -47,15 +48,17 @@ DROPPED = 0.1  # share of the features that each step leaves out
 SAMPLE = 512  # texts that features are standardised by
 PARTS = 6  # into which a step's texts are cut by length: padding costs
 TOGETHER = 64  # texts in a forward pass where nothing is learned
+LOOSE = 0.003  # the inverse of how much the regression that tells fallbacks apart is held back
 
 
-def look_up(base: BaseModel, rows: Sequence[Row], seed: int) -> LookedUp:
+def look_up(base: BaseModel, rows: Sequence[Row], seed: int, learnt: Meaning | None = None) -> LookedUp:
     """What an adapter of `base` can look up of these rows, and what that means to it before anything is attached.
 
-    It takes minutes: whatever may be refused is to be refused before.
+    With what was `learnt` of other rows the texts are only read. It takes minutes: whatever may be refused is to be
+    refused before.
     """
     turns = tuple(known(rows))
-    return LookedUp(turns, learn_meaning(turns, base, seed))
+    return LookedUp(turns, read_meaning(turns, base, learnt) if learnt else learn_meaning(turns, base, seed))
 
 
 def learn_meaning(known: Sequence[Known], base: BaseModel, seed: int) -> Meaning | None:
@@ -64,7 +67,8 @@ def learn_meaning(known: Sequence[Known], base: BaseModel, seed: int) -> Meaning
     texts, text_of = numbered([one.turn[0] for one in known])
     matters = defaultdict[str, dict[int, None]](dict)
     for one, number in zip(known, text_of.tolist(), strict=True):
-        matters[one.matter][number] = None
+        if not one.fallback:  # its wordings have no matter in common
+            matters[one.matter][number] = None
     several = [list(wordings) for wordings in matters.values() if len(wordings) > 1]
     if len(several) < 2:
         return None
@@ -73,8 +77,35 @@ def learn_meaning(known: Sequence[Known], base: BaseModel, seed: int) -> Meaning
     tokens = [rarity.tokens(encoder, text) for text in texts]
     lora, projection = learn_features(first_layers(base.model, depth), tokens, several, seed)
     base_models.release()  # for the training, which plans with what is free
-    meaning = Meaning(depth, lora, rarity, projection, np.empty((0, SIZE), np.float32), text_of)
-    return replace(meaning, vectors=vectors_of(tokens, reader_of(Decoder(base.model), meaning), projection))
+    unread, no_kinds = np.empty((0, SIZE), np.float32), Kinds(np.empty((0, len(projection.center))), np.empty(0))
+    learnt = Meaning(depth, lora, rarity, projection, unread, text_of, no_kinds, kinds_of(known))
+    return read_meaning(known, base, learnt)
+
+
+def read_meaning(known: Sequence[Known], base: BaseModel, learnt: Meaning) -> Meaning:
+    """`learnt` with the vectors of the messages in `known`, and with what tells the fallbacks there apart."""
+    texts, text_of = numbered([one.turn[0] for one in known])
+    encoder, features = PromptEncoder(base.tokenizer), reader_of(Decoder(base.model), learnt)
+    tokens, kind_of = [learnt.rarity.tokens(encoder, text) for text in texts], kinds_of(known)
+    fallback = kind_of >= 0
+    kinds = tell_apart([tokens[n] for n in text_of[fallback]], kind_of[fallback], features, learnt.projection)
+    vectors = vectors_of(tokens, features, learnt.projection)
+    return replace(learnt, vectors=vectors, text_of=text_of, kinds=kinds, kind_of=kind_of)
+
+
+def tell_apart(texts: Sequence[Tokens], kind_of: NDArray[Any], features: Features, projection: Projection) -> Kinds:
+    """What tells of which kind each of `texts` is; their kinds are numbered from 0."""
+    from sklearn.linear_model import LogisticRegression  # a second, for few
+
+    count = len(set(kind_of.tolist()))
+    if count < 2:
+        return Kinds(np.zeros((count, len(projection.center))), np.zeros(count))
+    found = projection.standardised(all_of(texts, features, len(projection.center)))
+    model = LogisticRegression(C=LOOSE, max_iter=500).fit(found, kind_of)
+    weights, bias = model.coef_, model.intercept_
+    return (
+        Kinds(weights, bias) if count > 2 else Kinds(np.vstack([-weights, weights]) / 2, np.array([-1, 1]) * bias / 2)
+    )
 
 
 def rarity_of(texts: Sequence[str], encoder: PromptEncoder) -> Rarity:
@@ -89,13 +120,18 @@ def by_length(texts: Sequence[Tokens]) -> list[int]:
 
 
 def vectors_of(texts: Sequence[Tokens], features: Features, projection: Projection) -> Floats:
-    """The vectors of many texts (texts, size), those of one length computed beside one another."""
+    """The vectors of many texts (texts, size)."""
+    return all_of(texts, lambda part: projection.vectors(features(part)), len(projection.linear))
+
+
+def all_of(texts: Sequence[Tokens], read: Features, size: int) -> Floats:
+    """What `read` gives of many texts (texts, size), those of one length computed beside one another."""
     order = by_length(texts)
-    vectors = np.empty((len(texts), len(projection.linear)), np.float32)
-    for start in tqdm(range(0, len(order), TOGETHER), desc="vectors", mininterval=1):
+    found = np.empty((len(texts), size), np.float32)
+    for start in tqdm(range(0, len(order), TOGETHER), desc="read", mininterval=1):
         part = order[start : start + TOGETHER]
-        vectors[part] = projection.vectors(features([texts[number] for number in part]))
-    return vectors
+        found[part] = read([texts[number] for number in part])
+    return found
 
 
 def first_layers(model: PreTrainedModel, depth: int) -> nn.Module:

@@ -16,7 +16,7 @@ from roleplay.text import limits
 from roleplay.text.pairs import HELD_OUT as PAIRS_HELD_OUT
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.reading.forms import FORMS
-from roleplay.weights import base_models
+from roleplay.weights import base_models, devices
 from roleplay.weights.adapters import PROJECTIONS
 from roleplay.weights.architectures import plain_attention
 from roleplay.weights.layout import MAX_ALPHA, MAX_RANK, NAME
@@ -163,7 +163,7 @@ def check_run(flags: RunFlags, home: Path) -> None:
     check_writable(home / "runs")
 
 
-def choose_attention(flags: RunFlags, base: base_models.BaseModel) -> base_models.Reasoned:
+def choose_attention(flags: RunFlags, base: base_models.BaseModel) -> devices.Reasoned:
     if flags.attention == "sdpa":
         name, why = plain_attention(base.model.config)
         return name, f"rows packed whole, as asked; {why}"

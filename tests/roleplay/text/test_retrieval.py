@@ -1,9 +1,10 @@
 """Retrieval: which training rows are shown for a message, in which order, and when none is."""
 
+import numpy as np
 import pytest
 
 from roleplay.errors import DataError
-from roleplay.text.known import Known, known
+from roleplay.text.known import FALLBACK, Known, known
 from roleplay.text.prompts import IGNORED, TEMPLATES, PromptEncoder
 from roleplay.text.retrieval import ELSEWHERE, FEW, MARK, SPOKEN_OF, WORDS, Retriever, RetrievingEncoder
 from roleplay.text.rows import Row
@@ -102,6 +103,36 @@ def test_what_goes_on_from_a_matter_is_found_where_that_was_spoken_of() -> None:
     assert gone.ranked("why?", 9, after=["Snow is quiet."])[-1][0] == pytest.approx(1 + ELSEWHERE)
     replies = retriever.replies.ranked("It hides the walls.", 1)
     assert replies == [(pytest.approx(1), ("why?", "It hides the walls."))]  # nothing is lost by going on
+
+
+def test_a_fallback_is_found_by_what_is_meant_alone_and_in_its_language() -> None:
+    wronged = [("my boss shouts at me", "That was unjust."), ("老板又骂我", "这样不该。")]
+    turns = known([*FOLLOWED, *(Row((turn,), f"{FALLBACK}{turn[0]}") for turn in wronged)])
+    assert [one.turn for one in turns if one.fallback] == wronged
+
+    def by(nearness: float) -> Retriever:
+        near = np.array([nearness if one.fallback else 0.5 for one in turns])
+        return Retriever(turns).by(lambda _: near.copy())
+
+    def found(text: str, nearness: float) -> list[str]:
+        return [reply for _, reply in by(nearness).found(text, [])]
+
+    assert found("do you like snow?", 0.9) == ["Snow is quiet."]
+    assert found("my boss shouts at me", 0.4)[-1] != "That was unjust."  # though it is asked word for word
+    assert found("he was rude to me", 0.9) == ["That was unjust."]
+    assert found("他对我很凶", 0.9) == ["这样不该。"]
+    assert found("il a crié", 0.9) == ["That was unjust."]
+    assert not {"That was unjust.", "这样不该。"} & {*found("???", 0.9), *found("666", 0.9)}
+    assert wronged[0] not in Retriever(turns).examples("my boss shouts at me", 9)  # by words
+    assert by(0.9).stands_alone("he was rude to me", [("do you drink?", "Tea warms me more.")])
+
+
+def test_fallbacks_do_not_hide_what_was_told() -> None:
+    fallbacks = [Known((f"fear {number}", "Tell me."), f"{FALLBACK}{number}") for number in range(FEW + 9)]
+    turns = [*known(FOLLOWED), *fallbacks]
+    near = np.array([2.9 if one.fallback else 0.7 if one.hidden else 0.1 for one in turns])
+    retriever = Retriever(turns).by(lambda _: near.copy())
+    assert retriever.found("who am I?", [("I am Ann", "Welcome.")]) == [("I am Ann", "You are Ann.")]
 
 
 def test_a_message_that_stands_alone_is_asked_alone() -> None:

@@ -116,6 +116,9 @@ def test_a_row_that_is_to_be_learnt_more_often_is_not_held_out():
     everything = [Row(((f"q{n} {n * 7919}", f"r{n} {n * 104729}"),), weight=1 + (n % 2)) for n in range(40)]
     _, held_out = split_rows(everything, 0.25)
     assert len(held_out) == 10 and {row.weight for row in held_out} == {1}
+    fallbacks = [replace(row, scene=f"fallback: {n}") if row.weight > 1 else row for n, row in enumerate(everything)]
+    plain = [replace(row, weight=1) for row in fallbacks]
+    assert not any(row.scene for row in split_rows(plain, 0.25)[1])
     told = [replace(row, split="held_out" if row.weight > 1 else "") for row in everything]
     assert {row.weight for row in split_rows(told, 0.25)[1]} == {2}
 

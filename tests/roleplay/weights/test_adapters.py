@@ -20,8 +20,8 @@ from transformers import Gemma3ForCausalLM
 
 from roleplay.environment import ROOT
 from roleplay.errors import AdapterError, DataError
-from roleplay.text.known import Known
-from roleplay.text.meaning import SUMMARIES, Meaning, Projection, Rarity, Tokens, unit
+from roleplay.text.known import FALLBACK, Known
+from roleplay.text.meaning import SUMMARIES, Kinds, Meaning, Projection, Rarity, Tokens, unit
 from roleplay.text.prompts import TEMPLATES
 from roleplay.text.retrieval import MARK, RetrievingEncoder
 from roleplay.weights import adapters, base_models, embedded, examples, inspection, layout, meanings, probe
@@ -46,7 +46,7 @@ def test_a_sound_adapter_is_taken(folder: Path, base: Gemma3ForCausalLM) -> None
 def test_the_rows_that_an_adapter_looks_up_come_with_it(folder: Path) -> None:
     assert inspection.inspect(folder).retriever is None
     greeting, who, why = ("你好", "请坐。"), ("Who is it?", "It is\nI."), ("why?", "Because.")
-    turns = (Known(greeting, "0"), Known(who, "1"), Known(why, "2", "1"))
+    turns = (Known(greeting, "0"), Known(who, "1"), Known(why, f"{FALLBACK}-3", "1"))
     examples.write_examples(folder, turns)
     adapter = inspection.inspect(folder)
     assert adapter.looked_up == adapters.LookedUp(turns)
@@ -75,9 +75,34 @@ def with_meaning(folder: Path) -> Meaning:
     examples.write_examples(folder, [Known(turn, turn[1]) for turn in turns])
     vectors = unit(np.array([[1.0, 0.1], [0.5, 0.5], [0.1, 1.0]]))
     lora = tiny.learnt(tiny.gemma())
-    meaning = Meaning(1, lora, Rarity({1: 1.0, 2: 0.5}), tiny.straight(), vectors, np.arange(3))
+    meaning = Meaning(
+        1, lora, Rarity({1: 1.0, 2: 0.5}), tiny.straight(), vectors, np.arange(3), tiny.no_kinds(), np.full(3, -1)
+    )
     meanings.write_meaning(folder, meaning)
     return meaning
+
+
+def test_where_nothing_is_near_the_likeliest_fallback_is_shown(folder: Path) -> None:
+    meaning = with_meaning(folder)
+    known = [*inspection.inspect(folder).looked_up.turns]
+    known += [Known((said, f"{said}!"), f"{FALLBACK}{said}") for said in ("glad", "sad")]
+    examples.write_examples(folder, known)
+    vectors = np.vstack([meaning.vectors, np.eye(2)])
+    kinds = Kinds(np.array([[5.0, 0.0], [0.0, -5.0]]), np.array([0.5, -0.25]))
+    written = replace(meaning, vectors=vectors, text_of=np.arange(5), kinds=kinds, kind_of=np.array([-1, -1, -1, 0, 1]))
+    meanings.write_meaning(folder, written)
+    adapter = inspection.inspect(folder)
+    read = adapter.looked_up.meaning
+    assert read and read.kind_of.tolist() == [-1, -1, -1, 0, 1]
+    assert read.kinds.weights == pytest.approx(kinds.weights, rel=0.01) and (read.kinds.bias == kinds.bias).all()
+    for features, reply in (([1.0, 0.0], "1!"), ([-1.0, -0.1], "sad!"), ([-0.1, -1.0], "sad!"), ([-0.1, 0.0], "glad!")):
+        encoder = adapter.encoder(tiny.tokenizer(), lambda _, found=features: lambda texts: np.array([found]))
+        assert isinstance(encoder, RetrievingEncoder) and encoder.shown("x")[-1][1] == reply
+    short = adapter.without({known[-1].turn}).looked_up.meaning
+    assert short and short.kind_of.tolist() == [-1, -1, -1, 0]
+    meanings.write_meaning(folder, meaning)
+    with pytest.raises(AdapterError, match="is not of the 5 rows that stand beside it"):
+        inspection.inspect(folder)
 
 
 def test_what_rows_mean_comes_with_them_in_eight_bits(folder: Path) -> None:
@@ -107,7 +132,7 @@ def test_what_tells_the_meaning_comes_back_nearly_as_it_was(folder: Path) -> Non
     written, lot = with_meaning(folder), np.random.default_rng(0)
     center, deviation, linear = (lot.uniform(0.5, 2, size).astype(np.float32) for size in (5, 5, (2, 5)))
     projection = Projection(center, deviation, linear * [[1], [-30]])
-    meanings.write_meaning(folder, replace(written, projection=projection))
+    meanings.write_meaning(folder, replace(written, projection=projection, kinds=tiny.no_kinds(5)))
     read = inspection.inspect(folder).looked_up.meaning
     features = lot.normal(size=(9, 5))
     assert read and read.projection.vectors(features) == pytest.approx(projection.vectors(features), abs=0.02)
@@ -128,6 +153,11 @@ def test_what_tells_the_meaning_comes_back_nearly_as_it_was(folder: Path) -> Non
         ({"vectors": np.zeros((3, 2), np.float32)}, "1", "another form"),
         ({"vectors": np.array(1, np.int8)}, "1", "another form"),
         ({"center": np.zeros(2, np.float64)}, "1", "another form"),
+        ({"bias": np.zeros(1, np.float32)}, "1", "another form"),
+        (
+            {"kinds": np.zeros((1, 2), np.int8), **{key: np.zeros(1, np.float32) for key in ("kinds scale", "bias")}},
+            *("1", "is not of the 3 rows"),
+        ),
         ({"center": np.zeros(3, np.float32)}, "1", "another form"),
         ({"linear": np.zeros((1 << 40, 0), np.int8)}, "1", "another form"),
         ({Q_A: np.zeros((3, 16), np.int8), f"{Q_A} scale": np.ones(3, np.float32)}, "1", "another form"),
@@ -217,7 +247,7 @@ def test_a_meaning_of_another_model_is_refused(folder: Path, base: Gemma3ForCaus
     size = SUMMARIES * base.config.hidden_size
     fitting = Projection(np.zeros(size), np.ones(size), np.ones((2, size)))
     wider = tiny.learnt(tiny.gemma(intermediate_size=2 * base.config.intermediate_size))
-    meanings.write_meaning(folder, replace(meaning, projection=fitting, lora=wider))
+    meanings.write_meaning(folder, replace(meaning, projection=fitting, lora=wider, kinds=tiny.no_kinds(size)))
     with pytest.raises(AdapterError, match="meaning.safetensors: .*gate_proj.* has shape .* the loaded model needs"):
         inspection.check_base(inspection.inspect(folder), base, base_models.fingerprint(base))
 

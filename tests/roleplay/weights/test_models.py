@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from roleplay.errors import ModelError
-from roleplay.weights import base_models, embedded
+from roleplay.weights import base_models, devices, embedded
 from tests import tiny
 from tests.hub_server import Repo, hub_server
 
@@ -108,7 +108,7 @@ def test_nothing_set_means_embedded_without_a_gpu(monkeypatch):
 @pytest.mark.parametrize("able", [True, False])
 def test_a_gpu_without_bfloat16_gets_float32_and_never_float16(able, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able or including_emulation)
-    dtype, why = base_models.choose_dtype("cuda")
+    dtype, why = devices.choose_dtype("cuda")
     assert dtype == ("bfloat16" if able else "float32")
     assert ("float16 overflows" in why) is not able
 
