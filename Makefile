@@ -48,7 +48,7 @@ check: $(VENV)/dev ## format, lint, types and Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 test: check ## set up and run every test, offline (PYTHON=python3.12: on another Python, in an environment of its own)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 mutants: $(VENV)/dev ## damage the product on purpose, a hundred times, and see that the tests notice (tests/damages.py)
 	$(BIN)/python -m tests.mutants

@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from roleplay.environment import ROOT
 from tests import tiny
 from tests.hub_server import Hub, hub_server
 from train.publishing import upload
 
-# `make test` runs two processes of pytest: each looks for free ports in a hundred of its own.
+# `make test` runs three processes of pytest: each looks for free ports in a hundred of its own.
 os.environ["GRADIO_SERVER_PORT"] = str(
     7860 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trainings first, then browsers, so that no process is left alone with one of these slow files at the end."""
+    slow = [ROOT / "tests" / room for room in ("train", "page")]
+    items.sort(key=lambda item: next((place for place, room in enumerate(slow) if room in item.path.parents), 2))
 
 
 @pytest.fixture(scope="session")
