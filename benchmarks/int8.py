@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.peer_torch import unlikely
+from benchmarks.peer_torch import decoder_nats
 from benchmarks.report import write
-from roleplay.engine.decoder import Decoder, Lora, Segment
+from roleplay.engine.decoder import Decoder, Lora
 from roleplay.environment import Environment
 from roleplay.errors import one_line_errors
 from roleplay.flags import flag, parse
@@ -37,7 +37,6 @@ from train.measuring.sections import SECTIONS
 from train.measuring.subject import Bench
 
 LOSS, MARGIN = "held-out loss", 0.02  # nat
-AT_ONCE = 8  # texts whose likelihood is computed together
 
 
 @dataclass(frozen=True)
@@ -55,27 +54,12 @@ class DecoderLosses(Losses):
         self._decoder, self._lora = decoder, Lora(decoder, adapters.read_weights(adapter), adapter.scaling)
 
     def nats(self, adapter: str, examples: Sequence[Example], done: Done, pack: int = 0) -> list[float]:
-        found = []
-        for start in range(0, len(examples), AT_ONCE):
-            part = examples[start : start + AT_ONCE]
-            found += self._part([example.input_ids for example in part], [example.labels for example in part], adapter)
-            done(len(part))
+        lora, found = self._lora if adapter else None, []
+        for example in examples:
+            places = [place for place, label in enumerate(example.labels) if label != IGNORED]
+            found.append(sum(decoder_nats(self._decoder, lora, example.input_ids, places)))
+            done(1)
         return found
-
-    def _part(self, ids: Sequence[list[int]], labels: Sequence[list[int]], adapter: str) -> list[float]:
-        """The sum over the labels of every text."""
-        lora = self._lora if adapter else None
-        places = [[place for place, label in enumerate(own) if label != IGNORED] for own in labels]
-        wanted = [len(text) - own[0] for text, own in zip(ids, places, strict=True)]
-        segments = [
-            Segment(text[:-1], self._decoder.new_cache(), lora, count) for text, count in zip(ids, wanted, strict=True)
-        ]
-        hidden = self._decoder.forward(segments).split(wanted)
-        nats = []
-        for text, own, states in zip(ids, places, hidden, strict=True):
-            logits = self._decoder.head(states[[place - own[0] for place in own]])
-            nats.append(sum(unlikely(logits, text, own)))
-        return nats
 
 
 def measure(base: base_models.BaseModel, adapter: Adapter, flags: Flags) -> dict[str, Estimate]:
@@ -96,6 +80,11 @@ def measure(base: base_models.BaseModel, adapter: Adapter, flags: Flags) -> dict
     return board.arms[TUNED]
 
 
+def is_apart(name: str, own: Estimate, value: float) -> bool:
+    """Whether a figure in 8 bits has left the one without them."""
+    return value > own.value + MARGIN if name == LOSS else not own.low <= value <= own.high
+
+
 def main() -> None:
     flags = parse(Flags, __doc__)
     with one_line_errors(), torch.inference_mode():
@@ -106,13 +95,7 @@ def main() -> None:
     for name, own in plain.items():
         figures = (f"{one.value:10.3f} ({one.low:.3f} to {one.high:.3f})" for one in (own, rounded[name]))
         print(f"{name:24} " + " ".join(f"{figure:>28}" for figure in figures))
-    apart = [
-        name
-        for name, own in plain.items()
-        if (
-            rounded[name].value > own.value + MARGIN if name == LOSS else not own.low <= rounded[name].value <= own.high
-        )
-    ]
+    apart = [name for name, own in plain.items() if is_apart(name, own, rounded[name].value)]
     arms = {base.dtype[0]: plain, devices.INT8: rounded}
     report = {arm: {name: asdict(one) for name, one in own.items()} for arm, own in arms.items()}
     write({"settings": asdict(flags), **report, "apart": apart}, flags.json)

@@ -27,6 +27,12 @@ def unlikely(logits: torch.Tensor, ids: Sequence[int], places: Sequence[int]) ->
     return torch.nn.functional.cross_entropy(logits.double(), known, reduction="none").tolist()
 
 
+def decoder_nats(decoder: Decoder, lora: Lora | None, ids: Sequence[int], places: Sequence[int]) -> list[float]:
+    """As `unlikely`, by the decoder's own scores of a text."""
+    hidden = decoder.forward([Segment(ids[:-1], decoder.new_cache(), lora, len(ids) - places[0])])
+    return unlikely(decoder.head(hidden[[place - places[0] for place in places]]), ids, places)
+
+
 class Ours:
     """The running batch of the engine, with nothing kept between two answers."""
 
@@ -51,9 +57,7 @@ class Ours:
         return Answered(first, max(row.seconds for row in rows.values()), {side: rows[side].reply for side in sides})
 
     def nats(self, ids: Sequence[int], places: Sequence[int]) -> list[float]:
-        wanted = len(ids) - places[0]
-        hidden = self.decoder.forward([Segment(ids[:-1], self.decoder.new_cache(), self.lora, wanted)])
-        return unlikely(self.decoder.head(hidden[[place - places[0] for place in places]]), ids, places)
+        return decoder_nats(self.decoder, self.lora, ids, places)
 
 
 class Peft:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.int8 import AT_ONCE, DecoderLosses
+from benchmarks.int8 import DecoderLosses
 from roleplay.engine.decoder import Decoder
 from roleplay.text.prompts import PromptEncoder
 from roleplay.weights import base_models, inspection
 from tests import tiny
 from train.measuring.losses import Losses
 
-TURNS = [(("问？", "这是答。"),), (("早。", "早安。"), ("坐？", "且坐，不急。")), (("Who?", "It is I."),)] * AT_ONCE
+TURNS = [(("问？", "这是答。"),), (("早。", "早安。"), ("坐？", "且坐，不急。")), (("Who?", "It is I."),)]
 
 
 @tiny.NEEDS_INT8

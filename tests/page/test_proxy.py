@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from page.build import build, launch_options
-from page.serving.start import About, Started
 from roleplay.environment import ROOT
-from roleplay.results.votes import Box
-from tests.pages import ask, bots, opened
-from tests.scripted import ScriptedEngine
+from tests.pages import Served, ask, bots, opened
 from tests.space import free_port
 
 pytest_plugins = ("pages",)
@@ -37,11 +33,9 @@ http {{
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a page under /room; beside it, `asked` lists what the browser asked for."""
     monkeypatch.setenv("GRADIO_ROOT_PATH", "/room")
-    engine = ScriptedEngine(["zhenhuan"])
-    demo = build(Started(engine, {"zhenhuan": About(tmp_path / "zhenhuan", {})}), Box(tmp_path))
-    url, port = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())[1], free_port()
+    served, port = Served(tmp_path, ["zhenhuan"]), free_port()
     documented = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("```nginx\n")[2]
-    location = documented.partition("```")[0].replace("http://127.0.0.1:7860/", url)
+    location = documented.partition("```")[0].replace("http://127.0.0.1:7860/", served.url)
     settings = tmp_path / "nginx.conf"
     settings.write_text(SERVER.format(folder=tmp_path, port=port, location=location), encoding="utf-8")
     server = subprocess.Popen([str(NGINX), "-c", str(settings), "-e", str(tmp_path / "errors")])
@@ -53,7 +47,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
-        demo.close()
+        served.demo.close()
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed (nginx-light of Debian)")

@@ -29,8 +29,8 @@ from train.learning.meaning import (
     learnable_features,
     learnable_vectors,
     learnt_by,
+    meaning_of,
     rarity_of,
-    read_meaning,
     tell_apart,
 )
 
@@ -88,7 +88,7 @@ def test_what_is_learnt_is_the_same_again_and_the_base_stays_as_it_is(base: Base
 
 def test_what_was_learnt_reads_other_rows_too(base: BaseModel, meaning: Meaning) -> None:
     some = KNOWN[5:9] + KNOWN[5:6]
-    again = read_meaning(some, base, meaning)
+    again = meaning_of(some, base, meaning)
     assert again.vectors == pytest.approx(meaning.vectors[5:9], abs=1e-5) and again.text_of.tolist() == [0, 1, 2, 3, 0]
     assert again.projection is meaning.projection and again.lora is meaning.lora
 

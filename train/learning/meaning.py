@@ -58,7 +58,7 @@ def look_up(base: BaseModel, rows: Sequence[Row], seed: int, learnt: Meaning | N
     refused before.
     """
     turns = tuple(known(rows))
-    return LookedUp(turns, read_meaning(turns, base, learnt) if learnt else learn_meaning(turns, base, seed))
+    return LookedUp(turns, meaning_of(turns, base, learnt) if learnt else learn_meaning(turns, base, seed))
 
 
 def learn_meaning(known: Sequence[Known], base: BaseModel, seed: int) -> Meaning | None:
@@ -79,10 +79,10 @@ def learn_meaning(known: Sequence[Known], base: BaseModel, seed: int) -> Meaning
     base_models.release()  # for the training, which plans with what is free
     unread, no_kinds = np.empty((0, SIZE), np.float32), Kinds(np.empty((0, len(projection.center))), np.empty(0))
     learnt = Meaning(depth, lora, rarity, projection, unread, text_of, no_kinds, kinds_of(known))
-    return read_meaning(known, base, learnt)
+    return meaning_of(known, base, learnt)
 
 
-def read_meaning(known: Sequence[Known], base: BaseModel, learnt: Meaning) -> Meaning:
+def meaning_of(known: Sequence[Known], base: BaseModel, learnt: Meaning) -> Meaning:
     """`learnt` with the vectors of the messages in `known`, and with what tells the fallbacks there apart."""
     texts, text_of = numbered([one.turn[0] for one in known])
     encoder, features = PromptEncoder(base.tokenizer), reader_of(Decoder(base.model), learnt)
